@@ -1,0 +1,1 @@
+"""Configs: `default.py` declares every field, each other file states a variant's differences."""

@@ -1,0 +1,115 @@
+"""Every field of a run, with its unit and its reason. A variant's file states its differences.
+
+Choose data and size behind a colon: `--config=configs/beta_vae.py:mnist`, `:smoke`, `:mnist,smoke`.
+"""
+
+from ml_collections import ConfigDict
+
+from pipeline import errors
+
+
+def get_config() -> ConfigDict:
+    """Returns the fields that all variants share; the file of a variant adds the model's own."""
+    config = ConfigDict()
+    config.seed = 0  # of the parameters, the noise, the split and the order of the data
+    config.batch_size = 64  # examples a step over all devices and processes (Burgess et al. 2018)
+    config.total_steps = 4000  # optimizer steps; may be raised on resuming
+    config.accumulation_steps = (
+        1  # parts of a device's batch, one in memory at a time; same numbers
+    )
+    config.compute_dtype = "float32"  # "bfloat16" for the networks; state and sums stay float32
+    config.mesh = ConfigDict({"data": -1})  # devices along each mesh axis; −1: all there are
+
+    config.model = ConfigDict()
+    config.model.name = ""  # a file in pipeline/models/
+    config.model.network = "conv"  # dense, conv (Burgess et al. 2018), locatello
+    config.model.hidden = (500,)  # widths of the encoder's layers, for network=dense
+    config.model.latent_dim = 10  # D, as in the papers on disentanglement
+    config.model.likelihood = "bernoulli"  # bernoulli (logits) or gaussian (means)
+    config.model.sigma = 1.0  # the gaussian's σ, in units of the image's [0, 1] range
+    config.model.learn_sigma = False  # make σ a parameter that starts at `sigma`
+
+    config.data = ConfigDict()
+    config.data.name = "sprites"  # a file in pipeline/datasets/
+    config.data.path = ""  # where its files lie; not needed for sprites
+    config.data.binarize = False  # round pixels to 0 and 255: Bernoulli is then a true likelihood
+    config.data.heldout_examples = 10_000  # kept out of training where no split is published
+    config.data.num_threads = 2  # threads that read batches ahead; no influence on the order
+    config.data.prefetch_batches = 8  # batches read ahead
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adam"  # adam, adamw
+    config.optimizer.learning_rate = 5e-4  # Burgess et al. 2018
+    config.optimizer.schedule = "constant"  # constant, or cosine to 0 at `decay_steps`
+    config.optimizer.warmup_steps = 0  # linear from 0
+    config.optimizer.decay_steps = 0  # the step at which cosine reaches 0
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999
+    config.optimizer.eps = 1e-8
+    config.optimizer.weight_decay = 0.0  # adamw's, on matrices and kernels alone
+    config.optimizer.clip_norm = 0.0  # of the gradient's global norm; 0: off
+    config.optimizer.ema_decay = 0.0  # of averaged parameters, used in evaluation; 0: off
+
+    config.log_every_steps = 50  # steps between points in TensorBoard
+    config.eval_every_steps = 1000  # steps between evaluations
+    config.eval_examples = 2048  # held-out examples of an evaluation; 0: all
+    config.evals = ("heldout", "reconstructions", "samples")  # files in pipeline/evals/
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every_steps = 500  # besides one at each evaluation and at the end
+    config.checkpoint.keep_newest = 2
+    config.checkpoint.keep_best = 1  # by `best_metric` of the held-out figures
+    config.checkpoint.keep_every_steps = 0  # one every so many steps for ever; 0: none
+    config.checkpoint.best_metric = "elbo"  # the β = 1 ELBO, never the annealed loss
+    config.checkpoint.best_mode = "max"  # max, min
+    return config
+
+
+def schedule(shape: str, *, start: float, end: float, steps: int) -> ConfigDict:
+    """Returns a section for `pipeline.schedules`: constant, linear, cosine or cyclical."""
+    return ConfigDict({"schedule": shape, "start": start, "end": end, "steps": steps})
+
+
+def apply(config: ConfigDict, presets: str) -> ConfigDict:
+    """Applies comma-separated presets in their order.
+
+    Raises:
+        InputError: an unknown preset; the message lists the known ones.
+    """
+    for name in filter(None, presets.split(",")):
+        if name not in PRESETS:
+            raise errors.InputError(
+                f"preset {name!r} behind the config's colon is unknown: "
+                f"choose from {', '.join(PRESETS)}"
+            )
+        PRESETS[name](config)
+    return config
+
+
+def sprites(config: ConfigDict) -> None:
+    """The embedded sprites, rendered here."""
+    config.data.name = "sprites"
+
+
+def dsprites(config: ConfigDict) -> None:
+    """The published dSprites file; needs `--config.data.path`."""
+    config.data.name = "dsprites"
+
+
+def mnist(config: ConfigDict) -> None:
+    """MNIST; downloaded where `--config.data.path` is not given."""
+    config.data.name = "mnist"
+
+
+def smoke(config: ConfigDict) -> None:
+    """A run of under a minute on two cores that goes through everything once."""
+    config.model.network = "dense"
+    config.model.hidden = (64,)
+    config.total_steps = 60
+    config.log_every_steps = 10
+    config.eval_every_steps = 30
+    config.eval_examples = 256
+    config.checkpoint.every_steps = 20
+
+
+PRESETS = {"sprites": sprites, "dsprites": dsprites, "mnist": mnist, "smoke": smoke}

@@ -1,0 +1,1 @@
+"""Distributed training of variational autoencoders in JAX."""

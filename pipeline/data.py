@@ -1,0 +1,159 @@
+"""The input pipeline: the examples of global batch k are a pure function of (seed, k).
+
+Whatever the number of processes and devices, every batch holds the same examples in the same order,
+and the position in the data is the step: there is no iterator state to save.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import grain
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from pipeline import errors, named, sharding
+
+
+class Source(Protocol):
+    """Random access to the examples of a data set, a batch at a time, from several threads."""
+
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns arrays [n, ...] for the int64 indices [n]; `image` is uint8."""
+
+
+class Splits(NamedTuple):
+    """The disjoint parts of a data set."""
+
+    train: Source
+    heldout: Source
+
+
+class Subset(NamedTuple):
+    """The examples `indices` of `source`, in that order."""
+
+    source: Source
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        """Returns the number of chosen examples."""
+        return self.indices.size
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Reads through to the source."""
+        return self.source.read(self.indices[indices])
+
+
+def example_spec(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns one abstract example of the data set that the config names; reads no file."""
+    return named.load("datasets", config.data.name, field="data.name").spec(config.data)
+
+
+def load(config: Any) -> Splits:
+    """Opens the data set and splits it.
+
+    Where no split is published, `data.heldout_examples` examples, chosen by the seed, are held out.
+
+    Raises:
+        InputError: the files are missing or damaged, or the split leaves too little to train on.
+    """
+    parts = named.load("datasets", config.data.name, field="data.name").load(config.data)
+    if "all" in parts:
+        source, held = parts["all"], config.data.heldout_examples
+        if not 1 <= held < len(source):
+            raise errors.InputError(
+                f"config.data.heldout_examples={held} must lie between 1 and {len(source) - 1}"
+            )
+        # RandomState, not Generator: its stream is frozen (NEP 19), and a split must never change.
+        order = np.random.RandomState(config.seed % 2**32).permutation(len(source))
+        splits = Splits(Subset(source, order[held:]), Subset(source, order[:held]))
+    else:
+        splits = Splits(parts["train"], parts["heldout"])
+    if len(splits.train) < config.batch_size:
+        raise errors.InputError(
+            f"config.batch_size={config.batch_size} exceeds the {len(splits.train)} training "
+            f"examples of {config.data.name}"
+        )
+    return splits
+
+
+def batch_indices(
+    num_examples: int, *, seed: int, batch_size: int, first_step: int, process: int, processes: int
+) -> grain.MapDataset:
+    """Returns this process's rows of every global batch from `first_step` on, as int64 [rows].
+
+    Each epoch has an order of its own. Batches are cut for all processes, and then dealt out in
+    turn, so that the rows of a process are contiguous in the global batch.
+    """
+    indices = grain.MapDataset.range(num_examples).shuffle(seed=seed % 2**32).repeat(None)
+    batches = indices.batch(batch_size // processes, drop_remainder=True)
+    return batches[process + processes * first_step :: processes]
+
+
+def train_batches(
+    source: Source, config: Any, mesh: Mesh, *, first_step: int
+) -> Iterator[dict[str, jax.Array]]:
+    """Yields the global batches from `first_step` on, each cut over the mesh, `mask` all ones."""
+    indices = batch_indices(
+        len(source),
+        seed=config.seed,
+        batch_size=config.batch_size,
+        first_step=first_step,
+        process=jax.process_index(),
+        processes=jax.process_count(),
+    )
+    options = grain.ReadOptions(
+        num_threads=config.data.num_threads, prefetch_buffer_size=config.data.prefetch_batches
+    )
+    read = indices.map(lambda rows: _read(source, np.asarray(rows), config))
+    for batch in read.to_iter_dataset(options):
+        yield _to_global(batch, mesh)
+
+
+def heldout_batches(
+    source: Source, config: Any, mesh: Mesh
+) -> Iterator[tuple[int, dict[str, jax.Array]]]:
+    """Yields (first position, batch) over the first `eval_examples` of the held-out part, in order.
+
+    The last batch is padded and masked, so that every process takes the same number of steps.
+    """
+    num = min(config.eval_examples or len(source), len(source))
+    rows = config.batch_size // jax.process_count()
+    for first in range(0, num, config.batch_size):
+        positions = first + jax.process_index() * rows + np.arange(rows)
+        batch = _read(source, np.minimum(positions, num - 1), config)
+        batch["mask"] = (positions < num).astype(np.float32)
+        yield first, _to_global(batch, mesh)
+
+
+def first_images(source: Source, config: Any, num: int) -> dict[str, np.ndarray]:
+    """Returns the first `num` held-out examples, the same on every process."""
+    return _read(source, np.arange(min(num, len(source))), config)
+
+
+def abstract_batch(config: Any, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns shapes, types and shardings of a global batch."""
+    spec = {**example_spec(config), "mask": jax.ShapeDtypeStruct((), np.float32)}
+    return {
+        name: jax.ShapeDtypeStruct(
+            (config.batch_size, *leaf.shape), leaf.dtype, sharding=sharding.batch_sharded(mesh)
+        )
+        for name, leaf in spec.items()
+    }
+
+
+def _read(source: Source, indices: np.ndarray, config: Any) -> dict[str, np.ndarray]:
+    batch = dict(source.read(indices))
+    if config.data.binarize:
+        batch["image"] = np.where(batch["image"] >= 128, 255, 0).astype(np.uint8)
+    return batch | {"mask": np.ones(indices.shape, np.float32)}
+
+
+def _to_global(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    where = sharding.batch_sharded(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(where, rows) for name, rows in batch.items()
+    }

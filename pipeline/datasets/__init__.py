@@ -1,0 +1,1 @@
+"""Data sets: one file each; `config.data.name` is the file's name."""

@@ -1,0 +1,79 @@
+"""Processes: how they find each other, and how each learns that it was asked to stop."""
+
+import os
+import signal
+from collections.abc import Mapping
+
+from pipeline import errors
+
+RETRY = 75  # exit code of a preempted run: the same command resumes it
+INTERRUPTED = 130  # exit code after Ctrl-C, so that no launcher restarts it
+
+
+class StopRequest:
+    """Notes SIGTERM, SIGUSR1 (as SLURM sends it) and Ctrl-C; the loop asks between steps.
+
+    Installed before the slow imports, so that a signal during start-up counts as well. A second
+    signal ends the process at once; checkpoints commit atomically, so nothing is damaged.
+    """
+
+    def __init__(self) -> None:
+        """Installs the handlers."""
+        self.signal: int | None = None
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: object) -> None:
+        if self.signal is not None:
+            os.write(2, b"second signal: leaving at once; the last checkpoint stands\n")
+            os._exit(self.exit_code)
+        self.signal = number
+        name = signal.Signals(number).name
+        os.write(2, f"{name}: saving after this step, then leaving\n".encode())
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code for this stop; also right where another process got the signal."""
+        return INTERRUPTED if self.signal == signal.SIGINT else RETRY
+
+
+def initialize(
+    mode: str, *, coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    """Joins the processes of this run; must precede every other use of JAX's devices.
+
+    Args:
+        mode: "auto": join where a cluster is described (explicitly, by SLURM, Open MPI, or on a TPU
+            VM), else run alone. "off": run alone.
+        coordinator: host:port of process 0, with `num_processes` and `process_id`.
+        num_processes: how many processes there are.
+        process_id: this process, from 0.
+
+    Raises:
+        InputError: only some of the three are given, or values that can't be.
+    """
+    import jax
+
+    # JAX's preemption service would replace the handlers above, and miss signals of its own.
+    jax.config.update("jax_enable_preemption_service", False)
+    if not coordinator is num_processes is process_id is None:
+        if coordinator is None or num_processes is None or process_id is None or mode == "off":
+            raise errors.InputError(
+                "--coordinator, --num_processes and --process_id go together, and not with "
+                f"--distributed=off; got {coordinator}, {num_processes}, {process_id}"
+            )
+        if not (num_processes >= 1 and 0 <= process_id < num_processes):
+            raise errors.InputError(
+                f"--process_id={process_id} must lie in 0 … {num_processes} − 1 (--num_processes)"
+            )
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    elif mode == "auto" and in_cluster(os.environ):
+        jax.distributed.initialize()
+
+
+def in_cluster(environment: Mapping[str, str]) -> bool:
+    """Says whether the environment describes several processes, or a TPU VM, which may be one."""
+    sizes = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+    return any(int(environment.get(size) or 1) > 1 for size in sizes) or bool(
+        environment.get("TPU_WORKER_HOSTNAMES") or os.path.exists("/dev/accel0")
+    )

@@ -1,0 +1,1 @@
+"""Evaluations: one file each; the entries of `config.evals` are the files' names."""

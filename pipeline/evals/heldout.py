@@ -1,0 +1,27 @@
+"""The model's metrics over held-out data, exact whatever the batch size and the mesh."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from pipeline import data, step
+
+
+def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+    """Returns the evaluation: state → (tag, value) pairs, one sample of z an example."""
+    example = data.example_spec(config)
+    eval_step = step.make_eval_step(config, example, mesh)
+    summary = step.make_summary(config, example)
+
+    def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
+        summed = None
+        for first, batch in data.heldout_batches(source, config, mesh):
+            sums = eval_step(state, batch, jnp.uint32(first))
+            summed = sums if summed is None else jax.tree.map(jnp.add, summed, sums)
+        for name, value in jax.device_get(summary(state, summed)).items():
+            yield f"heldout/{name}", float(value)
+
+    return evaluate

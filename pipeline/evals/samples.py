@@ -1,0 +1,26 @@
+"""Images drawn from the prior, always from the same latents, so that steps compare."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from pipeline import data, pictures, sharding, step
+
+
+def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+    """Returns the evaluation: state → (tag, picture)."""
+    del source
+    sample = step.make_method(config, data.example_spec(config), "sample")
+    keys = jax.jit(
+        lambda: jax.random.split(jax.random.key(config.seed), 32),
+        out_shardings=sharding.replicated(mesh),
+    )()
+
+    def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
+        images = np.asarray(jax.device_get(sample(state, keys)))
+        yield "heldout/samples", pictures.grid(images, columns=8)
+
+    return evaluate

@@ -1,0 +1,234 @@
+"""The training run, read top to bottom: `run(config, workdir)`."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from pipeline import (
+    checkpoint,
+    data,
+    distributed,
+    errors,
+    named,
+    run_config,
+    sharding,
+    step,
+    tensorboard,
+    terminal,
+)
+
+
+def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
+    """Trains to `config.total_steps`, from the newest checkpoint in `workdir` if there is one.
+
+    Returns:
+        The exit code: 0 when the run is complete, else that of `stop`; the same call resumes.
+
+    Raises:
+        InputError: something in the config or the folder can't work; nothing was compiled.
+    """
+    # What the user can repair, checked before anything is built.
+    started = time.perf_counter()
+    run_config.check(config)
+    mesh = sharding.make_mesh(config.mesh)
+    sharding.check_batch(config.batch_size, mesh=mesh, accumulation_steps=config.accumulation_steps)
+    example = data.example_spec(config)
+    abstract = step.abstract_state(config, example)
+    modules = [named.load("evals", name, field="evals") for name in config.evals]
+    resuming = run_config.check_against_run(config, workdir)
+    splits = data.load(config)
+
+    # Where the run lives. Every process has read config.json before process 0 replaces it.
+    _barrier(mesh)
+    first_process = jax.process_index() == 0
+    screen = terminal.Terminal(active=first_process)
+    if first_process:
+        run_config.save(config, workdir)
+    _barrier(mesh)
+    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint)
+    steps = checkpoints.steps()
+    screen.banner(_banner(config, workdir, mesh, splits, abstract, steps, started))
+    for caution in getattr(
+        named.load("models", config.model.name, field="model.name"), "cautions", lambda _: ()
+    )(config):
+        screen.warn(caution)
+    if steps and steps[-1] >= config.total_steps:
+        screen.note(
+            f"The run is complete at step {steps[-1]}: raise --config.total_steps to go on."
+        )
+        checkpoints.close()
+        return 0
+    if resuming and not steps:
+        screen.note("No checkpoint was committed yet: starting at step 0.")
+
+    at = steps[-1] if steps else 0
+    if steps:
+        state = checkpoints.restore(at, abstract, mesh)
+    else:
+        state = step.create_state(config, example, mesh)
+    train_step = step.make_train_step(config, example, mesh)
+    evaluations = [module.make(config, mesh, splits.heldout) for module in modules]
+    batches = data.train_batches(splits.train, config, mesh, first_step=at)
+    stop_flags = _StopFlags(mesh, stop)
+
+    stopped: jax.Array | None = None
+    heldout: dict[str, float] = {}
+    clock = _Clock(config.batch_size)
+    with (
+        tensorboard.Writer(
+            workdir / "tensorboard", resume_step=at if steps else None, active=first_process
+        ) as writer,
+        screen.progress(config.total_steps, at) as progress,
+    ):
+        while at < config.total_steps:
+            with clock.waiting():
+                batch = next(batches)
+            before = stopped
+            state, metrics, stopped = train_step(state, batch, stop_flags())
+            at += 1
+            # Read one step late, so that the device never waits for the host; the same on every
+            # process, so all of them leave at one step.
+            leaving = before is not None and float(before) > 0
+            ending = at == config.total_steps
+
+            # The order is fixed: log, evaluate, save. A checkpoint of step k promises that all
+            # points up to k are on disk.
+            if at % config.log_every_steps == 0 or ending:
+                values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+                speed = clock.lap(at)
+                for name, value in (values | speed).items():
+                    writer.write(f"train/{name}", value, at)
+                progress.update(at, metrics=values, images_per_second=speed["images_per_second"])
+                writer.flush()
+            evaluated = (at % config.eval_every_steps == 0 or ending) and not leaving
+            if evaluated:
+                heldout = _evaluate(evaluations, state, writer, at)
+                clock.skip()
+            if evaluated or leaving or at % config.checkpoint.every_steps == 0:
+                writer.flush()
+                checkpoints.save(at, state, _best_metric(config, heldout) if evaluated else None)
+            if leaving:
+                break
+    checkpoints.wait()
+
+    if at < config.total_steps:
+        screen.note(f"Stopped at step {at}, which is saved: the same command resumes there.")
+        checkpoints.close()
+        return stop.exit_code
+    best = checkpoints.best_step()
+    screen.table(f"Held-out figures at step {at}", heldout)
+    screen.banner(
+        {
+            "complete": f"{at:,} steps in {time.perf_counter() - started:.0f} s",
+            "checkpoints": f"{workdir / 'checkpoints'} ({', '.join(map(str, checkpoints.steps()))};"
+            f" best: {best})",
+            "tensorboard": f"{workdir / 'tensorboard'}",
+        }
+    )
+    checkpoints.close()
+    return 0
+
+
+class _StopFlags:
+    """The `stop` argument of a step: two arrays made once, so that asking costs no transfer."""
+
+    def __init__(self, mesh: jax.sharding.Mesh, stop: distributed.StopRequest):
+        where, rows = sharding.batch_sharded(mesh), len(mesh.local_devices)
+        self._flags = [
+            jax.make_array_from_process_local_data(where, np.full(rows, value, np.float32))
+            for value in (0.0, 1.0)
+        ]
+        self._stop = stop
+
+    def __call__(self) -> jax.Array:
+        return self._flags[self._stop.signal is not None]
+
+
+class _Clock:
+    """Speed since the last lap, and the share of it spent waiting for data."""
+
+    def __init__(self, batch_size: int):
+        self._batch_size, self._steps, self._waited = batch_size, 0, 0.0
+        self._since = time.perf_counter()
+
+    def waiting(self) -> "_Clock":
+        return self
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *exception: object) -> None:
+        self._waited += time.perf_counter() - self._began
+        self._steps += 1
+
+    def lap(self, at: int) -> dict[str, float]:
+        del at
+        seconds = time.perf_counter() - self._since
+        figures = {
+            "images_per_second": self._steps * self._batch_size / seconds,
+            "ms_per_step": 1000.0 * seconds / max(self._steps, 1),
+            "data_wait_share": self._waited / seconds,
+        }
+        self.skip()
+        return figures
+
+    def skip(self) -> None:
+        self._since, self._steps, self._waited = time.perf_counter(), 0, 0.0
+
+
+def _evaluate(
+    evaluations: list[Callable], state: step.TrainState, writer: tensorboard.Writer, at: int
+) -> dict[str, float]:
+    """Runs every evaluation, writes what it yields, and returns the scalars of `heldout/`."""
+    scalars = {}
+    for evaluate in evaluations:
+        for tag, value in evaluate(state):
+            writer.write(tag, value, at)
+            if isinstance(value, float):
+                scalars[tag.removeprefix("heldout/")] = value
+    return scalars
+
+
+def _best_metric(config: Any, heldout: dict[str, float]) -> dict[str, float] | None:
+    name = config.checkpoint.best_metric
+    if not config.checkpoint.keep_best or not heldout:
+        return None
+    if name not in heldout:
+        raise errors.InputError(
+            f"config.checkpoint.best_metric={name!r} is not among the held-out figures: "
+            f"choose one of {', '.join(heldout)}"
+        )
+    return heldout
+
+
+def _barrier(mesh: jax.sharding.Mesh) -> None:
+    """Waits for all processes; also opens the connections before compilation makes them differ."""
+    ones = jax.make_array_from_process_local_data(
+        sharding.batch_sharded(mesh), np.ones(len(mesh.local_devices), np.float32)
+    )
+    total = jax.jit(lambda x: x.sum(), out_shardings=sharding.replicated(mesh))(ones)
+    assert float(total) == mesh.size, total
+
+
+def _banner(config, workdir, mesh, splits, abstract, steps, started) -> dict[str, str]:
+    device = mesh.devices.flat[0]
+    axes = " × ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
+    batches = len(splits.train) / config.batch_size
+    return {
+        "model": f"{config.model.name}, {num_params:,} parameters, {config.compute_dtype}",
+        "data": f"{config.data.name}: {len(splits.train):,} training and "
+        f"{len(splits.heldout):,} held-out examples",
+        "devices": f"{mesh.size} × {device.device_kind}, {jax.process_count()} process(es)",
+        "mesh": f"{axes}; batch {config.batch_size} = {mesh.size} devices × "
+        f"{config.batch_size // mesh.size}, {config.accumulation_steps} accumulation step(s)",
+        "steps": f"{steps[-1] if steps else 0:,} of {config.total_steps:,} done; "
+        f"{config.total_steps / batches:.1f} epochs in all",
+        "workdir": str(workdir),
+        "tensorboard": f"tensorboard --logdir {workdir / 'tensorboard'}",
+        "start-up": f"{time.perf_counter() - started:.1f} s before compiling",
+    }

@@ -1,0 +1,111 @@
+"""A run's config: checked before anything is built, saved with the run, compared on resuming."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pipeline import errors
+
+# What may change when a run is resumed: its length, what is shown and kept, and where it runs.
+MAY_CHANGE = (
+    "total_steps",
+    "log_every_steps",
+    "eval_every_steps",
+    "eval_examples",
+    "evals",
+    "checkpoint.",
+    "mesh.",
+    "accumulation_steps",
+    "data.path",
+    "data.num_threads",
+    "data.prefetch_batches",
+)
+
+
+POSITIVE = (
+    "total_steps",
+    "log_every_steps",
+    "eval_every_steps",
+    "checkpoint.every_steps",
+    "checkpoint.keep_newest",
+    "data.num_threads",
+    "data.prefetch_batches",
+)
+
+
+def check(config: Any) -> None:
+    """Checks the fields that belong to no module of their own.
+
+    Raises:
+        InputError: a value that can't work.
+    """
+    for field in POSITIVE:
+        if (value := flatten(config)[field]) < 1:
+            raise errors.InputError(f"config.{field}={value} must be at least 1")
+    for field in ("seed", "eval_examples", "checkpoint.keep_best", "checkpoint.keep_every_steps"):
+        if (value := flatten(config)[field]) < 0:
+            raise errors.InputError(f"config.{field}={value} must not be negative")
+    if config.checkpoint.best_mode not in ("min", "max"):
+        raise errors.InputError(
+            f"config.checkpoint.best_mode={config.checkpoint.best_mode!r} must be 'min' or 'max'"
+        )
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns {"model.name": …} with the types that JSON knows (tuples become lists)."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if hasattr(value, "items"):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def differences(saved: dict[str, Any], config: Any) -> list[str]:
+    """Returns a text for every field that differs and may not."""
+    flat = flatten(config)
+    missing = object()
+    return [
+        f"config.{field} is {flat.get(field)!r}, was {saved.get(field)!r}"
+        for field in sorted(saved.keys() | flat.keys())
+        if saved.get(field, missing) != flat.get(field, missing)
+        and not field.startswith(MAY_CHANGE)
+    ]
+
+
+def check_against_run(config: Any, workdir: Path) -> bool:
+    """Says whether `workdir` holds a run of this config, which would then be resumed.
+
+    Raises:
+        InputError: it holds a run of another config, or files that are no run of ours.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        try:
+            saved = json.loads(path.read_text())
+        except ValueError as error:
+            raise errors.InputError(
+                f"{path} is damaged ({error}): choose a new --workdir"
+            ) from None
+        if differing := differences(saved, config):
+            raise errors.InputError(
+                f"--workdir={workdir} holds another run: {'; '.join(differing)}. Use its values, "
+                "or a new --workdir"
+            )
+        return True
+    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise errors.InputError(
+            f"--workdir={workdir} exists and holds no run (config.json is missing): choose a new "
+            "or an empty folder"
+        )
+    return False
+
+
+def save(config: Any, workdir: Path) -> None:
+    """Writes `config.json`, atomically; a resumed run's newest values replace the older."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    temporary = workdir / ".config.json.tmp"
+    temporary.write_text(json.dumps(flatten(config), indent=2, sort_keys=True) + "\n")
+    os.replace(temporary, workdir / "config.json")

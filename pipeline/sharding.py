@@ -1,0 +1,77 @@
+"""The device mesh, and where arrays lie on it: batches cut over every axis, state on all devices.
+
+Devices are ordered by process, so that a process holds a contiguous run of rows of every global
+batch. Sums over all devices don't depend on that order, and the data's order relies on it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from pipeline import errors
+
+AXES = ("data",)
+
+
+def make_mesh(shape: Mapping[str, int], *, devices: Sequence[Any] | None = None) -> Mesh:
+    """Returns the mesh that `config.mesh` describes.
+
+    Args:
+        shape: size of each axis; −1 takes the devices that remain. The one axis is `data`.
+        devices: the devices to use, by default all of all processes; those of a topology
+            description where a program is compiled ahead of time.
+
+    Raises:
+        InputError: the axes don't multiply to the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    devices.sort(key=lambda device: (device.process_index, device.id))
+    sizes = [shape[axis] for axis in AXES]
+    if sizes.count(-1) == 1:
+        rest = -math.prod(sizes)
+        sizes[sizes.index(-1)] = len(devices) // rest if rest > 0 else 0
+    if min(sizes) < 1 or math.prod(sizes) != len(devices):
+        asked = ", ".join(f"{axis}={shape[axis]}" for axis in AXES)
+        raise errors.InputError(
+            f"config.mesh ({asked}) does not fit {len(devices)} devices: the axes must multiply to "
+            f"that number; --config.mesh.data=-1 takes them all"
+        )
+    grid = np.asarray(devices, dtype=object).reshape(sizes)
+    # Explicit axes, the newer default elsewhere, reject plain indexing of replicated tables.
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, P())
+
+
+def batch_sharded(mesh: Mesh) -> NamedSharding:
+    """The leading axis cut over all devices of the mesh."""
+    return NamedSharding(mesh, P(mesh.axis_names))
+
+
+def check_batch(batch_size: int, *, mesh: Mesh, accumulation_steps: int) -> None:
+    """Raises an InputError where the global batch can't be cut evenly.
+
+    Every device takes `batch_size / devices` examples a step, in `accumulation_steps` equal parts.
+    """
+    if batch_size < 1:
+        raise errors.InputError(f"config.batch_size={batch_size} must be at least 1")
+    if accumulation_steps < 1:
+        raise errors.InputError(
+            f"config.accumulation_steps={accumulation_steps} must be at least 1"
+        )
+    parts = mesh.size * accumulation_steps
+    if batch_size % parts:
+        below = batch_size // parts * parts
+        nearest = f"{below} or {below + parts}" if below else f"{parts}"
+        raise errors.InputError(
+            f"config.batch_size={batch_size} is not divisible by {mesh.size} devices × "
+            f"{accumulation_steps} accumulation steps = {parts}: use {nearest}"
+        )

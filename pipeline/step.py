@@ -1,0 +1,276 @@
+"""The training step: each device sums over its examples, and one all-reduce adds everything up.
+
+A model says what to add up (`Model.terms`), and this module adds it up once: gradients, sums of the
+terms and every other sum travel in one flat float32 buffer. The objective sees means over the
+global batch, however that is cut over devices, processes and accumulation steps.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array, lax
+from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from pipeline import errors, named, optimizer, sharding
+from pipeline.metrics import Metrics
+
+Batch = dict[str, Array]
+# The noise of evaluation comes from a stream of its own: no training step has this number.
+EVALUATION = 2**32 - 1
+
+
+class Model(Protocol):
+    """What a file in `models/` defines. It is written for one shard of the batch."""
+
+    def terms(self, batch: Batch, *, keys: Array, step: Array) -> tuple[Any, Any]:
+        """Returns (terms, sums): a NamedTuple of [B] arrays in nats, and sums over these examples.
+
+        Args:
+            batch: `image` [B, H, W, C] uint8, `mask` [B] (0 where an example is padding; the sums,
+                not the terms, must heed it), and what else the data set gives.
+            keys: [B], one PRNG key an example.
+            step: int32 scalar.
+        """
+
+    def objective(self, means: Any, *, step: Array) -> Array:
+        """Returns the scalar to minimise, from the terms' means over the global batch.
+
+        Its gradient reaches the parameters through `means` alone. It need not be linear.
+        """
+
+    def metrics(self, means: Any, sums: Any, *, step: Array) -> Metrics:
+        """Returns the scalars to log, from global means and sums, in training and evaluation."""
+
+    def reconstruct(self, batch: Batch) -> Array:
+        """Returns images in [0, 1], [B, H, W, C]."""
+
+    def sample(self, keys: Array) -> Array:
+        """Returns an image in [0, 1] drawn from the model for each key, [B, H, W, C]."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All that a run needs to go on, with the data position, which is `step`.
+
+    `stats` holds every variable of the model that is not an `nnx.Param`.
+    """
+
+    step: Array
+    params: Any
+    stats: Any
+    opt_state: Any
+
+
+def make_model(config: Any, example: Any) -> tuple[nnx.GraphDef, Callable[[], tuple[Any, Any]]]:
+    """Returns the model's structure, and a function that draws its first (params, stats).
+
+    Raises:
+        InputError: the config names an unknown model, or one of its values can't work.
+    """
+    module = named.load("models", config.model.name, field="model.name")
+    if config.compute_dtype not in ("float32", "bfloat16"):
+        raise errors.InputError(
+            f"config.compute_dtype={config.compute_dtype!r} must be 'float32' or 'bfloat16'"
+        )
+
+    def build():
+        key = jax.random.fold_in(jax.random.key(config.seed), EVALUATION - 1)
+        return module.Model(config, example, rngs=nnx.Rngs(params=key))
+
+    def init():
+        _, params, stats = nnx.split(build(), nnx.Param, ...)
+        return nnx.as_pure(params), nnx.as_pure(stats)
+
+    graphdef = nnx.split(nnx.eval_shape(build), nnx.Param, ...)[0]
+    return graphdef, init
+
+
+def abstract_state(config: Any, example: Any) -> TrainState:
+    """Returns the shapes and types of the state; touches no device."""
+    return jax.eval_shape(lambda: _initial_state(config, example))
+
+
+def create_state(config: Any, example: Any, mesh: Mesh) -> TrainState:
+    """Returns the state of step 0, replicated over the mesh; the same on any mesh."""
+    init = jax.jit(lambda: _initial_state(config, example), out_shardings=sharding.replicated(mesh))
+    return init()
+
+
+def make_train_step(config: Any, example: Any, mesh: Mesh) -> Callable:
+    """Returns the jitted step: (state, batch, stop) → (new state, metrics, stopped).
+
+    `stop` is float32 [devices]: above 0 where a process was asked to stop. `stopped` is then above
+    0 on every process, at the same step. The state is donated. Pure: may be compiled ahead of time.
+    """
+    graphdef, _ = make_model(config, example)
+    update = optimizer.make(config.optimizer).update
+    rate = optimizer.learning_rate(config.optimizer)
+    axes, parts = mesh.axis_names, config.accumulation_steps
+    batch_size = config.batch_size
+
+    def local_step(state: TrainState, batch: Batch, stop: Array):
+        def model(params):
+            return nnx.merge(graphdef, params, state.stats, copy=True)
+
+        def objective(means):
+            return model(state.params).objective(means, step=state.step)
+
+        def summed_terms(params, examples):
+            batch, keys = examples
+            terms, sums = model(params).terms(batch, keys=keys, step=state.step)
+            return _sum_examples(terms, batch["mask"]), lax.stop_gradient(sums)
+
+        # Gradients stay local until the one sum: without this, each would be summed on its own.
+        params = lax.pcast(state.params, axes, to="varying")
+        keys = _example_keys(config.seed, state.step, batch["mask"].shape[0], axes)
+        split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), (batch, keys))
+
+        def forward(examples):
+            return summed_terms(params, examples)[0]
+
+        # Weight of each term in the gradient. Only an objective that isn't linear in a mean makes
+        # it depend on that mean, which must then be known before the backward pass.
+        shapes = jax.eval_shape(forward, jax.tree.map(lambda x: x[0], split))
+        means = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
+        needed = _inputs_read(jax.grad(objective), means)
+        if any(needed):
+            totals = jax.tree.leaves(_accumulate(forward, split, parts))
+            leaves = jax.tree.leaves(means)
+            for index in (i for i, read in enumerate(needed) if read):
+                leaves[index] = lax.psum(totals[index], axes) / batch_size
+            means = jax.tree.unflatten(jax.tree.structure(means), leaves)
+        weights = jax.tree.map(lambda w: w / batch_size, jax.grad(objective)(means))
+
+        def backward(examples):
+            totals, pullback, sums = jax.vjp(
+                lambda params: summed_terms(params, examples), params, has_aux=True
+            )
+            return pullback(lax.pcast(weights, axes, to="varying"))[0], totals, sums
+
+        local = (*_accumulate(backward, split, parts), stop.sum())
+        flat, unflatten = ravel_pytree(local)
+        gradients, totals, sums, stopped = unflatten(lax.psum(flat, axes))
+
+        means = jax.tree.map(lambda total: total / batch_size, totals)
+        metrics = model(state.params).metrics(means, sums, step=state.step) | {
+            "loss": objective(means),
+            "grad_norm": jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradients))),
+            "learning_rate": jnp.asarray(rate(state.step), jnp.float32),
+        }
+        updates, opt_state = update(gradients, state.opt_state, state.params)
+        new_params = jax.tree.map(jnp.add, state.params, updates)
+        # Statistics last: this step's forward pass used the old ones throughout.
+        stats = _updated_stats(model(state.params), state.stats, sums)
+        return TrainState(state.step + 1, new_params, stats, opt_state), metrics, stopped
+
+    sharded = jax.shard_map(
+        local_step,
+        mesh=mesh,
+        in_specs=(P(), P(axes), P(axes)),
+        out_specs=(P(), P(), P()),
+    )
+    return jax.jit(sharded, donate_argnums=0)
+
+
+def make_eval_step(config: Any, example: Any, mesh: Mesh) -> Callable:
+    """Returns the jitted (state, batch, first_position) → sums over the batch's true examples.
+
+    The sums are a pytree to be added over batches, and then given to `make_summary`'s function.
+    They are exact: padding is masked. Averaged parameters are used where the optimizer keeps them.
+    """
+    graphdef, _ = make_model(config, example)
+    axes = mesh.axis_names
+
+    def local_step(state: TrainState, batch: Batch, first_position: Array):
+        params = optimizer.evaluation_params(state.params, state.opt_state)
+        mask = batch["mask"]
+        keys = _example_keys(config.seed, EVALUATION, mask.shape[0], axes, first=first_position)
+        terms, sums = nnx.merge(graphdef, params, state.stats, copy=True).terms(
+            batch, keys=keys, step=state.step
+        )
+        flat, unflatten = ravel_pytree((_sum_examples(terms, mask), sums, mask.sum()))
+        return unflatten(lax.psum(flat, axes))
+
+    sharded = jax.shard_map(
+        local_step, mesh=mesh, in_specs=(P(), P(axes), P()), out_specs=P(), check_vma=False
+    )
+    return jax.jit(sharded)
+
+
+def make_summary(config: Any, example: Any) -> Callable[[TrainState, Any], Metrics]:
+    """Returns the jitted (state, summed eval steps) → the model's metrics and `loss`."""
+    graphdef, _ = make_model(config, example)
+
+    def summary(state, summed):
+        totals, sums, count = summed
+        means = jax.tree.map(lambda total: total / count, totals)
+        model = nnx.merge(graphdef, state.params, state.stats, copy=True)
+        metrics = model.metrics(means, sums, step=state.step)
+        return metrics | {"loss": model.objective(means, step=state.step)}
+
+    return jax.jit(summary)
+
+
+def make_method(config: Any, example: Any, name: str) -> Callable:
+    """Returns the jitted (state, argument) → `Model.<name>(argument)`, as evaluation sees it."""
+    graphdef, _ = make_model(config, example)
+
+    def call(state: TrainState, argument: Any):
+        params = optimizer.evaluation_params(state.params, state.opt_state)
+        return getattr(nnx.merge(graphdef, params, state.stats, copy=True), name)(argument)
+
+    return jax.jit(call)
+
+
+def _initial_state(config: Any, example: Any) -> TrainState:
+    params, stats = make_model(config, example)[1]()
+    opt_state = optimizer.make(config.optimizer).init(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, stats, opt_state)
+
+
+def _example_keys(seed: int, step: Any, num: int, axes, *, first: Any = 0) -> Array:
+    """One key for each local example, by its position in the global batch: same on any mesh."""
+    position = first + lax.axis_index(axes) * num + jnp.arange(num)
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    return jax.vmap(lambda p: jax.random.fold_in(key, p))(position)
+
+
+def _sum_examples(terms: Any, mask: Array) -> Any:
+    return jax.tree.map(lambda t: jnp.tensordot(mask, t.astype(jnp.float32), axes=1), terms)
+
+
+def _accumulate(function: Callable, split: Any, parts: int) -> Any:
+    """Sums `function` over the leading axis of `split`, one part in memory at a time."""
+    first = function(jax.tree.map(lambda x: x[0], split))
+    if parts == 1:
+        return first
+    rest = jax.tree.map(lambda x: x[1:], split)
+    body = lambda total, part: (jax.tree.map(jnp.add, total, function(part)), None)  # noqa: E731
+    return lax.scan(body, first, rest)[0]
+
+
+def _inputs_read(function: Callable, *args: Any) -> list[bool]:
+    """Says for each leaf of `args` whether `function`'s result can depend on it.
+
+    Walks the traced program backwards from its results. An operation is taken to read all of its
+    inputs, so an answer of False is certain.
+    """
+    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    live = {id(var) for var in jaxpr.outvars}
+    for equation in reversed(jaxpr.eqns):
+        if any(id(var) in live for var in equation.outvars):
+            live |= {id(var) for var in equation.invars}
+    return [id(var) in live for var in jaxpr.invars]
+
+
+def _updated_stats(model: Any, stats: Any, sums: Any) -> Any:
+    if not hasattr(model, "updated_stats"):
+        return stats
+    return model.updated_stats(sums)

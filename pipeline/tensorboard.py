@@ -1,0 +1,262 @@
+"""TensorBoard event files: each tag has each step once, also after a crash and a resume.
+
+The decision: records are written in the caller's thread, with tensorboardX's record format and
+protocol buffers but without its `SummaryWriter`. That one hands events to a background thread,
+where a full disk kills the thread unheard, and its `flush` does not wait for the queue.
+"""
+
+import contextlib
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+# What TensorBoard shows beside each chart, by the part of the tag after the last slash.
+DESCRIPTIONS: dict[str, str] = {
+    "loss": "Training objective, nats per example unless the variant says otherwise.",
+    "reconstruction_loss": "Reconstruction term of the objective, nats per example.",
+    "kl_loss": "KL(q(z|x)‖p(z)) as it enters the objective before its weight, nats per example.",
+    "beta": "Weight β of the KL term, dimensionless.",
+    "beta_normalised": "β·L/D of Higgins et al. (2017), L latent and D data dims, dimensionless.",
+    "capacity_loss": "Penalty on the distance of the KL to its target capacity, nats per example.",
+    "current_capacity": "Target capacity C of the KL at this step, nats per example.",
+    "rate": "Rate KL(q(z|x)‖p(z)), nats per example.",
+    "distortion": "Distortion −log p(x|z), nats per example.",
+    "elbo": "Evidence lower bound at β = 1, nats per example; higher is better.",
+    "bits_per_dim": "Negative ELBO in bits per data dimension; lower is better.",
+    "learning_rate": "Step size given to the optimiser at this step, dimensionless.",
+    "grad_norm": "Global L2 norm of the gradient, in units of the loss per unit of parameter.",
+    "images_per_second": "Training throughput of all devices together, images per second.",
+    "ms_per_step": "Mean time of a training step, milliseconds.",
+    "data_wait_share": "Share of the step's time spent waiting for data, from 0 to 1.",
+    "sigma": "Learned standard deviation σ of the decoder, in units of the decoder's data.",
+    "vq_loss": "Codebook term of the VQ-VAE objective, squared distance per example.",
+    "commitment_loss": "Commitment term of the VQ-VAE before its weight, squared distance.",
+    "perplexity": "Exponential of the entropy of code use, from 1 to the number of codes K.",
+    "codebook_usage": "Share of the codes used at least once, from 0 to 1.",
+    "reconstructions": "Held-out inputs and their reconstructions, pixels in [0, 1].",
+    "samples": "Images decoded from draws of the prior, pixels in [0, 1].",
+    "config": "Configuration of this run, as text.",
+}
+
+# TensorBoard's plugin and data class (scalar 1, tensor 2, blob sequence 3) by field of a value.
+PLUGINS = {
+    "simple_value": ("scalars", 1),
+    "image": ("images", 3),
+    "histo": ("histograms", 2),
+    "tensor": ("text", 2),
+}
+
+
+def read_scalars(folder: str | Path) -> dict[str, list[tuple[int, float]]]:
+    """All scalar points of a folder's event files, in the order in which they were written.
+
+    Returns:
+      For each tag its (step, value) pairs; the values are float32 widened to Python floats.
+    """
+    points: dict[str, list[tuple[int, float]]] = {}
+    for path in _event_files(Path(folder)):
+        for _, event in _records(path):
+            for value in event.summary.value:
+                if value.HasField("simple_value"):
+                    points.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return points
+
+
+class Writer:
+    """The event file of one start of a run; a resource, to be closed.
+
+    Call `flush` before the checkpoint of the same step: what is lost after it, no resumed run
+    computes again. A failing disk raises `OSError` from the write, flush or close that meets it;
+    the writer is then of no more use.
+    """
+
+    def __init__(self, folder: str | Path, *, resume_step: int | None, active: bool = True) -> None:
+        """Removes the points that the restored checkpoint does not know, then opens a new file.
+
+        Args:
+          folder: where the event files of all starts of this run lie.
+          resume_step: step of the restored checkpoint; later points of earlier starts are removed.
+            None: a start from the beginning; all points of earlier starts are removed.
+          active: False on every process but 0: writes nothing, but checks tags and steps all the
+            same, so that a faulty tag stops every process and not the first alone.
+        """
+        self._file: Any = None
+        self._active = active
+        self._last_step: dict[str, int] = {}
+        self._step_on_disk: dict[str, int] = {}
+        if not active:
+            return
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        last_kept = -1 if resume_step is None else resume_step
+        self._step_on_disk = _purge(folder, last_kept)
+        self._file = _tensorboardx().RecordWriter(str(_next_path(folder)))
+        protos = _tensorboardx().proto.event_pb2
+        self._append(protos.Event(file_version="brain.Event:2"))
+        # A TensorBoard that runs meanwhile forgets all points with step >= this one.
+        start = protos.SessionLog(status=protos.SessionLog.START)
+        self._append(protos.Event(step=last_kept + 1, session_log=start))
+        self.flush()
+
+    def write(self, tag: str, value: Any, step: int) -> None:
+        """Writes `value` as what it is: number [], array [N], image [H, W, 1 or 3], or text."""
+        kinds = {0: self.scalar, 1: self.histogram, 3: self.image}
+        method = self.text if isinstance(value, str) else kinds.get(np.ndim(value))
+        if method is None:
+            raise ValueError(f"{tag!r} has shape {np.shape(value)}: give [], [N] or [H, W, C]")
+        method(tag, value, step)
+
+    def scalar(self, tag: str, value: Any, step: int) -> None:
+        """Writes a number [] as float32."""
+        if self._is_due(tag, step):
+            point = _tensorboardx().proto.summary_pb2.Summary.Value(simple_value=float(value))
+            self._append_value(tag, point, step)
+
+    def image(self, tag: str, array: Any, step: int) -> None:
+        """Writes an image [H, W, 1 or 3], uint8 or float in [0, 1] (else clipped, NaN as 0)."""
+        if self._is_due(tag, step):
+            pixels = np.asarray(array)
+            if pixels.dtype != np.uint8:
+                # Rounded, where tensorboardX would truncate and so darken by half a level.
+                pixels = np.rint(np.nan_to_num(pixels.astype(np.float32)).clip(0.0, 1.0) * 255.0)
+            picture = _tensorboardx().summary.image(tag, pixels.astype(np.uint8), dataformats="HWC")
+            self._append_value(tag, picture.value[0], step)
+
+    def histogram(self, tag: str, array: Any, step: int) -> None:
+        """Writes the distribution of finite numbers [N] in 64 bins of equal width."""
+        if self._is_due(tag, step):
+            summary = _tensorboardx().summary.histogram(tag, np.asarray(array), bins=64)
+            self._append_value(tag, summary.value[0], step)
+
+    def text(self, tag: str, text: str, step: int) -> None:
+        """Writes a text, which TensorBoard renders as Markdown."""
+        if self._is_due(tag, step):
+            self._append_value(tag, _tensorboardx().summary.text(tag, text).value[0], step)
+
+    def flush(self) -> None:
+        """Returns when everything written so far is on the disk (fsync)."""
+        if self._file is not None:
+            self._file.flush()
+
+    def close(self) -> None:
+        """Flushes and closes the file, once; nothing may be written afterwards."""
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.closing(file):
+                file.flush()
+
+    def __enter__(self) -> Self:
+        """Returns the writer itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Closes the file, also when the block raised."""
+        self.close()
+
+    def _is_due(self, tag: str, step: int) -> bool:
+        """Checks the tag and the step on every process; True where the value is to be written."""
+        name = _name(tag)
+        if name not in DESCRIPTIONS:
+            raise ValueError(
+                f"tag {tag!r} has no description: add {name!r} to DESCRIPTIONS "
+                "in pipeline/tensorboard.py, one sentence with its unit"
+            )
+        last = self._last_step.get(tag, -1)
+        assert step > last, f"{tag} written at step {step} after step {last}"
+        self._last_step[tag] = step
+        # A resumed run may evaluate again at its checkpoint's step: the earlier point stands.
+        return self._active and step > self._step_on_disk.get(tag, -1)
+
+    def _append_value(self, tag: str, value: Any, step: int) -> None:
+        value.tag = tag  # tensorboardX appends "/text_summary" to the tag of a text
+        value.metadata.display_name = tag.replace("_", " ")
+        value.metadata.summary_description = DESCRIPTIONS[_name(tag)]
+        plugin, data_class = PLUGINS[value.WhichOneof("value")]
+        value.metadata.plugin_data.plugin_name = plugin
+        # Field 4 (data_class), which tensorboardX's protocol buffer lacks: without it TensorBoard's
+        # fast loader, its default, drops the name and the description.
+        value.metadata.MergeFromString(bytes([4 << 3, data_class]))
+        event = _tensorboardx().proto.event_pb2.Event(step=int(step))
+        event.summary.value.append(value)
+        self._append(event)
+
+    def _append(self, event: Any) -> None:
+        assert self._file is not None, "written after close"
+        event.wall_time = time.time()
+        self._file.write(event.SerializeToString())
+
+
+def _name(tag: str) -> str:
+    return tag.rpartition("/")[2]
+
+
+def _purge(folder: Path, last_step: int) -> dict[str, int]:
+    """Removes all events after `last_step`; returns the last remaining step of each tag.
+
+    Each file is replaced as a whole, so that a kill at any moment leaves old or new, never half.
+    The temporary name lacks "tfevents": TensorBoard reads every file whose name contains it.
+    """
+    steps: dict[str, int] = {}
+    temporary = folder / "purge.tmp"
+    for path in _event_files(folder):
+        with temporary.open("wb") as file:
+            for record, event in _records(path):
+                if event.step <= last_step:
+                    file.write(record)
+                    for value in event.summary.value:
+                        steps[value.tag] = max(event.step, steps.get(value.tag, -1))
+            file.flush()
+            os.fsync(file.fileno())
+        if temporary.stat().st_size == path.stat().st_size:
+            temporary.unlink()
+        else:
+            os.replace(temporary, path)
+    return steps
+
+
+def _records(path: Path) -> Iterator[tuple[bytes, Any]]:
+    """Yields each whole record and its event; ends where a kill tore the file.
+
+    A record is uint64 length, masked CRC-32C of the length, data, masked CRC-32C of the data.
+    """
+    checksum = _tensorboardx().record_writer.masked_crc32c
+    parse = _tensorboardx().proto.event_pb2.Event.FromString
+    with path.open("rb") as file:
+        while len(head := file.read(12)) == 12:
+            length, length_checksum = struct.unpack("<QI", head)
+            if checksum(head[:8]) != length_checksum:
+                return
+            tail = file.read(length + 4)
+            data = tail[:length]
+            if tail[length:] != struct.pack("<I", checksum(data)):
+                return
+            yield head + tail, parse(data)
+
+
+def _event_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("events.out.tfevents.*"))
+
+
+def _next_path(folder: Path) -> Path:
+    """A new name that sorts after all others: TensorBoard reads files in this order.
+
+    tensorboardX names by the second and truncates what is there: a second start within a second
+    would erase the first, and a start on a host whose clock is behind would sort before it.
+    """
+    stamps = [path.name.split(".")[3] for path in _event_files(folder)]
+    latest = max((int(stamp) for stamp in stamps if stamp.isdecimal()), default=0)
+    stamp = max(int(time.time()), latest + 1)
+    return folder / f"events.out.tfevents.{stamp:010d}.{socket.gethostname()}"
+
+
+def _tensorboardx() -> Any:
+    """tensorboardX, imported at its first use: it imports torch wherever torch is installed."""
+    import tensorboardX
+
+    return tensorboardX

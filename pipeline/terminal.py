@@ -1,0 +1,165 @@
+"""What a person sees: a banner, a progress bar or plain progress lines, notes and final metrics.
+
+The decision: all goes to stdout, as a live bar where that is a terminal and else as one plain line
+per report without control codes, so that a log file reads like the screen did.
+"""
+
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+# Metrics worth a place on the line: name, label and unit. Those absent are left out.
+SHOWN = (("loss", "loss", ""), ("kl_loss", "kl", " nats"), ("perplexity", "perplexity", ""))
+
+
+class Terminal:
+    """The screen or log of one process."""
+
+    def __init__(self, *, active: bool = True, console: Console | None = None) -> None:
+        """Looks once at what stdout is.
+
+        Args:
+          active: False on every process but 0: nothing is printed.
+          console: a rich console to write to, for tests; stdout if None.
+        """
+        if console is None or not active:
+            # force_terminal: else FORCE_COLOR, which some CI sets, would put codes into logs.
+            console = Console(force_terminal=sys.stdout.isatty(), quiet=not active)
+        self._console = console
+        self._live = active and console.is_terminal and not console.is_dumb_terminal
+
+    def banner(self, rows: Mapping[str, str]) -> None:
+        """Prints aligned `name: value` rows; a long value goes on below its start, never cut."""
+        indent = max(map(len, rows), default=0) + 2
+        for name, value in rows.items():
+            first, *rest = self._wrapped(value, indent)
+            _print(self._console, f"{name + ':':<{indent}}{first}")
+            for line in rest:
+                _print(self._console, " " * indent + line)
+
+    def note(self, text: str) -> None:
+        """Prints a line, above the live bar if there is one."""
+        _print(self._console, text)
+
+    def warn(self, text: str) -> None:
+        """Prints a line that asks for attention, above the live bar if there is one."""
+        _print(self._console, f"warning: {text}", style="yellow")
+
+    def table(self, title: str, rows: Mapping[str, float | str]) -> None:
+        """Prints a title and aligned names and values, such as the final metrics."""
+        texts = {
+            name: value if isinstance(value, str) else _number(value)
+            for name, value in rows.items()
+        }
+        names_width = max(map(len, texts), default=0)
+        values_width = max(map(len, texts.values()), default=0)
+        _print(self._console, title, style="bold")
+        for name, text in texts.items():
+            _print(self._console, f"  {name:<{names_width}}  {text:>{values_width}}")
+
+    @contextmanager
+    def progress(self, total_steps: int, start_step: int = 0) -> Iterator["Progress"]:
+        """Shows the progress of the block's steps.
+
+        Args:
+          total_steps: the step at which the run ends.
+          start_step: steps done before this start; they count as done, but not as speed.
+
+        Yields:
+          A `Progress`; call its `update` at each report.
+        """
+        if not self._live:
+            yield Progress(self._console, total_steps)
+            return
+        # Drawn at each update only: no thread that competes with the training loop.
+        with Live(console=self._console, auto_refresh=False) as live:
+            # rich hides the cursor, which a SIGKILL would leave hidden for ever.
+            self._console.show_cursor(True)
+            progress = Progress(self._console, total_steps, live)
+            progress.draw(start_step, "-:--:--", "")
+            yield progress
+
+    def _wrapped(self, value: str, indent: int) -> list[str]:
+        """The value's lines, broken only at spaces, and only on a screen: logs are searched."""
+        lines = value.splitlines() or [""]
+        if not self._live:
+            return lines
+        width = max(20, self._console.width - indent)
+        wrap = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+        return [part for line in lines for part in wrap.wrap(line) or [""]]
+
+
+class Progress:
+    """What `Terminal.progress` yields: the state of one progress display."""
+
+    def __init__(self, console: Console, total_steps: int, live: Live | None = None) -> None:
+        """Shows on `live`, or as plain lines on `console` if that is None."""
+        self._console = console
+        self._total_steps = total_steps
+        self._live = live
+        self._first: tuple[int, float] | None = None
+
+    def update(self, step: int, *, metrics: Mapping[str, float], images_per_second: float) -> None:
+        """Reports that `step` steps are done.
+
+        Args:
+          step: number of steps done, counted from the run's beginning.
+          metrics: host numbers by name without prefix; those in `SHOWN` are shown.
+          images_per_second: throughput over all devices.
+        """
+        parts = [
+            f"{label} {_number(metrics[name])}{unit}"
+            for name, label, unit in SHOWN
+            if name in metrics
+        ]
+        status = "  ".join([*parts, f"{images_per_second:,.0f} images/s"])
+        self.draw(step, self._time_left(step), status)
+
+    def draw(self, step: int, time_left: str, status: str) -> None:
+        """Shows the texts: a bar with the status below it, or a line."""
+        steps = f"step {step}/{self._total_steps}"
+        if self._live is None:
+            _print(self._console, f"{steps}  {status}  {time_left} left")
+            return
+        row = Table.grid(expand=True, padding=(0, 1))
+        row.add_column(no_wrap=True)
+        row.add_column(ratio=1)
+        row.add_column(no_wrap=True)
+        bar = ProgressBar(total=self._total_steps, completed=step)
+        row.add_row(steps, bar, f"{time_left} left")
+        # Its own wrapping: a note printed above redraws the bar with the note's options.
+        below = Text(status, no_wrap=False, overflow="fold")
+        self._live.update(Group(row, below), refresh=True)
+
+    def _time_left(self, step: int) -> str:
+        """Time left at the mean speed since the first report, which excludes the compilation."""
+        now = self._console.get_time()
+        if self._first is None:
+            self._first = (step, now)
+        first_step, first_time = self._first
+        if step >= self._total_steps:
+            return "0:00:00"
+        if step == first_step:
+            return "-:--:--"
+        seconds = (self._total_steps - step) * (now - first_time) / (step - first_step)
+        return str(timedelta(seconds=round(seconds)))
+
+
+def _print(console: Console, text: str, *, style: str = "") -> None:
+    # soft_wrap: rich would break long lines, and at 80 columns where there is no screen.
+    # The style is the text's own: one given to `print` would colour the live bar too.
+    console.print(Text(text, style=style), soft_wrap=True)
+
+
+def _number(value: float) -> str:
+    """Four significant digits; whole numbers with thousands separators from 1,000 on."""
+    value = float(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

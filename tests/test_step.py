@@ -1,0 +1,161 @@
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import beta_vae, capacity_vae
+from pipeline import optimizer, sharding, step
+
+EXAMPLE = {"image": jax.ShapeDtypeStruct((16, 16, 1), np.uint8)}
+IMAGES = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 1), np.uint8)
+VARIANTS = {"beta": beta_vae, "capacity": capacity_vae}
+
+
+def make_config(variant, **changes):
+    config = VARIANTS[variant].get_config("smoke")
+    config.model.hidden = (32,)
+    config.batch_size = 64
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def mesh_of(num_devices):
+    return sharding.make_mesh({"data": -1}, devices=jax.devices()[:num_devices])
+
+
+def batch_on(mesh, images):
+    batch = {"image": images, "mask": np.ones(len(images), np.float32)}
+    stop = np.zeros(mesh.size, np.float32)
+    return jax.device_put((batch, stop), sharding.batch_sharded(mesh))
+
+
+def train(config, num_devices, *, num_steps, images=IMAGES):
+    mesh = mesh_of(num_devices)
+    state = step.create_state(config, EXAMPLE, mesh)
+    train_step = step.make_train_step(config, EXAMPLE, mesh)
+    batch, stop = batch_on(mesh, images)
+    losses = []
+    for _ in range(num_steps):
+        state, metrics, _ = train_step(state, batch, stop)
+        losses.append(float(metrics["loss"]))
+    return state, np.array(losses), metrics
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("network", ["dense", "conv"])
+def test_the_loss_curve_is_the_same_on_any_mesh_and_with_accumulation(variant, network):
+    config = make_config(variant, **{"model.network": network})
+    reference = train(config, 1, num_steps=50)[1]
+    assert reference[-1] != reference[0]
+    for devices, parts in ((2, 1), (4, 1), (8, 1), (1, 4), (2, 4)):
+        config.accumulation_steps = parts
+        losses = train(config, devices, num_steps=50)[1]
+        np.testing.assert_allclose(losses, reference, rtol=1e-5)
+
+
+def all_reduces(config, num_devices):
+    mesh = mesh_of(num_devices)
+    config.batch_size = num_devices
+    state = step.abstract_state(config, EXAMPLE)
+    batch, stop = batch_on(mesh, np.zeros((num_devices, 16, 16, 1), np.uint8))
+    lowered = step.make_train_step(config, EXAMPLE, mesh).lower(state, batch, stop)
+    text = lowered.compile().as_text()
+    assert not re.search(r" (all-gather|reduce-scatter|all-to-all|collective-permute)\(", text)
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    return num_params, re.findall(r"= (\S+?)(?:\{0\})? all-reduce(?:-start)?\(", text)
+
+
+@pytest.mark.parametrize("num_devices", [2, 8, 64])
+def test_the_compiled_step_holds_one_all_reduce_of_parameters_and_sums(num_devices):
+    num_params, found = all_reduces(make_config("beta"), num_devices)
+    assert found == [f"f32[{num_params + 3}]"]  # reconstruction, KL, stop
+
+
+@pytest.mark.parametrize("num_devices", [2, 8, 64])
+def test_capacity_adds_one_scalar_before_the_backward_pass(num_devices):
+    num_params, found = all_reduces(make_config("capacity"), num_devices)
+    assert found == ["f32[]", f"f32[{num_params + 4}]"]
+
+
+def test_bfloat16_compute_reduces_in_float32():
+    num_params, found = all_reduces(make_config("beta", compute_dtype="bfloat16"), 8)
+    assert found == [f"f32[{num_params + 3}]"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("network", ["dense", "conv"])
+def test_each_variant_overfits_eight_examples(variant, network):
+    config = make_config(
+        variant, **{"model.network": network, "batch_size": 8, "optimizer.learning_rate": 3e-3}
+    )
+    config.model.likelihood = "gaussian"
+    config.model.sigma = 0.1
+    constant = 256 * np.log(0.1 * np.sqrt(2 * np.pi))
+    images = np.kron(np.random.default_rng(1).random((8, 4, 4, 1)), np.ones((1, 4, 4, 1))) * 255
+    _, _, metrics = train(config, 1, num_steps=600, images=images.astype(np.uint8))
+    first = train(config, 1, num_steps=1, images=images.astype(np.uint8))[2]
+    error = float(metrics["distortion"]) - constant
+    assert error < 0.1 * (float(first["distortion"]) - constant)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("network", ["dense", "conv", "locatello"])
+def test_gradients_reach_every_parameter(variant, network):
+    config = make_config(variant, **{"model.network": network})
+    if variant == "beta":
+        config.model.likelihood, config.model.learn_sigma = "gaussian", True
+    config.optimizer.learning_rate = 1e-2
+    before = step.create_state(config, EXAMPLE, mesh_of(1))
+    after = train(config, 1, num_steps=3)[0]
+    for (path, old), new in zip(
+        jax.tree_util.tree_leaves_with_path(before.params),
+        jax.tree.leaves(after.params),
+        strict=True,
+    ):
+        assert np.any(np.asarray(old) != np.asarray(new)), jax.tree_util.keystr(path)
+
+
+def test_one_flag_of_one_device_stops_all():
+    config = make_config("beta")
+    mesh = mesh_of(4)
+    batch, stop = batch_on(mesh, IMAGES)
+    stop = stop.at[2].set(1.0)
+    _, _, stopped = step.make_train_step(config, EXAMPLE, mesh)(
+        step.create_state(config, EXAMPLE, mesh), batch, stop
+    )
+    assert float(stopped) == 1.0
+
+
+def test_evaluation_is_exact_with_a_padded_last_batch():
+    config = make_config("beta", batch_size=8)
+    mesh = mesh_of(4)
+    state = step.create_state(config, EXAMPLE, mesh)
+    eval_step = step.make_eval_step(config, EXAMPLE, mesh)
+    summary = step.make_summary(config, EXAMPLE)
+    mask = np.ones(8, np.float32)
+    mask[5:] = 0
+
+    def evaluate(images, mask):
+        batch = jax.device_put({"image": images, "mask": mask}, sharding.batch_sharded(mesh))
+        return float(summary(state, eval_step(state, batch, jnp.uint32(0)))["elbo"])
+
+    damaged = IMAGES[:8].copy()
+    damaged[5:] = 255
+    assert evaluate(IMAGES[:8], mask) == evaluate(damaged, mask)
+    assert evaluate(IMAGES[:8], mask) != evaluate(IMAGES[:8], np.ones(8, np.float32))
+
+
+def test_averaged_parameters_follow_the_recursion():
+    config = ConfigDict(make_config("beta").optimizer.to_dict())
+    config.ema_decay = 0.5
+    transform = optimizer.make(config)
+    params = {"w": jnp.ones(3)}
+    state, expected = transform.init(params), np.ones(3)
+    for _ in range(3):
+        updates, state = transform.update({"w": jnp.ones(3)}, state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        expected = 0.5 * expected + 0.5 * np.asarray(params["w"])
+    np.testing.assert_allclose(optimizer.evaluation_params(params, state)["w"], expected, rtol=1e-6)
