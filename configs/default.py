@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
     config.optimizer.ema_decay = 0.0  # of averaged parameters, used in evaluation; 0: off
 
     config.log_every_steps = 50  # steps between points in TensorBoard
-    config.eval_every_steps = 1000  # steps between evaluations
+    config.eval_every_steps = 500  # steps between evaluations
     config.eval_examples = 2048  # held-out examples of an evaluation; 0: all
     config.evals = ("heldout", "reconstructions", "samples")  # files in pipeline/evals/
 

@@ -1,25 +1,28 @@
-"""2-D convolutions with SAME padding, down and up, in the form that suits the platform.
+"""Convolutions and transposed convolutions, SAME padding, in the form that suits the platform.
 
-The one decision: TPU and GPU get XLA's plain convolution, CPU an equal form of stride-1 products.
-There XLA is slow wherever a convolution is dilated, so in every transposed one and in the gradients.
+The one decision: TPU and GPU get XLA's plain convolution, CPU the equal forms below where XLA's are
+slow there: in kernel gradients of transposed convolutions, wherever it must convolve a dilated
+array, and for k ≤ s or images of few channels. Choosing costs nothing: only one form is lowered.
 
-A k×k convolution of stride s is, once each s×s block of pixels is one pixel of s²·C channels (space
-to depth), an n×n convolution of stride 1 with n = ⌈k/s⌉, and its transpose is that one's transpose
-followed by depth to space (Shi et al. 2016, arXiv 1609.05158): no dilation is left. Two families of
-layers need three maps, because a transposed convolution is the input gradient of the convolution
-with the mirrored kernel:
+Put each s×s block of pixels into one pixel of s²·C channels (space to depth): a k×k convolution of
+stride s becomes an n×n one of stride 1, n = ⌈k/s⌉, and its transpose that one's transpose, then
+depth to space (sub-pixel convolution, Shi et al. 2016, arXiv 1609.05158): no dilation is left. As a
+transposed convolution is the input gradient of the convolution with the mirrored kernel k', three
+linear maps make both layers and their gradients:
 
-              value            input gradient    kernel gradient
-    conv      _down(x, k)      _up(dy, k)        _kernel_gradient(x, dy)
-    transpose _up(x, k')       _down(dy, k')     _kernel_gradient(dy, x)'     ' mirrors the kernel
+                     value        input gradient    kernel gradient
+    conv             down(x, k)   up(dy, k)         kernel_gradient(x, dy)
+    conv_transpose   up(x, k')    down(dy, k')      kernel_gradient(dy, x)'
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
+from jax.typing import DTypeLike
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -29,14 +32,14 @@ def conv(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
 
     Args:
       x: [B, H, W, C_in].
-      kernel: [k, k, C_in, C_out] of x's dtype.
-      stride: of both H and W.
+      kernel: [k, k, C_in, C_out], in x's dtype.
+      stride: s, along H and W.
 
     Returns:
-      [B, ⌈H/stride⌉, ⌈W/stride⌉, C_out] in x's dtype.
+      [B, ⌈H/s⌉, ⌈W/s⌉, C_out], in x's dtype.
     """
-    fits = x.shape[1] % stride == 0 and x.shape[2] % stride == 0
-    return _choose(_fast_conv, _plain_conv, x, kernel, stride, fits)
+    whole_blocks = x.shape[1] % stride == x.shape[2] % stride == 0
+    return _by_platform(_blocked_conv if whole_blocks else _conv, _conv, x, kernel, stride)
 
 
 def conv_transpose(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
@@ -44,120 +47,125 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array
 
     Args:
       x: [B, H, W, C_in].
-      kernel: [k, k, C_in, C_out] of x's dtype, not mirrored (`transpose_kernel=False`).
-      stride: of both H and W.
+      kernel: [k, k, C_in, C_out], in x's dtype, not mirrored (`transpose_kernel=False`).
+      stride: s, along H and W.
 
     Returns:
-      [B, H·stride, W·stride, C_out] in x's dtype.
+      [B, s·H, s·W, C_out], in x's dtype.
     """
-    return _choose(_fast_conv_transpose, _plain_conv_transpose, x, kernel, stride, True)
+    return _by_platform(_blocked_conv_transpose, _conv_transpose, x, kernel, stride)
 
 
-def _choose(fast, plain, x, kernel, stride, fits):
-    """Applies `fast` where the program is lowered for CPU and the fast form exists, else `plain`."""
-    plain = functools.partial(plain, stride)
-    if not fits or kernel.shape[0] > stride == 1:  # 3×3 of stride 1: nothing is dilated
-        return plain(x, kernel)
-    # Inside shard_map(check_vma=True) a custom gradient must vary over the axes its input varies
-    # over. Casting here leaves the sum over the mesh to the cast's transpose, as plain forms do.
-    axes = jax.typeof(x).mat.varying | jax.typeof(kernel).mat.varying
-    x, kernel = (
-        lax.pcast(a, tuple(axes - jax.typeof(a).mat.varying), to="varying") for a in (x, kernel)
-    )
-    return lax.platform_dependent(x, kernel, cpu=functools.partial(fast, stride), default=plain)
+def _by_platform(
+    blocked: Callable, plain: Callable, x: jax.Array, kernel: jax.Array, stride: int
+) -> jax.Array:
+    if kernel.shape[0] > stride == 1:  # nothing to dilate or to block: XLA's form is the fastest
+        return plain(stride, x, kernel)
+    # shard_map(check_vma=True) wants a custom gradient to vary over the mesh axes its input varies
+    # over. Cast first: the cast's transpose then sums over the mesh, as it does for plain forms.
+    axes = _varying(x) | _varying(kernel)
+    x, kernel = (lax.pcast(a, tuple(axes - _varying(a)), to="varying") for a in (x, kernel))
+    cpu, default = functools.partial(blocked, stride), functools.partial(plain, stride)
+    return lax.platform_dependent(x, kernel, cpu=cpu, default=default)
 
 
-def _plain_conv(stride, x, kernel):
+def _varying(a: jax.Array) -> frozenset[str]:
+    return jax.typeof(a).manual_axis_type.varying
+
+
+def _conv(stride, x, kernel):
     return lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=_LAYOUT)
 
 
-def _plain_conv_transpose(stride, x, kernel):
+def _conv_transpose(stride, x, kernel):
     return lax.conv_transpose(x, kernel, (stride, stride), "SAME", dimension_numbers=_LAYOUT)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _fast_conv(stride, x, kernel):
-    return _down(x, kernel, stride)
-
-
-def _fast_conv_backward(stride, saved, dy):
-    x, kernel = saved
-    return _up(dy, kernel, stride), _kernel_gradient(x, dy, kernel.shape[0], stride)
+def _blocked_conv(stride, x, kernel):
+    return _down(stride, x, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _fast_conv_transpose(stride, x, kernel):
-    return _up(x, _mirror(kernel), stride)
+def _blocked_conv_transpose(stride, x, kernel):
+    return _up(stride, x, _mirror(kernel))
 
 
-def _fast_conv_transpose_backward(stride, saved, dy):
+def _conv_gradients(stride, saved, dy):
     x, kernel = saved
-    dk = _mirror(_kernel_gradient(dy, x, kernel.shape[0], stride))
-    return _down(dy, _mirror(kernel), stride), dk
+    return _up(stride, dy, kernel), _kernel_gradient(stride, x, dy, kernel)
 
 
-_fast_conv.defvjp(lambda s, x, k: (_down(x, k, s), (x, k)), _fast_conv_backward)
-_fast_conv_transpose.defvjp(
-    lambda s, x, k: (_up(x, _mirror(k), s), (x, k)), _fast_conv_transpose_backward
+def _conv_transpose_gradients(stride, saved, dy):
+    x, kernel = saved[0], _mirror(saved[1])
+    return _down(stride, dy, kernel), _mirror(_kernel_gradient(stride, dy, x, kernel))
+
+
+_blocked_conv.defvjp(lambda s, x, k: (_blocked_conv(s, x, k), (x, k)), _conv_gradients)
+_blocked_conv_transpose.defvjp(
+    lambda s, x, k: (_blocked_conv_transpose(s, x, k), (x, k)), _conv_transpose_gradients
 )
 
 
-def _down(x, kernel, stride):
-    """y = patches(s2d(x)) · K, one matmul, for n = 1 or up to 4 channels; else XLA's convolution."""
-    n, low, high = _geometry(kernel.shape[0], stride)
-    if n > 1 and x.shape[-1] > 4:
-        return _plain_conv(stride, x, kernel)
-    columns = _patches(_space_to_depth(x, stride, low, high), n)
-    return columns @ _blocks(kernel, stride).reshape(columns.shape[-1], -1)
+def _down(stride, x, kernel):
+    """y = patches(blocks(x))·K where patches are small; else plain, which XLA does well."""
+    n, low, high = _geometry(stride, kernel)
+    if not _small_patches(n, kernel):
+        return _conv(stride, x, kernel)
+    patches = _patches(_to_blocks(x, stride, low, high), n)
+    # Flat rows, so that the gradient is flat too: over three dims it costs 7 % of the network.
+    rows = patches.reshape(-1, patches.shape[-1])
+    y = rows @ _kernel_to_blocks(kernel, stride).reshape(rows.shape[-1], -1)
+    return y.reshape(*patches.shape[:3], -1)
 
 
-def _up(y, kernel, stride):
-    """x = d2s(full n×n convolution of y with Kᵀ): s² phases of taps without a zero among them."""
-    n, low, high = _geometry(kernel.shape[0], stride)
-    k = _mirror(_blocks(kernel, stride))
-    if n == 1:
-        z = y @ k[0, 0]
+def _up(stride, y, kernel):
+    """blocks(x) = overlap_add(y·Kᵀ) where patches are small; else y, padded, convolved with K'."""
+    n, low, high = _geometry(stride, kernel)
+    kernel_of_blocks = _kernel_to_blocks(kernel, stride)
+    if _small_patches(n, kernel):
+        blocks = _overlap_add(y @ kernel_of_blocks.reshape(-1, y.shape[-1]).T, n)
     else:
-        z = lax.conv_general_dilated(y, k, (1, 1), [(n - 1, n - 1)] * 2, dimension_numbers=_LAYOUT)
-    return _depth_to_space(z, stride, low, high)
+        full = [(n - 1, n - 1)] * 2
+        blocks = lax.conv_general_dilated(
+            y, _mirror(kernel_of_blocks), (1, 1), full, dimension_numbers=_LAYOUT
+        )
+    return _from_blocks(blocks, stride, low, high)
 
 
-def _kernel_gradient(x, y, size, stride):
-    """dK[u, v] = Σ z[i+u, j+v] ⊗ y[i, j] with z = s2d(x): one matmul, the thinner side as patches."""
-    n, low, high = _geometry(size, stride)
-    z = _space_to_depth(x, stride, low, high)
-    c, c_out = z.shape[-1], y.shape[-1]
-    if c <= c_out:
-        dk = _contract(_patches(z, n), y).reshape(n, n, c, c_out)
-    else:
-        y = _patches(jnp.pad(y, [(0, 0), (n - 1, n - 1), (n - 1, n - 1), (0, 0)]), n)
-        dk = _contract(z, y).reshape(c, n, n, c_out).transpose(1, 2, 0, 3)[::-1, ::-1]
-    dk = dk.reshape(n, n, stride, stride, -1, c_out).swapaxes(1, 2)
-    return dk.reshape(n * stride, n * stride, -1, c_out)[:size, :size]
+def _kernel_gradient(stride, x, y, kernel):
+    """patches(blocks(x))ᵀ·y or XLA's own, as `_down`: the map is linear in K, so K's value is moot."""
+    return jax.vjp(functools.partial(_down, stride, x), kernel)[1](y)[0]
 
 
-def _geometry(size, stride):
-    """Taps n of the stride-1 form, and the padding before and after that makes whole blocks."""
-    n, low = -(-size // stride), max(size - stride, 0) // 2
+def _small_patches(n, kernel):
+    """Whether a matmul on patches (n² times the image) beats XLA's convolution: n = 1, or C ≤ 4."""
+    return n == 1 or kernel.shape[2] <= 4
+
+
+def _geometry(stride, kernel):
+    """Returns n, and SAME's padding before and after the image, the latter up to whole blocks."""
+    k = kernel.shape[0]
+    n, low = -(-k // stride), max(k - stride, 0) // 2
     return n, low, (n - 1) * stride - low
 
 
-def _space_to_depth(x, s, low, high):
-    """[B, H, W, C] → padded, [B, h, w, s·s·C]."""
+def _to_blocks(x, s, low, high):
+    """Space to depth: [B, H, W, C] → [B, h+n-1, w+n-1, s·s·C]."""
     x = jnp.pad(x, [(0, 0), (low, high), (low, high), (0, 0)])
     b, h, w, c = x.shape
     return x.reshape(b, h // s, s, w // s, s * c).swapaxes(2, 3).reshape(b, h // s, w // s, -1)
 
 
-def _depth_to_space(z, s, low, high):
-    """[B, h, w, s·s·C] → [B, H, W, C], cropped of the padding."""
-    b, h, w, c = z.shape
-    x = z.reshape(b, h, w, s, c // s).swapaxes(2, 3).reshape(b, h * s, w * s, -1)
+def _from_blocks(blocks, s, low, high):
+    """Depth to space: [B, h+n-1, w+n-1, s·s·C] → [B, H, W, C]."""
+    b, h, w, c = blocks.shape
+    x = blocks.reshape(b, h, w, s, c // s).swapaxes(2, 3).reshape(b, h * s, w * s, -1)
     return x[:, low : h * s - high, low : w * s - high]
 
 
-def _blocks(kernel, s):
-    """[k, k, C_in, C_out] → [n, n, s·s·C_in, C_out], with zeros where s doesn't divide k."""
+def _kernel_to_blocks(kernel, s):
+    """[k, k, C_in, C_out] → [n, n, s·s·C_in, C_out], with zeros after it if s doesn't divide k."""
     k, _, _, c_out = kernel.shape
     n = -(-k // s)
     kernel = jnp.pad(kernel, [(0, n * s - k), (0, n * s - k), (0, 0), (0, 0)])
@@ -165,49 +173,74 @@ def _blocks(kernel, s):
 
 
 def _mirror(kernel):
-    """[k, k, C_in, C_out] → turned by 180°, [k, k, C_out, C_in]."""
+    """[k, k, C_in, C_out] → [k, k, C_out, C_in], turned by 180°."""
     return kernel[::-1, ::-1].swapaxes(2, 3)
 
 
-def _patches(z, n):
-    """[B, H, W, C] → [B, H-n+1, W-n+1, n·n·C], the n×n pixels from each one on."""
-    h, w = z.shape[1] - n + 1, z.shape[2] - n + 1
-    return jnp.concatenate([z[:, u : u + h, v : v + w] for u in range(n) for v in range(n)], -1)
+def _patches(blocks, n):
+    """[B, h+n-1, w+n-1, C] → [B, h, w, n·n·C]: the n×n blocks from each one on."""
+    h, w = blocks.shape[1] - n + 1, blocks.shape[2] - n + 1
+    return jnp.concatenate([blocks[:, u : u + h, v : v + w] for u, v in _taps(n)], -1)
 
 
-def _contract(a, b):
-    """Σ over examples and pixels of a ⊗ b: [B, h, w, M], [B, h, w, N] → [M, N]."""
-    rows = (((0,), (0,)), ((), ()))
-    return lax.dot_general(a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1]), rows)
+def _overlap_add(patches, n):
+    """[B, h, w, n·n·C] → [B, h+n-1, w+n-1, C], the transpose of `_patches`."""
+    parts = zip(jnp.split(patches, n * n, -1), _taps(n), strict=True)
+    return sum(jnp.pad(p, [(0, 0), (u, n - 1 - u), (v, n - 1 - v), (0, 0)]) for p, (u, v) in parts)
+
+
+def _taps(n):
+    return [(u, v) for u in range(n) for v in range(n)]
 
 
 class Conv(nnx.Module):
-    """`conv` with a bias; the parameters of `nnx.Conv(padding="SAME")`."""
+    """`conv` and a bias, with the parameters of `nnx.Conv(padding="SAME")`."""
 
     def __init__(
-        self, in_features, out_features, *, kernel_size=4, stride=2, dtype=jnp.float32, rngs
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        kernel_size: int = 4,
+        stride: int = 2,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
     ):
-        """Draws the kernel [k, k, C_in, C_out]; parameters are float32, `dtype` is computed in."""
+        """Draws float32 parameters; `dtype` is the type of the computation and its result."""
+        self.kernel, self.bias = _parameters(kernel_size, in_features, out_features, rngs)
         self.stride, self.dtype = stride, dtype
-        shape = (kernel_size, kernel_size, in_features, out_features)
-        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), shape, jnp.float32))
-        self.bias = nnx.Param(nnx.initializers.zeros_init()(rngs.params(), shape[3:], jnp.float32))
 
-    def __call__(self, x):
-        """[B, H, W, C_in] → [B, ⌈H/stride⌉, ⌈W/stride⌉, C_out] in `dtype`."""
-        kernel, bias = self.kernel[...].astype(self.dtype), self.bias[...].astype(self.dtype)
-        return conv(x.astype(self.dtype), kernel, stride=self.stride) + bias
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C_in] → [B, ⌈H/s⌉, ⌈W/s⌉, C_out]."""
+        x, kernel, bias = (a.astype(self.dtype) for a in (x, self.kernel[...], self.bias[...]))
+        return conv(x, kernel, stride=self.stride) + bias
 
 
 class ConvTranspose(nnx.Module):
-    def __init__(
-        self, in_features, out_features, *, kernel_size=4, stride=2, dtype=jnp.float32, rngs
-    ):
-        self.stride, self.dtype = stride, dtype
-        shape = (kernel_size, kernel_size, in_features, out_features)
-        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), shape, jnp.float32))
-        self.bias = nnx.Param(nnx.initializers.zeros_init()(rngs.params(), shape[3:], jnp.float32))
+    """`conv_transpose` and a bias, with the parameters of `nnx.ConvTranspose(padding="SAME")`."""
 
-    def __call__(self, x):
-        kernel, bias = self.kernel[...].astype(self.dtype), self.bias[...].astype(self.dtype)
-        return conv_transpose(x.astype(self.dtype), kernel, stride=self.stride) + bias
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        kernel_size: int = 4,
+        stride: int = 2,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        """Draws float32 parameters; `dtype` is the type of the computation and its result."""
+        self.kernel, self.bias = _parameters(kernel_size, in_features, out_features, rngs)
+        self.stride, self.dtype = stride, dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C_in] → [B, s·H, s·W, C_out]."""
+        x, kernel, bias = (a.astype(self.dtype) for a in (x, self.kernel[...], self.bias[...]))
+        return conv_transpose(x, kernel, stride=self.stride) + bias
+
+
+def _parameters(size: int, c_in: int, c_out: int, rngs: nnx.Rngs) -> tuple[nnx.Param, nnx.Param]:
+    """Flax's defaults, and its order of keys, so that a seed gives what it gives with nnx.Conv."""
+    kernel = nnx.initializers.lecun_normal()(rngs.params(), (size, size, c_in, c_out), jnp.float32)
+    bias = nnx.initializers.zeros_init()(rngs.params(), (c_out,), jnp.float32)
+    return nnx.Param(kernel), nnx.Param(bias)

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import runpy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,7 +78,7 @@ def _unknown_field(message: str, arguments: Sequence[str]) -> str:
     ]
     known = _known_fields(arguments)
     for field in given:
-        if known and field not in known:
+        if field not in known:
             close = difflib.get_close_matches(field, known, n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else "see configs/default.py"
             return f"--config.{field}: the config has no such field; {hint}"
@@ -85,11 +86,10 @@ def _unknown_field(message: str, arguments: Sequence[str]) -> str:
 
 
 def _known_fields(arguments: Sequence[str]) -> list[str]:
-    values = flags.FlagValues()
-    config = config_flags.DEFINE_config_file("config", flag_values=values)
-    files = [argument for argument in arguments if re.match(r"--?config=", argument)]
-    values([arguments[0], *files])
-    return list(run_config.flatten(config.value)) if config.value is not None else []
+    # Read apart from the flags, which apply every override as soon as they load the file.
+    given = next(text for text in arguments if re.match(r"--?config=", text)).partition("=")[2]
+    path, _, presets = given.partition(":")
+    return list(run_config.flatten(runpy.run_path(path)["get_config"](presets)))
 
 
 def _one_line(message: str) -> str:

@@ -1,0 +1,90 @@
+import jax
+import numpy as np
+import pytest
+
+from configs import beta_vae
+from pipeline import data, errors, sharding
+
+
+def rows(process, processes, *, first_step=0, num=12):
+    batches = data.batch_indices(
+        100,
+        seed=5,
+        batch_size=16,
+        first_step=first_step,
+        process=process,
+        processes=processes,
+    )
+    return [np.asarray(batches[i]) for i in range(num)]
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("first_step", [0, 3])
+def test_batches_are_the_same_in_order_for_any_number_of_processes(processes, first_step):
+    whole = rows(0, 1, num=20)
+    shares = [rows(p, processes, first_step=first_step) for p in range(processes)]
+    for step in range(12):
+        together = np.concatenate([share[step] for share in shares])
+        np.testing.assert_array_equal(together, whole[first_step + step])
+
+
+def test_an_epoch_shows_every_example_once_and_the_next_in_another_order():
+    stream = np.concatenate(rows(0, 1, num=13))
+    first, second = stream[:100], stream[100:200]
+    assert sorted(first) == sorted(second) == list(range(100))
+    assert not np.array_equal(first, second)
+
+
+def test_the_split_is_disjoint_complete_and_fixed_by_the_seed():
+    config = beta_vae.get_config()
+    one, again = data.load(config), data.load(config)
+    config.seed = 1
+    other = data.load(config)
+    np.testing.assert_array_equal(one.heldout.indices, again.heldout.indices)
+    assert not np.array_equal(one.heldout.indices, other.heldout.indices)
+    union = np.concatenate([one.train.indices, one.heldout.indices])
+    np.testing.assert_array_equal(np.sort(union), np.arange(737_280))
+    assert len(one.heldout) == 10_000
+
+
+def test_training_batches_are_uint8_over_all_devices():
+    config = beta_vae.get_config("smoke")
+    mesh = sharding.make_mesh({"data": -1}, devices=jax.devices()[:4])
+    batch = next(data.train_batches(data.load(config).train, config, mesh, first_step=7))
+    assert batch["image"].dtype == np.uint8
+    assert batch["image"].sharding == sharding.batch_sharded(mesh)
+    for name, leaf in data.abstract_batch(config, mesh).items():
+        assert (batch[name].shape, batch[name].dtype) == (leaf.shape, leaf.dtype)
+
+
+def test_the_last_heldout_batch_is_padded_and_masked():
+    config = beta_vae.get_config("smoke")
+    config.eval_examples = 100
+    mesh = sharding.make_mesh({"data": -1}, devices=jax.devices()[:4])
+    batches = list(data.heldout_batches(data.load(config).heldout, config, mesh))
+    assert [first for first, _ in batches] == [0, 64]
+    assert [float(batch["mask"].sum()) for _, batch in batches] == [64.0, 36.0]
+
+
+def test_a_split_that_leaves_nothing_is_refused():
+    config = beta_vae.get_config()
+    config.data.heldout_examples = 737_280
+    with pytest.raises(errors.InputError, match="heldout_examples=737280 must lie between"):
+        data.load(config)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "parts", "words"),
+    [(10, 1, "not divisible by 4 devices × 1 accumulation steps = 4: use 8 or 12"),
+     (8, 4, "= 16: use 16"), (0, 1, "batch_size=0 must be at least 1"),
+     (8, 0, "accumulation_steps=0 must be at least 1")],
+)  # fmt: skip
+def test_a_batch_that_cannot_be_cut_evenly_names_the_repair(batch_size, parts, words):
+    mesh = sharding.make_mesh({"data": -1}, devices=jax.devices()[:4])
+    with pytest.raises(errors.InputError, match=words):
+        sharding.check_batch(batch_size, mesh=mesh, accumulation_steps=parts)
+
+
+def test_a_mesh_that_does_not_fit_names_the_devices():
+    with pytest.raises(errors.InputError, match=r"data=3\) does not fit 4 devices"):
+        sharding.make_mesh({"data": 3}, devices=jax.devices()[:4])

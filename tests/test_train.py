@@ -1,0 +1,203 @@
+"""The command as a user runs it: real processes, real signals, real folders."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from pipeline import tensorboard
+
+ROOT = Path(__file__).parents[1]
+TIMINGS = ("images_per_second", "ms_per_step", "data_wait_share")
+
+
+def start(workdir, *arguments, config="beta_vae.py:smoke", devices=1):
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "NPROC": "2",  # the size of the thread pool, on which the last bits depend
+        "PYTHONUNBUFFERED": "1",
+    }
+    command = [sys.executable, "-m", "pipeline.train", f"--config=configs/{config}"]
+    return subprocess.Popen(
+        [*command, f"--workdir={workdir}", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process, code=0):
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code, (process.returncode, out, err)
+    return out, err
+
+
+def train(workdir, *arguments, code=0, **options):
+    return finish(start(workdir, *arguments, **options), code)
+
+
+def scalars(workdir):
+    """All points but timings; fails where a tag has a step twice or out of order."""
+    points = tensorboard.read_scalars(workdir / "tensorboard")
+    for tag, series in points.items():
+        steps = [step for step, _ in series]
+        assert steps == sorted(set(steps)), tag
+    return {tag: series for tag, series in points.items() if not tag.endswith(TIMINGS)}
+
+
+def state(workdir, step):
+    folder = workdir / "checkpoints" / str(step) / "default"
+    return ocp.StandardCheckpointer().restore(folder)
+
+
+def assert_equal_trees(one, other):
+    import jax
+
+    left, right = jax.tree.leaves(one), jax.tree.leaves(other)
+    assert len(left) == len(right) > 10
+    for a, b in zip(left, right, strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("straight") / "run"
+    out, _ = train(workdir, "--config.total_steps=40", "--config.eval_every_steps=20")
+    return workdir, out
+
+
+def test_a_run_leaves_config_checkpoints_and_every_tag(straight):
+    workdir, out = straight
+    assert json.loads((workdir / "config.json").read_text())["total_steps"] == 40
+    assert "tensorboard --logdir" in out
+    assert "step 40/40" in out
+    names = {tag.split("/")[1] for tag in scalars(workdir) if tag.startswith("train/")}
+    assert names >= {
+        "loss", "reconstruction_loss", "kl_loss", "beta", "rate", "distortion", "elbo",
+        "bits_per_dim", "learning_rate", "grad_norm",
+    }  # fmt: skip
+    assert [step for step, _ in scalars(workdir)["heldout/elbo"]] == [20, 40]
+
+
+def test_twenty_steps_and_twenty_more_equal_forty_straight_bitwise(straight, tmp_path):
+    workdir = tmp_path / "run"
+    train(workdir, "--config.total_steps=20", "--config.eval_every_steps=20")
+    train(workdir, "--config.total_steps=40", "--config.eval_every_steps=20")
+    assert scalars(workdir) == scalars(straight[0])
+    assert_equal_trees(state(workdir, 40), state(straight[0], 40))
+
+
+def test_a_complete_run_says_so_and_does_nothing(straight):
+    before = scalars(straight[0])
+    out, _ = train(straight[0], "--config.total_steps=40", "--config.eval_every_steps=20")
+    assert "complete at step 40" in out
+    assert scalars(straight[0]) == before
+
+
+def test_another_config_is_refused_and_the_fields_are_named(straight):
+    _, err = train(straight[0], "--config.batch_size=32", "--config.model.beta.end=2.0", code=2)
+    assert "config.batch_size is 32, was 64" in err
+    assert "config.model.beta.end is 2.0, was 4.0" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_saves_the_step_and_the_same_command_resumes(tmp_path, number):
+    workdir = tmp_path / "run"
+    arguments = ["--config.total_steps=100000", "--config.log_every_steps=1"]
+    process = start(workdir, *arguments)
+    for line in process.stdout:
+        if line.startswith("step 5/"):
+            break
+    process.send_signal(number)
+    out, _ = finish(process, code=130 if number == signal.SIGINT else 75)
+    stopped = int(out.split("Stopped at step ")[1].split(",")[0])
+    assert (workdir / "checkpoints" / str(stopped)).is_dir()
+    out, _ = train(workdir, f"--config.total_steps={stopped + 2}", "--config.log_every_steps=1")
+    assert f"{stopped:,} of {stopped + 2:,} done" in out
+    assert [step for step, _ in scalars(workdir)["train/loss"]] == list(range(1, stopped + 3))
+
+
+def test_two_processes_and_one_have_the_same_losses(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    arguments = ["--config.total_steps=20", "--config.log_every_steps=1"]
+    together = [
+        start(
+            tmp_path / "two",
+            *arguments,
+            f"--coordinator=127.0.0.1:{port}",
+            "--num_processes=2",
+            f"--process_id={process_id}",
+        )
+        for process_id in range(2)
+    ]
+    for process in together:
+        finish(process)
+    train(tmp_path / "one", *arguments, devices=2)
+    two, one = (scalars(tmp_path / name) for name in ("two", "one"))
+    assert two.keys() == one.keys()
+    for tag in ("train/loss", "train/kl_loss", "heldout/elbo"):
+        np.testing.assert_allclose(two[tag], one[tag], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--config.totl_steps=3", "config.totl_steps: the config has no such field; did you mean"),
+        ("--config.total_steps=-1", "config.total_steps=-1 must be at least 1"),
+        ("--config.total_steps=many", "many"),
+        ("--config.model.name=vae3", "'vae3' is unknown: choose one of beta_vae"),
+        ("--config.data.name=cats", "'cats' is unknown: choose one of"),
+        ("--config.model.likelihood=poisson", "'poisson' is unknown: choose one of bernoulli"),
+        ("--config.model.network=vit", "'vit' is unknown: choose one of conv"),
+        ("--config.accumulation_steps=3", "not divisible by 1 devices × 3"),
+        ("--config.mesh.data=3", "does not fit 1 devices"),
+        ("--config.data.path=/nowhere", "/nowhere"),
+        ("--confg=x", "confg"),
+        ("--num_processes=2", "go together"),
+    ],
+)
+def test_a_mistake_is_one_line_with_exit_code_2(tmp_path, argument, words):
+    config = "beta_vae.py:mnist,smoke" if "path" in argument else "beta_vae.py:smoke"
+    _, err = train(tmp_path / "run", argument, config=config, code=2)
+    assert words in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    _, err = train(tmp_path, code=2)
+    assert "holds no run" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_workdir_that_cannot_be_written_is_a_fault_in_one_line():
+    _, err = train("/proc/run", code=1)
+    assert err.startswith("error: ")
+    assert "/proc/run" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_second_signal_leaves_at_once(tmp_path):
+    process = start(tmp_path / "run", "--config.total_steps=100000")
+    for line in process.stdout:
+        if line.startswith("workdir"):
+            break
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    finish(process, code=75)
+    assert time.monotonic() - began < 30
