@@ -1,8 +1,8 @@
 """Convolutions and transposed convolutions, SAME padding, in the form that suits the platform.
 
-The one decision: TPU and GPU get XLA's plain convolution, CPU the equal forms below where XLA's are
-slow there: in kernel gradients of transposed convolutions, wherever it must convolve a dilated
-array, and for k ≤ s or images of few channels. Choosing costs nothing: only one form is lowered.
+The one decision: TPU and GPU get XLA's plain convolution, CPU the equal forms below, where XLA's are
+slow: kernel gradients of transposed convolutions, convolutions of a dilated array, images of few
+channels, kernels no larger than the stride. Choosing is free: one form alone is lowered.
 
 Put each s×s block of pixels into one pixel of s²·C channels (space to depth): a k×k convolution of
 stride s becomes an n×n one of stride 1, n = ⌈k/s⌉, and its transpose that one's transpose, then
@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
@@ -39,7 +40,7 @@ def conv(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
       [B, ⌈H/s⌉, ⌈W/s⌉, C_out], in x's dtype.
     """
     whole_blocks = x.shape[1] % stride == x.shape[2] % stride == 0
-    return _by_platform(_blocked_conv if whole_blocks else _conv, _conv, x, kernel, stride)
+    return _by_platform(_down if whole_blocks else _conv, _conv, x, kernel, stride)
 
 
 def conv_transpose(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
@@ -53,24 +54,21 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array
     Returns:
       [B, s·H, s·W, C_out], in x's dtype.
     """
-    return _by_platform(_blocked_conv_transpose, _conv_transpose, x, kernel, stride)
+    return _by_platform(_up_mirrored, _conv_transpose, x, kernel, stride)
 
 
 def _by_platform(
-    blocked: Callable, plain: Callable, x: jax.Array, kernel: jax.Array, stride: int
+    cpu: Callable, default: Callable, x: jax.Array, kernel: jax.Array, stride: int
 ) -> jax.Array:
+    cpu, default = functools.partial(cpu, stride), functools.partial(default, stride)
     if kernel.shape[0] > stride == 1:  # nothing to dilate or to block: XLA's form is the fastest
-        return plain(stride, x, kernel)
+        return default(x, kernel)
     # shard_map(check_vma=True) wants a custom gradient to vary over the mesh axes its input varies
     # over. Cast first: the cast's transpose then sums over the mesh, as it does for plain forms.
-    axes = _varying(x) | _varying(kernel)
-    x, kernel = (lax.pcast(a, tuple(axes - _varying(a)), to="varying") for a in (x, kernel))
-    cpu, default = functools.partial(blocked, stride), functools.partial(plain, stride)
+    x_axes, kernel_axes = (jax.typeof(a).manual_axis_type.varying for a in (x, kernel))
+    x = lax.pcast(x, tuple(kernel_axes - x_axes), to="varying")
+    kernel = lax.pcast(kernel, tuple(x_axes - kernel_axes), to="varying")
     return lax.platform_dependent(x, kernel, cpu=cpu, default=default)
-
-
-def _varying(a: jax.Array) -> frozenset[str]:
-    return jax.typeof(a).manual_axis_type.varying
 
 
 def _conv(stride, x, kernel):
@@ -82,90 +80,87 @@ def _conv_transpose(stride, x, kernel):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _blocked_conv(stride, x, kernel):
-    return _down(stride, x, kernel)
+def _down(stride, x, kernel):
+    return _down_by_its_form(stride, x, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _blocked_conv_transpose(stride, x, kernel):
+def _up(stride, y, kernel):
+    """blocks(x) = overlap_add(y·Kᵀ) where patches are small; else K', convolved with padded y."""
+    n, low, high = _geometry(stride, kernel)
+    blocks_kernel = _kernel_to_blocks(stride, kernel)
+    if _small_patches(n, kernel):
+        blocks = _overlap_add(n, y @ blocks_kernel.reshape(-1, y.shape[-1]).T)
+    else:
+        blocks = lax.conv_general_dilated(
+            y, _mirror(blocks_kernel), (1, 1), [(n - 1, n - 1)] * 2, dimension_numbers=_LAYOUT
+        )
+    return _from_blocks(stride, low, high, blocks)
+
+
+def _up_mirrored(stride, x, kernel):
     return _up(stride, x, _mirror(kernel))
 
 
-def _conv_gradients(stride, saved, dy):
-    x, kernel = saved
-    return _up(stride, dy, kernel), _kernel_gradient(stride, x, dy, kernel)
-
-
-def _conv_transpose_gradients(stride, saved, dy):
-    x, kernel = saved[0], _mirror(saved[1])
-    return _down(stride, dy, kernel), _mirror(_kernel_gradient(stride, dy, x, kernel))
-
-
-_blocked_conv.defvjp(lambda s, x, k: (_blocked_conv(s, x, k), (x, k)), _conv_gradients)
-_blocked_conv_transpose.defvjp(
-    lambda s, x, k: (_blocked_conv_transpose(s, x, k), (x, k)), _conv_transpose_gradients
-)
-
-
-def _down(stride, x, kernel):
+def _down_by_its_form(stride, x, kernel):
     """y = patches(blocks(x))·K where patches are small; else plain, which XLA does well."""
     n, low, high = _geometry(stride, kernel)
     if not _small_patches(n, kernel):
         return _conv(stride, x, kernel)
-    patches = _patches(_to_blocks(x, stride, low, high), n)
-    # Flat rows, so that the gradient is flat too: over three dims it costs 7 % of the network.
+    patches = _patches(n, _to_blocks(stride, low, high, x))
+    # Flat rows make the kernel gradient one flat product: over three dims the network loses 7 %.
     rows = patches.reshape(-1, patches.shape[-1])
-    y = rows @ _kernel_to_blocks(kernel, stride).reshape(rows.shape[-1], -1)
+    y = rows @ _kernel_to_blocks(stride, kernel).reshape(rows.shape[-1], -1)
     return y.reshape(*patches.shape[:3], -1)
 
 
-def _up(stride, y, kernel):
-    """blocks(x) = overlap_add(y·Kᵀ) where patches are small; else y, padded, convolved with K'."""
-    n, low, high = _geometry(stride, kernel)
-    kernel_of_blocks = _kernel_to_blocks(kernel, stride)
-    if _small_patches(n, kernel):
-        blocks = _overlap_add(y @ kernel_of_blocks.reshape(-1, y.shape[-1]).T, n)
-    else:
-        full = [(n - 1, n - 1)] * 2
-        blocks = lax.conv_general_dilated(
-            y, _mirror(kernel_of_blocks), (1, 1), full, dimension_numbers=_LAYOUT
-        )
-    return _from_blocks(blocks, stride, low, high)
-
-
 def _kernel_gradient(stride, x, y, kernel):
-    """patches(blocks(x))ᵀ·y or XLA's own, as `_down`: the map is linear in K, so K's value is moot."""
-    return jax.vjp(functools.partial(_down, stride, x), kernel)[1](y)[0]
+    """patches(blocks(x))ᵀ·y, or XLA's, as `_down` has it: of K, which is linear, only the shape."""
+    return jax.vjp(functools.partial(_down_by_its_form, stride, x), kernel)[1](y)[0]
+
+
+def _down_gradients(stride, saved, dy):
+    x, kernel = saved
+    return _up(stride, dy, kernel), _kernel_gradient(stride, x, dy, kernel)
+
+
+def _up_gradients(stride, saved, dx):
+    y, kernel = saved
+    return _down(stride, dx, kernel), _kernel_gradient(stride, dx, y, kernel)
+
+
+_down.defvjp(lambda s, x, k: (_down(s, x, k), (x, k)), _down_gradients)
+_up.defvjp(lambda s, y, k: (_up(s, y, k), (y, k)), _up_gradients)
 
 
 def _small_patches(n, kernel):
-    """Whether a matmul on patches (n² times the image) beats XLA's convolution: n = 1, or C ≤ 4."""
+    """patches(blocks(x))ᵀ·y or XLA's own, as `_down`, which is linear in K: its value is moot."""
     return n == 1 or kernel.shape[2] <= 4
 
 
 def _geometry(stride, kernel):
-    """Returns n, and SAME's padding before and after the image, the latter up to whole blocks."""
+    """n, and the padding: SAME's before the image; after it, up to whole blocks."""
     k = kernel.shape[0]
     n, low = -(-k // stride), max(k - stride, 0) // 2
     return n, low, (n - 1) * stride - low
 
 
-def _to_blocks(x, s, low, high):
+def _to_blocks(s, low, high, x):
     """Space to depth: [B, H, W, C] → [B, h+n-1, w+n-1, s·s·C]."""
     x = jnp.pad(x, [(0, 0), (low, high), (low, high), (0, 0)])
     b, h, w, c = x.shape
     return x.reshape(b, h // s, s, w // s, s * c).swapaxes(2, 3).reshape(b, h // s, w // s, -1)
 
 
-def _from_blocks(blocks, s, low, high):
+def _from_blocks(s, low, high, blocks):
     """Depth to space: [B, h+n-1, w+n-1, s·s·C] → [B, H, W, C]."""
     b, h, w, c = blocks.shape
     x = blocks.reshape(b, h, w, s, c // s).swapaxes(2, 3).reshape(b, h * s, w * s, -1)
     return x[:, low : h * s - high, low : w * s - high]
 
 
-def _kernel_to_blocks(kernel, s):
-    """[k, k, C_in, C_out] → [n, n, s·s·C_in, C_out], with zeros after it if s doesn't divide k."""
+def _kernel_to_blocks(s, kernel):
+    """[k, k, C_in, C_out] → [n, n, s·s·C_in, C_out], zeros after it if s doesn't divide k."""
     k, _, _, c_out = kernel.shape
     n = -(-k // s)
     kernel = jnp.pad(kernel, [(0, n * s - k), (0, n * s - k), (0, 0), (0, 0)])
@@ -177,20 +172,16 @@ def _mirror(kernel):
     return kernel[::-1, ::-1].swapaxes(2, 3)
 
 
-def _patches(blocks, n):
-    """[B, h+n-1, w+n-1, C] → [B, h, w, n·n·C]: the n×n blocks from each one on."""
+def _patches(n, blocks):
+    """[B, h+n-1, w+n-1, C] → [B, h, w, n·n·C]."""
     h, w = blocks.shape[1] - n + 1, blocks.shape[2] - n + 1
-    return jnp.concatenate([blocks[:, u : u + h, v : v + w] for u, v in _taps(n)], -1)
+    return jnp.concatenate([blocks[:, u : u + h, v : v + w] for u, v in np.ndindex(n, n)], -1)
 
 
-def _overlap_add(patches, n):
+def _overlap_add(n, patches):
     """[B, h, w, n·n·C] → [B, h+n-1, w+n-1, C], the transpose of `_patches`."""
-    parts = zip(jnp.split(patches, n * n, -1), _taps(n), strict=True)
+    parts = zip(jnp.split(patches, n * n, -1), np.ndindex(n, n), strict=True)
     return sum(jnp.pad(p, [(0, 0), (u, n - 1 - u), (v, n - 1 - v), (0, 0)]) for p, (u, v) in parts)
-
-
-def _taps(n):
-    return [(u, v) for u in range(n) for v in range(n)]
 
 
 class Conv(nnx.Module):
@@ -240,7 +231,7 @@ class ConvTranspose(nnx.Module):
 
 
 def _parameters(size: int, c_in: int, c_out: int, rngs: nnx.Rngs) -> tuple[nnx.Param, nnx.Param]:
-    """Flax's defaults, and its order of keys, so that a seed gives what it gives with nnx.Conv."""
+    """Flax's defaults in its order of keys: a seed gives the values that it gives to nnx.Conv."""
     kernel = nnx.initializers.lecun_normal()(rngs.params(), (size, size, c_in, c_out), jnp.float32)
     bias = nnx.initializers.zeros_init()(rngs.params(), (c_out,), jnp.float32)
     return nnx.Param(kernel), nnx.Param(bias)

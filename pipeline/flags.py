@@ -1,7 +1,6 @@
 """The command line: a config file with overrides, a folder, and where the processes are."""
 
 import difflib
-import re
 import runpy
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ def parse(arguments: Sequence[str]) -> Options:
     Raises:
         InputError: an unknown flag or config field, or a value of the wrong type.
     """
+    _check_fields(arguments)
     values = flags.FlagValues()
     config = config_flags.DEFINE_config_file(
         "config", help_string="File, and presets: configs/beta_vae.py:mnist", flag_values=values
@@ -44,11 +44,7 @@ def parse(arguments: Sequence[str]) -> Options:
     try:
         rest = values(list(arguments))
         section = config.value
-    except errors.InputError:
-        raise
-    except (AttributeError, KeyError) as error:
-        raise errors.InputError(_unknown_field(str(error), arguments)) from None
-    except (flags.Error, ImportError, OSError, TypeError, ValueError) as error:
+    except (flags.Error, TypeError, ValueError) as error:
         raise errors.InputError(_one_line(str(error))) from None
     if section is None or values.workdir is None:
         raise errors.InputError(
@@ -71,25 +67,20 @@ def parse(arguments: Sequence[str]) -> Options:
     )
 
 
-def _unknown_field(message: str, arguments: Sequence[str]) -> str:
-    """Names the misspelt field, and those of the config that come close."""
-    given = [
-        match[1] for argument in arguments if (match := re.match(r"--?config\.([\w.]+)", argument))
-    ]
-    known = _known_fields(arguments)
-    for field in given:
+def _check_fields(arguments: Sequence[str]) -> None:
+    """Loads the config file apart from the flags, whose errors for these mistakes are long."""
+    given = dict(text.lstrip("-").partition("=")[::2] for text in arguments[1:])
+    if not given.get("config"):
+        return
+    path, _, presets = given["config"].partition(":")
+    if not Path(path).is_file():
+        raise errors.InputError(f"--config={path}: there is no such file; see configs/")
+    known = list(run_config.flatten(runpy.run_path(path)["get_config"](presets)))
+    for field in (name[len("config.") :] for name in given if name.startswith("config.")):
         if field not in known:
             close = difflib.get_close_matches(field, known, n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else "see configs/default.py"
-            return f"--config.{field}: the config has no such field; {hint}"
-    return _one_line(message)
-
-
-def _known_fields(arguments: Sequence[str]) -> list[str]:
-    # Read apart from the flags, which apply every override as soon as they load the file.
-    given = next(text for text in arguments if re.match(r"--?config=", text)).partition("=")[2]
-    path, _, presets = given.partition(":")
-    return list(run_config.flatten(runpy.run_path(path)["get_config"](presets)))
+            raise errors.InputError(f"--config.{field}: the config has no such field; {hint}")
 
 
 def _one_line(message: str) -> str:
