@@ -1,6 +1,6 @@
 """Convolutions and transposed convolutions, SAME padding, in the form that suits the platform.
 
-The one decision: TPU and GPU get XLA's plain convolution, CPU the equal forms below, where XLA's are
+The one decision: TPU and GPU get XLA's plain convolution, CPU the equal forms below where XLA is
 slow: kernel gradients of transposed convolutions, convolutions of a dilated array, images of few
 channels, kernels no larger than the stride. Choosing is free: one form alone is lowered.
 
@@ -54,7 +54,7 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array
     Returns:
       [B, s·H, s·W, C_out], in x's dtype.
     """
-    return _by_platform(_up_mirrored, _conv_transpose, x, kernel, stride)
+    return _by_platform(lambda s, x, k: _up(s, x, _mirror(k)), _conv_transpose, x, kernel, stride)
 
 
 def _by_platform(
@@ -79,9 +79,24 @@ def _conv_transpose(stride, x, kernel):
     return lax.conv_transpose(x, kernel, (stride, stride), "SAME", dimension_numbers=_LAYOUT)
 
 
+def _down_form(stride, x, kernel):
+    """y = patches(blocks(x))·K where patches are small; else plain, which XLA does well."""
+    n, low, high = _geometry(stride, kernel)
+    if not _small_patches(n, kernel):
+        return _conv(stride, x, kernel)
+    patches = _patches(n, _to_blocks(stride, low, high, x))
+    # Flat rows make the kernel gradient one flat product: over three dims the network loses 7 %.
+    rows = patches.reshape(-1, patches.shape[-1])
+    y = rows @ _kernel_to_blocks(stride, kernel).reshape(rows.shape[-1], -1)
+    return y.reshape(*patches.shape[:3], -1)
+
+
+_down = jax.custom_vjp(_down_form, nondiff_argnums=(0,))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _down(stride, x, kernel):
-    return _down_by_its_form(stride, x, kernel)
+    return _down_form(stride, x, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -98,25 +113,9 @@ def _up(stride, y, kernel):
     return _from_blocks(stride, low, high, blocks)
 
 
-def _up_mirrored(stride, x, kernel):
-    return _up(stride, x, _mirror(kernel))
-
-
-def _down_by_its_form(stride, x, kernel):
-    """y = patches(blocks(x))·K where patches are small; else plain, which XLA does well."""
-    n, low, high = _geometry(stride, kernel)
-    if not _small_patches(n, kernel):
-        return _conv(stride, x, kernel)
-    patches = _patches(n, _to_blocks(stride, low, high, x))
-    # Flat rows make the kernel gradient one flat product: over three dims the network loses 7 %.
-    rows = patches.reshape(-1, patches.shape[-1])
-    y = rows @ _kernel_to_blocks(stride, kernel).reshape(rows.shape[-1], -1)
-    return y.reshape(*patches.shape[:3], -1)
-
-
 def _kernel_gradient(stride, x, y, kernel):
     """patches(blocks(x))ᵀ·y, or XLA's, as `_down` has it: of K, which is linear, only the shape."""
-    return jax.vjp(functools.partial(_down_by_its_form, stride, x), kernel)[1](y)[0]
+    return jax.vjp(functools.partial(_down_form, stride, x), kernel)[1](y)[0]
 
 
 def _down_gradients(stride, saved, dy):
@@ -161,10 +160,8 @@ def _from_blocks(s, low, high, blocks):
 
 def _kernel_to_blocks(s, kernel):
     """[k, k, C_in, C_out] → [n, n, s·s·C_in, C_out], zeros after it if s doesn't divide k."""
-    k, _, _, c_out = kernel.shape
-    n = -(-k // s)
-    kernel = jnp.pad(kernel, [(0, n * s - k), (0, n * s - k), (0, 0), (0, 0)])
-    return kernel.reshape(n, s, n, s, -1, c_out).swapaxes(1, 2).reshape(n, n, -1, c_out)
+    blocks = _to_blocks(s, 0, -kernel.shape[0] % s, jnp.moveaxis(kernel, 3, 0))
+    return jnp.moveaxis(blocks, 0, 3)
 
 
 def _mirror(kernel):
