@@ -91,9 +91,6 @@ def _down_form(stride, x, kernel):
     return y.reshape(*patches.shape[:3], -1)
 
 
-_down = jax.custom_vjp(_down_form, nondiff_argnums=(0,))
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _down(stride, x, kernel):
     return _down_form(stride, x, kernel)
@@ -133,7 +130,7 @@ _up.defvjp(lambda s, y, k: (_up(s, y, k), (y, k)), _up_gradients)
 
 
 def _small_patches(n, kernel):
-    """patches(blocks(x))ᵀ·y or XLA's own, as `_down`, which is linear in K: its value is moot."""
+    """Says whether patches cost little: no overlap, or an image of few channels."""
     return n == 1 or kernel.shape[2] <= 4
 
 
