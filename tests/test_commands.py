@@ -59,3 +59,11 @@ def test_default_declares_every_shared_field_of_a_variant():
     for module in CONFIGS.values():
         own = run_config.flatten(module.get_config()).keys() - shared
         assert all(field.startswith("model.") for field in own)
+
+
+def test_clipping_beside_a_large_gamma_is_warned_of():
+    config = capacity_vae.get_config()
+    module = named.load("models", "capacity_vae", field="model.name")
+    assert module.cautions(config) == []
+    config.optimizer.clip_norm = 1.0
+    assert "clip_norm=1.0 with config.model.gamma=100.0" in module.cautions(config)[0]

@@ -1,6 +1,9 @@
 """MNIST (LeCun, Cortes, Burges): the four idx files of a folder, gzipped or not."""
 
 import gzip
+import hashlib
+import os
+import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +13,16 @@ import numpy as np
 from pipeline import errors
 
 FILES = {"train": "train", "heldout": "t10k"}
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+MD5 = {  # of the uncompressed files
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c629615203637",
+}
 
 
 class Digits(NamedTuple):
@@ -37,17 +50,50 @@ def spec(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def load(config: Any) -> dict[str, Digits]:
-    """Reads the published split from `config.path`.
+    """Reads the published split from `config.path`, or downloads it into the user's cache.
 
     Raises:
-        InputError: no path, or a file that is missing or damaged.
+        InputError: a file that is missing or damaged, or no path and no network.
     """
-    if not config.path:
-        raise errors.InputError(
-            "config.data.path is empty: give the folder with MNIST's four idx files, "
-            "--config.data.path=FOLDER"
-        )
-    return {split: _digits(Path(config.path).expanduser(), name) for split, name in FILES.items()}
+    folder = Path(config.path).expanduser() if config.path else _downloaded()
+    return {split: _digits(folder, name) for split, name in FILES.items()}
+
+
+def _downloaded() -> Path:
+    """Returns the cache folder with all four files; whole ones are not fetched again."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "vae-pipeline" / "mnist"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, checksum in MD5.items():
+        if not (folder / name).exists():
+            body = _fetch(f"{name}.gz", checksum)
+            # A name of our own, then a rename: other processes may fetch the same file.
+            temporary = folder / f".{name}.{os.getpid()}"
+            try:
+                temporary.write_bytes(body)
+                os.replace(temporary, folder / name)
+            finally:
+                temporary.unlink(missing_ok=True)
+    return folder
+
+
+def _fetch(name: str, checksum: str) -> bytes:
+    """Returns the uncompressed file from the first mirror that gives it whole."""
+    reasons = []
+    for mirror in MIRRORS:
+        try:
+            with urllib.request.urlopen(mirror + name, timeout=30) as response:
+                body = gzip.decompress(response.read())
+        except (EOFError, OSError) as error:
+            reasons.append(f"{mirror}: {error}")
+            continue
+        if hashlib.md5(body).hexdigest() == checksum:
+            return body
+        reasons.append(f"{mirror}: wrong checksum")
+    raise errors.InputError(
+        f"MNIST's {name} could not be downloaded ({'; '.join(reasons)}): give the folder with the "
+        "four idx files, --config.data.path=FOLDER"
+    )
 
 
 def _digits(folder: Path, name: str) -> Digits:
@@ -75,8 +121,9 @@ def _read_idx(folder: Path, name: str, *, magic: int) -> np.ndarray:
     except (EOFError, OSError, ValueError) as error:
         raise errors.InputError(f"{path} is damaged ({error}): fetch it anew") from None
     num_dims = magic % 256
-    header = np.frombuffer(raw[: 4 + 4 * num_dims], ">u4") if len(raw) >= 16 else np.zeros(1)
-    body = raw[4 + 4 * num_dims :]
+    size = 4 + 4 * num_dims
+    header = np.frombuffer(raw[:size], ">u4") if len(raw) >= size else np.zeros(1)
+    body = raw[size:]
     if header[0] != magic or len(body) != np.prod(header[1:], dtype=np.int64):
         raise errors.InputError(
             f"{path} is truncated or no idx file ({len(raw)} bytes, magic {int(header[0])} where "

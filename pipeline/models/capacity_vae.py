@@ -15,6 +15,17 @@ from jax import Array
 from pipeline import errors, likelihoods, losses, metrics, networks, schedules
 
 
+def cautions(config: Any) -> list[str]:
+    """Returns warnings for settings that work, but not as one would think."""
+    clip, gamma = config.optimizer.clip_norm, config.model.gamma
+    if not clip or gamma <= 1:
+        return []
+    return [
+        f"config.optimizer.clip_norm={clip} with config.model.gamma={gamma}: the gradient of "
+        "γ·|KL − C| fills the clipped norm and leaves the reconstruction little; set clip_norm=0"
+    ]
+
+
 class Terms(NamedTuple):
     """Per-example terms of the objective, nats."""
 
