@@ -40,14 +40,17 @@ class Likelihood(nnx.Module):
                 f"not {config.likelihood!r}"
             )
         self.name = config.likelihood
-        self.log_sigma: nnx.Param | float = math.log(config.sigma)
+        log_sigma = math.log(config.sigma)
+        if config.learn_sigma and log_sigma <= MIN_LOG_SIGMA:
+            raise errors.InputError(
+                f"config.model.sigma={config.sigma} must be above e⁻⁶ ≈ 0.0025 to be learned"
+            )
+        self.log_sigma: nnx.Param | float
         if config.learn_sigma:
-            if self.log_sigma <= MIN_LOG_SIGMA:
-                raise errors.InputError(
-                    f"config.model.sigma={config.sigma} must be above e⁻⁶ ≈ 0.0025 to be learned"
-                )
-            start = math.log(math.expm1(self.log_sigma - MIN_LOG_SIGMA))
+            start = math.log(math.expm1(log_sigma - MIN_LOG_SIGMA))  # softplus⁻¹
             self.log_sigma = nnx.Param(jnp.float32(start))
+        else:
+            self.log_sigma = log_sigma
 
     @property
     def sigma(self) -> Array:
