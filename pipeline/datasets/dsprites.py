@@ -1,0 +1,200 @@
+"""dSprites (Matthey et al. 2017): the published file, read through a bit-packed copy.
+
+A compressed member of a zip file cannot be memory-mapped, and unpacked the images take 3 GB. So
+they are packed once, eight pixels a byte, into a file of 377 MB in the user's cache folder, which
+every later run (and every process of a machine) maps.
+"""
+
+import contextlib
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from pipeline import errors, user_cache
+from pipeline.datasets import sprites
+
+FILE_NAME = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
+FACTOR_NAMES = sprites.FACTOR_NAMES
+FACTOR_SIZES = sprites.FACTOR_SIZES
+SIDE = sprites.SIDE
+PACKED_BYTES = SIDE * SIDE // 8  # of an image
+CHUNK = 2048  # images unpacked at a time, 8 MiB
+# What reading a damaged file may raise. RuntimeError is zipfile's word for encrypted members and
+# unknown compression; TokenError comes out of numpy, which parses headers as Python.
+DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,
+)
+
+
+class DSprites(NamedTuple):
+    """Packed images [N, 512] uint8, memory-mapped, and class indices [N, 6] uint8, in memory."""
+
+    packed: np.ndarray
+    classes: np.ndarray
+
+    def __len__(self) -> int:
+        """Returns N; 737,280 for the published file."""
+        return len(self.classes)
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns `image` [n, 64, 64, 1] uint8 in {0, 255} and `factors` [n, 6] int32."""
+        pixels = np.unpackbits(self.packed[indices], axis=1)
+        pixels *= 255
+        return {
+            "image": pixels.reshape(-1, SIDE, SIDE, 1),
+            "factors": self.classes[indices].astype(np.int32),
+        }
+
+
+def spec(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns one abstract example."""
+    return sprites.spec(config)
+
+
+def load(config: Any) -> dict[str, DSprites]:
+    """Opens the published file at `config.path`, or in that folder; no split is published.
+
+    Raises:
+        InputError: no path, or a file that is missing, damaged or not dSprites.
+        OSError: the packed copy cannot be written.
+    """
+    path = _find(config.path)
+    with _blaming(path), zipfile.ZipFile(path) as archive:
+        members = {info.filename: info.CRC for info in archive.infolist()}
+        for name in ("imgs.npy", "latents_classes.npy"):
+            if name not in members:
+                raise errors.InputError(f"{path} has no member {name}: give {FILE_NAME}")
+        classes = _read_classes(archive, path)
+    # The checksums of the contents, so that a copy is never taken for that of another file.
+    key = f"{path.stat().st_size}-{members['imgs.npy']:08x}-{members['latents_classes.npy']:08x}"
+    copy = user_cache.folder() / f"dsprites-{key}.npy"
+    packed = _open(copy, len(classes))
+    if packed is None:
+        _pack(path, copy, len(classes))
+        packed = np.load(copy, mmap_mode="r", allow_pickle=False)
+    return {"all": DSprites(np.asarray(packed), classes)}
+
+
+def _find(given: str) -> Path:
+    if not given:
+        raise errors.InputError(
+            f"config.data.path is empty: give the published file, --config.data.path={FILE_NAME}"
+        )
+    path = Path(given).expanduser()
+    path = path / FILE_NAME if path.is_dir() else path
+    if not path.is_file():
+        raise errors.InputError(
+            f"{path} is missing: --config.data.path must be {FILE_NAME}, or the folder that has it"
+        )
+    return path
+
+
+@contextlib.contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """Turns what a damaged zip or npy file raises into an InputError that names the file."""
+    try:
+        yield
+    except errors.InputError:
+        raise
+    except DAMAGE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise errors.InputError(
+            f"{path} is damaged or not dSprites ({reason}): fetch {FILE_NAME} anew"
+        ) from error
+
+
+def _read_classes(archive: zipfile.ZipFile, path: Path) -> np.ndarray:
+    """Returns [N, 6] uint8."""
+    with archive.open("latents_classes.npy") as member:
+        shape, dtype = _read_header(member)
+        if len(shape) != 2 or shape[1] != len(FACTOR_SIZES) or dtype.kind not in "iu":
+            raise errors.InputError(
+                f"{path}: latents_classes is {dtype} {list(shape)}, not integers [N, 6]: give "
+                f"{FILE_NAME}"
+            )
+        classes = np.frombuffer(_read_exactly(member, shape[0] * 6 * dtype.itemsize), dtype)
+        _expect_end(member)
+    classes = classes.reshape(shape)
+    if not len(classes) or (classes < 0).any() or (classes >= FACTOR_SIZES).any():
+        raise errors.InputError(
+            f"{path}: latents_classes is empty or leaves the ranges {FACTOR_SIZES} of dSprites' "
+            f"factors: give {FILE_NAME}"
+        )
+    return classes.astype(np.uint8)
+
+
+def _pack(path: Path, copy: Path, num_images: int) -> None:
+    """Streams the images once, and writes them as an npy file [N, 512] uint8."""
+    with user_cache.writing(copy) as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (num_images, PACKED_BYTES)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for chunk in _read_images(path, num_images):
+            file.write(np.packbits(chunk, axis=1).data)
+
+
+def _read_images(path: Path, num_images: int) -> Iterator[np.ndarray]:
+    """Yields [at most CHUNK, 4096] uint8 in {0, 1}."""
+    with _blaming(path), zipfile.ZipFile(path) as archive, archive.open("imgs.npy") as member:
+        shape, dtype = _read_header(member)
+        if shape != (num_images, SIDE, SIDE) or dtype != np.uint8:
+            raise errors.InputError(
+                f"{path}: imgs is {dtype} {list(shape)}, not uint8 [{num_images}, 64, 64]: give "
+                f"{FILE_NAME}"
+            )
+        for first in range(0, num_images, CHUNK):
+            num = min(CHUNK, num_images - first)
+            chunk = np.frombuffer(_read_exactly(member, num * SIDE * SIDE), np.uint8)
+            if chunk.max() > 1:
+                raise errors.InputError(
+                    f"{path}: imgs has the value {chunk.max()}, not only 0 and 1: give {FILE_NAME}"
+                )
+            yield chunk.reshape(num, SIDE * SIDE)
+        _expect_end(member)
+
+
+def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(member)
+    if version == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
+    else:
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(member)
+    if fortran:
+        raise ValueError("an array in Fortran order")
+    return shape, dtype
+
+
+def _read_exactly(member: IO[bytes], size: int) -> bytes:
+    data = member.read(size)
+    if len(data) != size:
+        raise EOFError(f"an array ends {size - len(data)} bytes early")
+    return data
+
+
+def _expect_end(member: IO[bytes]) -> None:
+    # Reaching the end is also what makes zipfile compare the checksum.
+    if member.read(1):
+        raise ValueError("bytes after the end of an array")
+
+
+def _open(copy: Path, num_images: int) -> np.ndarray | None:
+    """Maps the packed copy, or returns None where there is none that fits."""
+    if not copy.is_file():
+        return None
+    try:
+        packed = np.load(copy, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError):
+        return None
+    fits = packed.shape == (num_images, PACKED_BYTES) and packed.dtype == np.uint8
+    return packed if fits else None

@@ -1,0 +1,57 @@
+"""The user's cache folder: files fetched or derived once, each whole or not there at all."""
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+ABANDONED_SECONDS = 86_400.0  # a temporary file untouched for a day belongs to no living writer
+
+
+def folder() -> Path:
+    """Returns `vae-pipeline` in XDG_CACHE_HOME, or in ~/.cache; it may not exist yet."""
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG base directory specification: a relative path is invalid and to be ignored.
+    return (Path(root) if os.path.isabs(root) else Path.home() / ".cache") / "vae-pipeline"
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file that becomes `path` when the block ends without an exception.
+
+    Each writer has a temporary file of its own beside `path` and renames it into place, so several
+    processes may write at once and a killed one leaves nothing under the final name.
+
+    Raises:
+        OSError: the folder cannot be made or written, or the disk is full; nothing is left behind.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".tmp")
+        try:
+            with open(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())  # the name must not outlive a crash that loses the content
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+            raise
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot write {path} ({error.strerror or error}): make room there, or set "
+            "XDG_CACHE_HOME to a folder that has it",
+        ) from error
+
+
+def _remove_abandoned(path: Path) -> None:
+    for left in path.parent.glob(f"{path.name}.*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                left.unlink()
