@@ -2,7 +2,10 @@
 
 The one decision: TPU and GPU get XLA's plain convolution, CPU the equal forms below where XLA is
 slow: kernel gradients of transposed convolutions, convolutions of a dilated array, images of few
-channels, kernels no larger than the stride. Choosing is free: one form alone is lowered.
+channels, kernels no larger than the stride. Choosing is free: one form alone is lowered. Measured
+against XLA's on a two-core x86 CPU, value and gradients, batch 64, jax 0.10.2 and 0.11.2: the
+β-VAE of Burgess et al. runs 3.9 and 6.4 times as fast; its transposed layers 2.9–8.9 and 6.3–15
+times, its convolutions 1.1–2.7 and 0.95–2.8 times.
 
 Put each s×s block of pixels into one pixel of s²·C channels (space to depth): a k×k convolution of
 stride s becomes an n×n one of stride 1, n = ⌈k/s⌉, and its transpose that one's transpose, then
@@ -16,7 +19,6 @@ linear maps make both layers and their gradients:
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +26,6 @@ import numpy as np
 from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
-
-_LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def conv(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
@@ -39,8 +39,10 @@ def conv(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
     Returns:
       [B, ⌈H/s⌉, ⌈W/s⌉, C_out], in x's dtype.
     """
+    plain = functools.partial(_xla, lax.conv_general_dilated, stride)
     whole_blocks = x.shape[1] % stride == x.shape[2] % stride == 0
-    return _by_platform(_down if whole_blocks else _conv, _conv, x, kernel, stride)
+    blocked = functools.partial(_down, stride) if whole_blocks else plain
+    return _by_platform(blocked, plain, x, kernel, stride)
 
 
 def conv_transpose(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
@@ -54,64 +56,59 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array
     Returns:
       [B, s·H, s·W, C_out], in x's dtype.
     """
-    return _by_platform(lambda s, x, k: _up(s, x, _mirror(k)), _conv_transpose, x, kernel, stride)
+    plain = functools.partial(_xla, lax.conv_transpose, stride)
+    return _by_platform(lambda x, k: _up(stride, x, _mirror(k)), plain, x, kernel, stride)
 
 
-def _by_platform(
-    cpu: Callable, default: Callable, x: jax.Array, kernel: jax.Array, stride: int
-) -> jax.Array:
-    cpu, default = functools.partial(cpu, stride), functools.partial(default, stride)
-    if kernel.shape[0] > stride == 1:  # nothing to dilate or to block: XLA's form is the fastest
-        return default(x, kernel)
+def _by_platform(blocked, plain, x, kernel, stride):
+    if kernel.shape[0] > stride == 1:  # XLA is as fast: there is nothing to dilate
+        return plain(x, kernel)
     # shard_map(check_vma=True) wants a custom gradient to vary over the mesh axes its input varies
     # over. Cast first: the cast's transpose then sums over the mesh, as it does for plain forms.
     x_axes, kernel_axes = (jax.typeof(a).manual_axis_type.varying for a in (x, kernel))
     x = lax.pcast(x, tuple(kernel_axes - x_axes), to="varying")
     kernel = lax.pcast(kernel, tuple(x_axes - kernel_axes), to="varying")
-    return lax.platform_dependent(x, kernel, cpu=cpu, default=default)
+    return lax.platform_dependent(x, kernel, cpu=blocked, default=plain)
 
 
-def _conv(stride, x, kernel):
-    return lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=_LAYOUT)
-
-
-def _conv_transpose(stride, x, kernel):
-    return lax.conv_transpose(x, kernel, (stride, stride), "SAME", dimension_numbers=_LAYOUT)
+def _xla(operation, stride, x, kernel, padding="SAME"):
+    layout = ("NHWC", "HWIO", "NHWC")
+    return operation(x, kernel, (stride, stride), padding, dimension_numbers=layout)
 
 
 def _down_form(stride, x, kernel):
-    """y = patches(blocks(x))·K where patches are small; else plain, which XLA does well."""
+    """y = patches(blocks(x))·K where patches are small; else XLA's own, which is fast."""
     n, low, high = _geometry(stride, kernel)
     if not _small_patches(n, kernel):
-        return _conv(stride, x, kernel)
+        return _xla(lax.conv_general_dilated, stride, x, kernel)
     patches = _patches(n, _to_blocks(stride, low, high, x))
-    # Flat rows make the kernel gradient one flat product: over three dims the network loses 7 %.
+    # Flat rows make the kernel gradient one flat product: over three dims the network loses 6 %.
     rows = patches.reshape(-1, patches.shape[-1])
     y = rows @ _kernel_to_blocks(stride, kernel).reshape(rows.shape[-1], -1)
     return y.reshape(*patches.shape[:3], -1)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _down(stride, x, kernel):
-    return _down_form(stride, x, kernel)
+_down = jax.custom_vjp(_down_form, nondiff_argnums=(0,))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _up(stride, y, kernel):
-    """blocks(x) = overlap_add(y·Kᵀ) where patches are small; else K', convolved with padded y."""
+    """blocks(x) = overlap_add(y·Kᵀ) where patches are small; else y, padded, convolved with K'."""
     n, low, high = _geometry(stride, kernel)
     blocks_kernel = _kernel_to_blocks(stride, kernel)
     if _small_patches(n, kernel):
-        blocks = _overlap_add(n, y @ blocks_kernel.reshape(-1, y.shape[-1]).T)
+        kernel_rows = blocks_kernel.reshape(-1, y.shape[-1])
+        wide = jnp.promote_types(y.dtype, jnp.float32)  # bfloat16 is rounded after the sum, once
+        parts = jnp.matmul(y, kernel_rows.T, preferred_element_type=wide)
+        blocks = _overlap_add(n, parts).astype(y.dtype)
     else:
-        blocks = lax.conv_general_dilated(
-            y, _mirror(blocks_kernel), (1, 1), [(n - 1, n - 1)] * 2, dimension_numbers=_LAYOUT
-        )
+        full = [(n - 1, n - 1)] * 2
+        blocks = _xla(lax.conv_general_dilated, 1, y, _mirror(blocks_kernel), full)
     return _from_blocks(stride, low, high, blocks)
 
 
 def _kernel_gradient(stride, x, y, kernel):
-    """patches(blocks(x))ᵀ·y, or XLA's, as `_down` has it: of K, which is linear, only the shape."""
+    """dK = patches(blocks(x))ᵀ·y, or XLA's own: `_down` is linear in K, so K's values are moot."""
     return jax.vjp(functools.partial(_down_form, stride, x), kernel)[1](y)[0]
 
 
@@ -130,7 +127,7 @@ _up.defvjp(lambda s, y, k: (_up(s, y, k), (y, k)), _up_gradients)
 
 
 def _small_patches(n, kernel):
-    """Says whether patches cost little: no overlap, or an image of few channels."""
+    """Whether a product with patches (n² images large) beats XLA's convolution: n = 1 or C ≤ 4."""
     return n == 1 or kernel.shape[2] <= 4
 
 
@@ -156,7 +153,7 @@ def _from_blocks(s, low, high, blocks):
 
 
 def _kernel_to_blocks(s, kernel):
-    """[k, k, C_in, C_out] → [n, n, s·s·C_in, C_out], zeros after it if s doesn't divide k."""
+    """[k, k, C_in, C_out] → [n, n, s·s·C_in, C_out], filled up with zeros if s doesn't divide k."""
     blocks = _to_blocks(s, 0, -kernel.shape[0] % s, jnp.moveaxis(kernel, 3, 0))
     return jnp.moveaxis(blocks, 0, 3)
 
