@@ -15,8 +15,6 @@ CONFIGS = {"beta_vae": beta_vae, "capacity_vae": capacity_vae, "mnist_vae": mnis
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("presets", ["", "smoke", "mnist,smoke", "sprites", "dsprites"])
 def test_every_config_makes_a_model_with_every_preset(name, presets):
-    if presets == "dsprites" and "dsprites" not in named.names("datasets"):
-        pytest.skip("the data set dsprites is not built yet")
     config = CONFIGS[name].get_config(presets)
     run_config.check(config)
     state = step.abstract_state(config, data.example_spec(config))

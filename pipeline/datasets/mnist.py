@@ -1,28 +1,36 @@
-"""MNIST (LeCun, Cortes, Burges): the four idx files of a folder, gzipped or not."""
+"""MNIST (LeCun, Cortes, Burges): the four idx files of a folder, or fetched once into the cache.
+
+The format is described at yann.lecun.com/exdb/mnist: a magic number, sizes, then bytes.
+"""
 
 import gzip
 import hashlib
-import os
+import http.client
 import urllib.request
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from pipeline import errors
+from pipeline import errors, user_cache
 
-FILES = {"train": "train", "heldout": "t10k"}
+PREFIXES = {"train": "train", "heldout": "t10k"}
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
-MD5 = {  # of the uncompressed files
+TIMEOUT_SECONDS = 30.0  # without a byte from a mirror
+# MD5 of the uncompressed files; the mirrors have them gzipped.
+CHECKSUMS = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
+MAX_BYTES = 64 * 2**20  # what is read of a mirror's answer at most; the largest file has 45 MiB
+DAMAGE = (OSError, EOFError, ValueError, zlib.error)  # what reading a gzip file may raise
 
 
 class Digits(NamedTuple):
@@ -36,7 +44,7 @@ class Digits(NamedTuple):
         return len(self.label)
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns the chosen examples."""
+        """Returns `image` [n, 28, 28, 1] uint8 and `label` [n] int32."""
         return {"image": self.image[indices], "label": self.label[indices]}
 
 
@@ -50,83 +58,104 @@ def spec(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def load(config: Any) -> dict[str, Digits]:
-    """Reads the published split from `config.path`, or downloads it into the user's cache.
+    """Reads the published split from the folder `config.path`, or fetches it where none is given.
 
     Raises:
-        InputError: a file that is missing or damaged, or no path and no network.
+        InputError: a file is missing or damaged, or no mirror gives it.
+        OSError: what was fetched cannot be written to the cache folder.
     """
-    folder = Path(config.path).expanduser() if config.path else _downloaded()
-    return {split: _digits(folder, name) for split, name in FILES.items()}
+    if config.path:
+        folder = Path(config.path).expanduser()
+        if not folder.is_dir():
+            raise errors.InputError(
+                f"config.data.path={config.path!r} is no folder: give the one with MNIST's four "
+                "idx files"
+            )
+    else:
+        folder = user_cache.folder() / "mnist"
+        for name in CHECKSUMS:
+            if not (folder / name).is_file():
+                _fetch(name, folder)
+    return {split: _read_split(folder, prefix) for split, prefix in PREFIXES.items()}
 
 
-def _downloaded() -> Path:
-    """Returns the cache folder with all four files; whole ones are not fetched again."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "vae-pipeline" / "mnist"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, checksum in MD5.items():
-        if not (folder / name).exists():
-            body = _fetch(f"{name}.gz", checksum)
-            # A name of our own, then a rename: other processes may fetch the same file.
-            temporary = folder / f".{name}.{os.getpid()}"
-            try:
-                temporary.write_bytes(body)
-                os.replace(temporary, folder / name)
-            finally:
-                temporary.unlink(missing_ok=True)
-    return folder
+def _read_split(folder: Path, prefix: str) -> Digits:
+    images = _find(folder, f"{prefix}-images-idx3-ubyte")
+    labels = _find(folder, f"{prefix}-labels-idx1-ubyte")
+    image, label = _read_idx(images, num_dims=3), _read_idx(labels, num_dims=1)
+    if image.shape[1:] != (28, 28) or not len(image):
+        raise errors.InputError(
+            f"{images} holds images {list(image.shape)}, not [N, 28, 28]: give MNIST's files"
+        )
+    if len(image) != len(label):
+        raise errors.InputError(
+            f"{images} holds {len(image)} images and {labels} {len(label)} labels: give files that "
+            "belong together"
+        )
+    if label.max() > 9:
+        raise errors.InputError(
+            f"{labels} holds the label {label.max()}, not only 0 to 9: give MNIST's files"
+        )
+    return Digits(image[..., None], label.astype(np.int32))
 
 
-def _fetch(name: str, checksum: str) -> bytes:
-    """Returns the uncompressed file from the first mirror that gives it whole."""
-    reasons = []
-    for mirror in MIRRORS:
-        try:
-            with urllib.request.urlopen(mirror + name, timeout=30) as response:
-                body = gzip.decompress(response.read())
-        except (EOFError, OSError) as error:
-            reasons.append(f"{mirror}: {error}")
-            continue
-        if hashlib.md5(body).hexdigest() == checksum:
-            return body
-        reasons.append(f"{mirror}: wrong checksum")
+def _find(folder: Path, name: str) -> Path:
+    dotted = name.replace("-idx", ".idx")
+    for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
+        if (folder / candidate).is_file():
+            return folder / candidate
     raise errors.InputError(
-        f"MNIST's {name} could not be downloaded ({'; '.join(reasons)}): give the folder with the "
-        "four idx files, --config.data.path=FOLDER"
+        f"{folder / name}[.gz] is missing: --config.data.path must be the folder with MNIST's four "
+        "idx files"
     )
 
 
-def _digits(folder: Path, name: str) -> Digits:
-    image = _read_idx(folder, f"{name}-images-idx3-ubyte", magic=2051)
-    label = _read_idx(folder, f"{name}-labels-idx1-ubyte", magic=2049).astype(np.int32)
-    if image.shape[1:] != (28, 28) or len(image) != len(label) or label.max(initial=0) > 9:
-        raise errors.InputError(
-            f"{folder}: the {name} files hold images {image.shape} and {len(label)} labels up to "
-            f"{label.max(initial=0)}, not MNIST's: fetch them anew"
-        )
-    return Digits(image[..., None], label)
-
-
-def _read_idx(folder: Path, name: str, *, magic: int) -> np.ndarray:
-    """Reads one idx file: magic, sizes (big-endian uint32), then bytes."""
-    found = [path for suffix in ("", ".gz") if (path := folder / f"{name}{suffix}").is_file()]
-    if not found:
-        raise errors.InputError(
-            f"{folder / name}[.gz] is missing: --config.data.path must be the folder with MNIST's "
-            "four idx files"
-        )
-    path = found[0]
+def _read_idx(path: Path, *, num_dims: int) -> np.ndarray:
+    """Reads magic 0x0800 + dims, sizes (big-endian uint32), and that many unsigned bytes."""
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, OSError, ValueError) as error:
-        raise errors.InputError(f"{path} is damaged ({error}): fetch it anew") from None
-    num_dims = magic % 256
-    size = 4 + 4 * num_dims
-    header = np.frombuffer(raw[:size], ">u4") if len(raw) >= size else np.zeros(1)
-    body = raw[size:]
-    if header[0] != magic or len(body) != np.prod(header[1:], dtype=np.int64):
+        raw = path.read_bytes()
+        raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except DAMAGE as error:
         raise errors.InputError(
-            f"{path} is truncated or no idx file ({len(raw)} bytes, magic {int(header[0])} where "
-            f"{magic} is due): fetch it anew"
+            f"{path} cannot be read ({_reason(error)}): remove it and fetch it anew"
+        ) from error
+    header = np.frombuffer(raw[: 4 + 4 * num_dims].ljust(4 + 4 * num_dims, b"\0"), ">u4")
+    shape = tuple(int(size) for size in header[1:])
+    body = np.frombuffer(raw, np.uint8)[4 + 4 * num_dims :]
+    # Python's integers, which don't overflow on the sizes of a damaged header.
+    expected = 4 + 4 * num_dims + int(np.prod(np.array(shape, object)))
+    if header[0] != 0x0800 + num_dims or len(raw) != expected:
+        raise errors.InputError(
+            f"{path} is no idx file or damaged (magic {int(header[0])}, {len(raw)} bytes, where "
+            f"{0x0800 + num_dims} and {expected} are due): remove it and fetch it anew"
         )
-    return np.frombuffer(body, np.uint8).reshape(tuple(int(size) for size in header[1:]))
+    return body.reshape(shape)
+
+
+def _fetch(name: str, folder: Path) -> None:
+    """Writes one file, uncompressed, into the folder, from the first mirror that has it intact."""
+    failures = []
+    for mirror in MIRRORS:
+        try:
+            with (
+                urllib.request.urlopen(f"{mirror}{name}.gz", timeout=TIMEOUT_SECONDS) as response,
+                gzip.open(response) as file,
+            ):
+                content = file.read(MAX_BYTES)
+        except (*DAMAGE, http.client.HTTPException) as error:
+            failures.append(f"{mirror}: {_reason(error)}")
+            continue
+        checksum = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if checksum == CHECKSUMS[name]:
+            with user_cache.writing(folder / name) as copy:
+                copy.write(content)
+            return
+        failures.append(f"{mirror}: MD5 {checksum} where {CHECKSUMS[name]} is due")
+    raise errors.InputError(
+        f"config.data.path is empty and {name} could not be fetched ({'; '.join(failures)}): "
+        "pass --config.data.path=FOLDER, the one with MNIST's four idx files"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
