@@ -1,6 +1,7 @@
 """The command line: a config file with overrides, a folder, and where the processes are."""
 
 import difflib
+import itertools
 import runpy
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,7 +70,10 @@ def parse(arguments: Sequence[str]) -> Options:
 
 def _check_fields(arguments: Sequence[str]) -> None:
     """Loads the config file apart from the flags, whose errors for these mistakes are long."""
-    given = dict(text.lstrip("-").partition("=")[::2] for text in arguments[1:])
+    given = {}
+    for text, following in itertools.pairwise([*arguments[1:], ""]):
+        name, equals, value = text.lstrip("-").partition("=")
+        given[name] = value if equals else following  # --config FILE is --config=FILE
     if not given.get("config"):
         return
     path, _, presets = given["config"].partition(":")

@@ -1,7 +1,8 @@
 """The training run, read top to bottom: `run(config, workdir)`."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
     example = data.example_spec(config)
     abstract = step.abstract_state(config, example)
     modules = [named.load("evals", name, field="evals") for name in config.evals]
+    _check_best_metric(config, example, mesh, abstract)
     resuming = run_config.check_against_run(config, workdir)
     splits = data.load(config)
 
@@ -52,9 +54,8 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint)
     steps = checkpoints.steps()
     screen.banner(_banner(config, workdir, mesh, splits, abstract, steps, started))
-    for caution in getattr(
-        named.load("models", config.model.name, field="model.name"), "cautions", lambda _: ()
-    )(config):
+    variant = named.load("models", config.model.name, field="model.name")
+    for caution in variant.cautions(config) if hasattr(variant, "cautions") else ():
         screen.warn(caution)
     if steps and steps[-1] >= config.total_steps:
         screen.note(
@@ -99,18 +100,19 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
             # points up to k are on disk.
             if at % config.log_every_steps == 0 or ending:
                 values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-                speed = clock.lap(at)
+                speed = clock.lap()
                 for name, value in (values | speed).items():
                     writer.write(f"train/{name}", value, at)
                 progress.update(at, metrics=values, images_per_second=speed["images_per_second"])
                 writer.flush()
-            evaluated = (at % config.eval_every_steps == 0 or ending) and not leaving
+            # Also when leaving: a resumed run starts behind this step and would never evaluate it.
+            evaluated = at % config.eval_every_steps == 0 or ending
             if evaluated:
                 heldout = _evaluate(evaluations, state, writer, at)
-                clock.skip()
+                clock.restart()
             if evaluated or leaving or at % config.checkpoint.every_steps == 0:
                 writer.flush()
-                checkpoints.save(at, state, _best_metric(config, heldout) if evaluated else None)
+                checkpoints.save(at, state, heldout if evaluated else None)
             if leaving:
                 break
     checkpoints.wait()
@@ -152,32 +154,28 @@ class _Clock:
     """Speed since the last lap, and the share of it spent waiting for data."""
 
     def __init__(self, batch_size: int):
-        self._batch_size, self._steps, self._waited = batch_size, 0, 0.0
-        self._since = time.perf_counter()
+        self._batch_size = batch_size
+        self.restart()
 
-    def waiting(self) -> "_Clock":
-        return self
+    def restart(self) -> None:
+        self._since, self._steps, self._waited = time.perf_counter(), 0, 0.0
 
-    def __enter__(self) -> None:
-        self._began = time.perf_counter()
-
-    def __exit__(self, *exception: object) -> None:
-        self._waited += time.perf_counter() - self._began
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - began
         self._steps += 1
 
-    def lap(self, at: int) -> dict[str, float]:
-        del at
-        seconds = time.perf_counter() - self._since
+    def lap(self) -> dict[str, float]:
+        seconds, steps = time.perf_counter() - self._since, self._steps
         figures = {
-            "images_per_second": self._steps * self._batch_size / seconds,
-            "ms_per_step": 1000.0 * seconds / max(self._steps, 1),
+            "images_per_second": steps * self._batch_size / seconds,
+            "ms_per_step": 1000.0 * seconds / max(steps, 1),
             "data_wait_share": self._waited / seconds,
         }
-        self.skip()
+        self.restart()
         return figures
-
-    def skip(self) -> None:
-        self._since, self._steps, self._waited = time.perf_counter(), 0, 0.0
 
 
 def _evaluate(
@@ -193,16 +191,20 @@ def _evaluate(
     return scalars
 
 
-def _best_metric(config: Any, heldout: dict[str, float]) -> dict[str, float] | None:
-    name = config.checkpoint.best_metric
-    if not config.checkpoint.keep_best or not heldout:
-        return None
-    if name not in heldout:
+def _check_best_metric(config: Any, example: Any, mesh: Any, abstract: step.TrainState) -> None:
+    """Raises an InputError where the best checkpoint is wanted by a figure that isn't made."""
+    if not config.checkpoint.keep_best:
+        return
+    if "heldout" not in config.evals:
         raise errors.InputError(
-            f"config.checkpoint.best_metric={name!r} is not among the held-out figures: "
-            f"choose one of {', '.join(heldout)}"
+            f"config.checkpoint.keep_best={config.checkpoint.keep_best} needs 'heldout' in "
+            f"config.evals={tuple(config.evals)}; keep_best=0 switches it off"
         )
-    return heldout
+    position = jax.ShapeDtypeStruct((), np.uint32)
+    batch = data.abstract_batch(config, mesh)
+    summed = jax.eval_shape(step.make_eval_step(config, example, mesh), abstract, batch, position)
+    figures = jax.eval_shape(step.make_summary(config, example), abstract, summed)
+    named.choose(figures, config.checkpoint.best_metric, field="checkpoint.best_metric")
 
 
 def _barrier(mesh: jax.sharding.Mesh) -> None:

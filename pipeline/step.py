@@ -26,7 +26,11 @@ EVALUATION = 2**32 - 1
 
 
 class Model(Protocol):
-    """What a file in `models/` defines. It is written for one shard of the batch."""
+    """What a file in `models/` defines. It is written for one shard of the batch.
+
+    A model with statistics of its own also has `updated_stats(sums)`, which returns the new `stats`
+    from the global sums.
+    """
 
     def terms(self, batch: Batch, *, keys: Array, step: Array) -> tuple[Any, Any]:
         """Returns (terms, sums): a NamedTuple of [B] arrays in nats, and sums over these examples.
@@ -183,18 +187,16 @@ def make_eval_step(config: Any, example: Any, mesh: Mesh) -> Callable:
     """Returns the jitted (state, batch, first_position) → sums over the batch's true examples.
 
     The sums are a pytree to be added over batches, and then given to `make_summary`'s function.
-    They are exact: padding is masked. Averaged parameters are used where the optimizer keeps them.
+    They are exact: padding is masked. Here, in `make_summary` and in `make_method`, the averaged
+    parameters are used where the optimizer keeps them.
     """
     graphdef, _ = make_model(config, example)
     axes = mesh.axis_names
 
     def local_step(state: TrainState, batch: Batch, first_position: Array):
-        params = optimizer.evaluation_params(state.params, state.opt_state)
         mask = batch["mask"]
         keys = _example_keys(config.seed, EVALUATION, mask.shape[0], axes, first=first_position)
-        terms, sums = nnx.merge(graphdef, params, state.stats, copy=True).terms(
-            batch, keys=keys, step=state.step
-        )
+        terms, sums = _evaluation_model(graphdef, state).terms(batch, keys=keys, step=state.step)
         flat, unflatten = ravel_pytree((_sum_examples(terms, mask), sums, mask.sum()))
         return unflatten(lax.psum(flat, axes))
 
@@ -211,7 +213,7 @@ def make_summary(config: Any, example: Any) -> Callable[[TrainState, Any], Metri
     def summary(state, summed):
         totals, sums, count = summed
         means = jax.tree.map(lambda total: total / count, totals)
-        model = nnx.merge(graphdef, state.params, state.stats, copy=True)
+        model = _evaluation_model(graphdef, state)
         metrics = model.metrics(means, sums, step=state.step)
         return metrics | {"loss": model.objective(means, step=state.step)}
 
@@ -223,10 +225,14 @@ def make_method(config: Any, example: Any, name: str) -> Callable:
     graphdef, _ = make_model(config, example)
 
     def call(state: TrainState, argument: Any):
-        params = optimizer.evaluation_params(state.params, state.opt_state)
-        return getattr(nnx.merge(graphdef, params, state.stats, copy=True), name)(argument)
+        return getattr(_evaluation_model(graphdef, state), name)(argument)
 
     return jax.jit(call)
+
+
+def _evaluation_model(graphdef: nnx.GraphDef, state: TrainState) -> Any:
+    params = optimizer.evaluation_params(state.params, state.opt_state)
+    return nnx.merge(graphdef, params, state.stats, copy=True)
 
 
 def _initial_state(config: Any, example: Any) -> TrainState:

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import jax
@@ -162,3 +163,18 @@ def test_averaged_parameters_follow_the_recursion():
         params = jax.tree.map(jnp.add, params, updates)
         expected = 0.5 * expected + 0.5 * np.asarray(params["w"])
     np.testing.assert_allclose(optimizer.evaluation_params(params, state)["w"], expected, rtol=1e-6)
+
+
+def test_evaluation_uses_averaged_parameters_throughout():
+    config = make_config("beta", **{"optimizer.ema_decay": 0.9, "optimizer.learning_rate": 1e-2})
+    config.model.likelihood, config.model.learn_sigma = "gaussian", True
+    state = train(config, 1, num_steps=20)[0]
+    averaged = optimizer.evaluation_params(state.params, state.opt_state)
+    as_trained = dataclasses.replace(state, params=averaged)
+    mesh = mesh_of(1)
+    batch, _ = batch_on(mesh, IMAGES)
+    summary = step.make_summary(config, EXAMPLE)
+    summed = step.make_eval_step(config, EXAMPLE, mesh)(state, batch, jnp.uint32(0))
+    assert float(summary(state, summed)["sigma"]) == float(summary(as_trained, summed)["sigma"])
+    assert not np.array_equal(averaged["likelihood"]["log_sigma"],
+                              state.params["likelihood"]["log_sigma"])  # fmt: skip

@@ -128,6 +128,20 @@ def test_a_signal_saves_the_step_and_the_same_command_resumes(tmp_path, number):
     assert [step for step, _ in scalars(workdir)["train/loss"]] == list(range(1, stopped + 3))
 
 
+def test_a_stop_at_an_evaluation_leaves_no_gap(tmp_path):
+    workdir = tmp_path / "run"
+    every = ["--config.log_every_steps=1", "--config.eval_every_steps=1"]
+    process = start(workdir, "--config.total_steps=100000", *every)
+    for line in process.stdout:
+        if line.startswith("step 5/"):
+            break
+    process.send_signal(signal.SIGTERM)
+    out, _ = finish(process, code=75)
+    stopped = int(out.split("Stopped at step ")[1].split(",")[0])
+    train(workdir, f"--config.total_steps={stopped + 2}", *every)
+    assert [step for step, _ in scalars(workdir)["heldout/elbo"]] == list(range(1, stopped + 3))
+
+
 def test_two_processes_and_one_have_the_same_losses(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -170,6 +184,8 @@ def test_two_processes_and_one_have_the_same_losses(tmp_path):
         ("--config=configs/beta_vae.py:huge", "'huge' behind the config's colon is unknown"),
         ("--confg=x", "confg"),
         ("--num_processes=2", "go together"),
+        ("--config.checkpoint.best_metric=elbow", "'elbow' is unknown: choose one of"),
+        ("--config.evals=('samples',)", "needs 'heldout' in config.evals"),
     ],
 )
 def test_a_mistake_is_one_line_with_exit_code_2(tmp_path, argument, words):
@@ -178,6 +194,24 @@ def test_a_mistake_is_one_line_with_exit_code_2(tmp_path, argument, words):
     assert words in err
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_misspelt_field_is_found_however_the_config_is_given():
+    command = [sys.executable, "-m", "pipeline.train", "--config", "configs/beta_vae.py:smoke"]
+    result = subprocess.run(
+        [*command, "--workdir", "/nowhere", "--config.totl_steps=3"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "total_steps" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_no_flags_at_all_say_what_is_needed():
+    command = [sys.executable, "-m", "pipeline.train"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: --config and --workdir are needed")
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):
