@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from pipeline import errors, losses
+from pipeline import errors, losses, named
 
 NAMES = ("bernoulli", "gaussian")
 # A learned σ stays above e⁻⁶: beyond the 8 bits of the data, the density would grow without limit.
@@ -27,11 +27,7 @@ class Likelihood(nnx.Module):
         Raises:
             InputError: an unknown name, or a σ that is not positive and finite.
         """
-        if config.likelihood not in NAMES:
-            raise errors.InputError(
-                f"config.model.likelihood={config.likelihood!r} is unknown: "
-                f"choose one of {', '.join(NAMES)}"
-            )
+        named.check(config.likelihood, NAMES, field="model.likelihood")
         if not (math.isfinite(config.sigma) and config.sigma > 0):
             raise errors.InputError(f"config.model.sigma={config.sigma} must be positive")
         if config.learn_sigma and config.likelihood != "gaussian":

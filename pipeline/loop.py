@@ -204,7 +204,7 @@ def _check_best_metric(config: Any, example: Any, mesh: Any, abstract: step.Trai
     batch = data.abstract_batch(config, mesh)
     summed = jax.eval_shape(step.make_eval_step(config, example, mesh), abstract, batch, position)
     figures = jax.eval_shape(step.make_summary(config, example), abstract, summed)
-    named.choose(figures, config.checkpoint.best_metric, field="checkpoint.best_metric")
+    named.check(config.checkpoint.best_metric, figures, field="checkpoint.best_metric")
 
 
 def _barrier(mesh: jax.sharding.Mesh) -> None:

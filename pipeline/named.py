@@ -2,7 +2,9 @@
 
 import importlib
 import pkgutil
+from collections.abc import Iterable, Mapping
 from types import ModuleType
+from typing import Any
 
 from pipeline import errors
 
@@ -24,18 +26,19 @@ def load(folder: str, name: str, *, field: str) -> ModuleType:
     Raises:
         InputError: no such file; the message lists those that exist.
     """
-    known = names(folder)
-    if name not in known:
-        raise errors.InputError(
-            f"config.{field}={name!r} is unknown: choose one of {', '.join(known)}"
-        )
+    check(name, names(folder), field=field)
     return importlib.import_module(f"pipeline.{folder}.{name}")
 
 
-def choose(table: dict, name: str, *, field: str):
-    """Returns `table[name]`, or raises an `InputError` that lists the known names."""
-    if name not in table:
+def check(name: str, known: Iterable[str], *, field: str) -> None:
+    """Raises an `InputError` that lists the `known` names where `name` is none of them."""
+    if name not in known:
         raise errors.InputError(
-            f"config.{field}={name!r} is unknown: choose one of {', '.join(sorted(table))}"
+            f"config.{field}={name!r} is unknown: choose one of {', '.join(sorted(known))}"
         )
+
+
+def choose(table: Mapping[str, Any], name: str, *, field: str) -> Any:
+    """Returns `table[name]`, checked as `check` does."""
+    check(name, table, field=field)
     return table[name]

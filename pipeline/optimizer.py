@@ -36,7 +36,7 @@ def learning_rate(config: Any) -> optax.Schedule:
         raise errors.InputError(
             f"config.optimizer.warmup_steps={config.warmup_steps} must not be negative"
         )
-    named.choose(dict.fromkeys(("constant", "cosine")), config.schedule, field="optimizer.schedule")
+    named.check(config.schedule, ("constant", "cosine"), field="optimizer.schedule")
     after = optax.constant_schedule(config.learning_rate)
     if config.schedule == "cosine":
         if config.decay_steps <= config.warmup_steps:
@@ -59,7 +59,7 @@ def make(config: Any) -> optax.GradientTransformation:
     Raises:
         InputError: an unknown name, or a value out of its range.
     """
-    named.choose(dict.fromkeys(("adam", "adamw")), config.name, field="optimizer.name")
+    named.check(config.name, ("adam", "adamw"), field="optimizer.name")
     for field in ("clip_norm", "weight_decay"):
         if not config[field] >= 0:
             raise errors.InputError(

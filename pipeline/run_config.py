@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pipeline import errors
+from pipeline import errors, named
 
 # What may change when a run is resumed: its length, what is shown and kept, and where it runs.
 MAY_CHANGE = (
@@ -40,16 +40,14 @@ def check(config: Any) -> None:
     Raises:
         InputError: a value that can't work.
     """
+    flat = flatten(config)
     for field in POSITIVE:
-        if (value := flatten(config)[field]) < 1:
+        if (value := flat[field]) < 1:
             raise errors.InputError(f"config.{field}={value} must be at least 1")
     for field in ("seed", "eval_examples", "checkpoint.keep_best", "checkpoint.keep_every_steps"):
-        if (value := flatten(config)[field]) < 0:
+        if (value := flat[field]) < 0:
             raise errors.InputError(f"config.{field}={value} must not be negative")
-    if config.checkpoint.best_mode not in ("min", "max"):
-        raise errors.InputError(
-            f"config.checkpoint.best_mode={config.checkpoint.best_mode!r} must be 'min' or 'max'"
-        )
+    named.check(config.checkpoint.best_mode, ("min", "max"), field="checkpoint.best_mode")
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

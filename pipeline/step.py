@@ -17,7 +17,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from pipeline import errors, named, optimizer, sharding
+from pipeline import named, optimizer, sharding
 from pipeline.metrics import Metrics
 
 Batch = dict[str, Array]
@@ -79,10 +79,7 @@ def make_model(config: Any, example: Any) -> tuple[nnx.GraphDef, Callable[[], tu
         InputError: the config names an unknown model, or one of its values can't work.
     """
     module = named.load("models", config.model.name, field="model.name")
-    if config.compute_dtype not in ("float32", "bfloat16"):
-        raise errors.InputError(
-            f"config.compute_dtype={config.compute_dtype!r} must be 'float32' or 'bfloat16'"
-        )
+    named.check(config.compute_dtype, ("float32", "bfloat16"), field="compute_dtype")
 
     def build():
         key = jax.random.fold_in(jax.random.key(config.seed), EVALUATION - 1)

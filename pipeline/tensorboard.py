@@ -6,15 +6,13 @@ where a full disk kills the thread unheard, and its `flush` does not wait for th
 """
 
 import contextlib
-import os
-import socket
-import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+
+from pipeline import event_files
 
 # What TensorBoard shows beside each chart, by the part of the tag after the last slash.
 DESCRIPTIONS: dict[str, str] = {
@@ -53,21 +51,6 @@ PLUGINS = {
 }
 
 
-def read_scalars(folder: str | Path) -> dict[str, list[tuple[int, float]]]:
-    """All scalar points of a folder's event files, in the order in which they were written.
-
-    Returns:
-      For each tag its (step, value) pairs; the values are float32 widened to Python floats.
-    """
-    points: dict[str, list[tuple[int, float]]] = {}
-    for path in _event_files(Path(folder)):
-        for _, event in _records(path):
-            for value in event.summary.value:
-                if value.HasField("simple_value"):
-                    points.setdefault(value.tag, []).append((event.step, value.simple_value))
-    return points
-
-
 class Writer:
     """The event file of one start of a run; a resource, to be closed.
 
@@ -95,9 +78,9 @@ class Writer:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         last_kept = -1 if resume_step is None else resume_step
-        self._step_on_disk = _purge(folder, last_kept)
-        self._file = _tensorboardx().RecordWriter(str(_next_path(folder)))
-        protos = _tensorboardx().proto.event_pb2
+        self._step_on_disk = event_files.purge(folder, last_kept)
+        self._file = event_files.tensorboardx().RecordWriter(str(event_files.next_path(folder)))
+        protos = event_files.tensorboardx().proto.event_pb2
         self._append(protos.Event(file_version="brain.Event:2"))
         # A TensorBoard that runs meanwhile forgets all points with step >= this one.
         start = protos.SessionLog(status=protos.SessionLog.START)
@@ -115,7 +98,9 @@ class Writer:
     def scalar(self, tag: str, value: Any, step: int) -> None:
         """Writes a number [] as float32."""
         if self._is_due(tag, step):
-            point = _tensorboardx().proto.summary_pb2.Summary.Value(simple_value=float(value))
+            point = event_files.tensorboardx().proto.summary_pb2.Summary.Value(
+                simple_value=float(value)
+            )
             self._append_value(tag, point, step)
 
     def image(self, tag: str, array: Any, step: int) -> None:
@@ -125,19 +110,23 @@ class Writer:
             if pixels.dtype != np.uint8:
                 # Rounded, where tensorboardX would truncate and so darken by half a level.
                 pixels = np.rint(np.nan_to_num(pixels.astype(np.float32)).clip(0.0, 1.0) * 255.0)
-            picture = _tensorboardx().summary.image(tag, pixels.astype(np.uint8), dataformats="HWC")
+            picture = event_files.tensorboardx().summary.image(
+                tag, pixels.astype(np.uint8), dataformats="HWC"
+            )
             self._append_value(tag, picture.value[0], step)
 
     def histogram(self, tag: str, array: Any, step: int) -> None:
         """Writes the distribution of finite numbers [N] in 64 bins of equal width."""
         if self._is_due(tag, step):
-            summary = _tensorboardx().summary.histogram(tag, np.asarray(array), bins=64)
+            summary = event_files.tensorboardx().summary.histogram(tag, np.asarray(array), bins=64)
             self._append_value(tag, summary.value[0], step)
 
     def text(self, tag: str, text: str, step: int) -> None:
         """Writes a text, which TensorBoard renders as Markdown."""
         if self._is_due(tag, step):
-            self._append_value(tag, _tensorboardx().summary.text(tag, text).value[0], step)
+            self._append_value(
+                tag, event_files.tensorboardx().summary.text(tag, text).value[0], step
+            )
 
     def flush(self) -> None:
         """Returns when everything written so far is on the disk (fsync)."""
@@ -182,7 +171,7 @@ class Writer:
         # Field 4 (data_class), which tensorboardX's protocol buffer lacks: without it TensorBoard's
         # fast loader, its default, drops the name and the description.
         value.metadata.MergeFromString(bytes([4 << 3, data_class]))
-        event = _tensorboardx().proto.event_pb2.Event(step=int(step))
+        event = event_files.tensorboardx().proto.event_pb2.Event(step=int(step))
         event.summary.value.append(value)
         self._append(event)
 
@@ -194,69 +183,3 @@ class Writer:
 
 def _name(tag: str) -> str:
     return tag.rpartition("/")[2]
-
-
-def _purge(folder: Path, last_step: int) -> dict[str, int]:
-    """Removes all events after `last_step`; returns the last remaining step of each tag.
-
-    Each file is replaced as a whole, so that a kill at any moment leaves old or new, never half.
-    The temporary name lacks "tfevents": TensorBoard reads every file whose name contains it.
-    """
-    steps: dict[str, int] = {}
-    temporary = folder / "purge.tmp"
-    for path in _event_files(folder):
-        with temporary.open("wb") as file:
-            for record, event in _records(path):
-                if event.step <= last_step:
-                    file.write(record)
-                    for value in event.summary.value:
-                        steps[value.tag] = max(event.step, steps.get(value.tag, -1))
-            file.flush()
-            os.fsync(file.fileno())
-        if temporary.stat().st_size == path.stat().st_size:
-            temporary.unlink()
-        else:
-            os.replace(temporary, path)
-    return steps
-
-
-def _records(path: Path) -> Iterator[tuple[bytes, Any]]:
-    """Yields each whole record and its event; ends where a kill tore the file.
-
-    A record is uint64 length, masked CRC-32C of the length, data, masked CRC-32C of the data.
-    """
-    checksum = _tensorboardx().record_writer.masked_crc32c
-    parse = _tensorboardx().proto.event_pb2.Event.FromString
-    with path.open("rb") as file:
-        while len(head := file.read(12)) == 12:
-            length, length_checksum = struct.unpack("<QI", head)
-            if checksum(head[:8]) != length_checksum:
-                return
-            tail = file.read(length + 4)
-            data = tail[:length]
-            if tail[length:] != struct.pack("<I", checksum(data)):
-                return
-            yield head + tail, parse(data)
-
-
-def _event_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("events.out.tfevents.*"))
-
-
-def _next_path(folder: Path) -> Path:
-    """A new name that sorts after all others: TensorBoard reads files in this order.
-
-    tensorboardX names by the second and truncates what is there: a second start within a second
-    would erase the first, and a start on a host whose clock is behind would sort before it.
-    """
-    stamps = [path.name.split(".")[3] for path in _event_files(folder)]
-    latest = max((int(stamp) for stamp in stamps if stamp.isdecimal()), default=0)
-    stamp = max(int(time.time()), latest + 1)
-    return folder / f"events.out.tfevents.{stamp:010d}.{socket.gethostname()}"
-
-
-def _tensorboardx() -> Any:
-    """tensorboardX, imported at its first use: it imports torch wherever torch is installed."""
-    import tensorboardX
-
-    return tensorboardX

@@ -16,7 +16,7 @@ from tensorboard import context
 from tensorboard.backend.event_processing import event_accumulator, plugin_event_accumulator
 from tensorboard.data import grpc_provider
 
-from pipeline import tensorboard
+from pipeline import event_files, tensorboard
 
 ROOT = Path(__file__).parents[1]
 KEEP_ALL = dict.fromkeys(("scalars", "images", "histograms", "tensors"), 0)
@@ -71,7 +71,7 @@ def test_scalars_arrive_as_the_float32_that_was_given(tmp_path):
             writer.scalar("train/loss", value, step)
     expected = [(step, float(np.float32(value))) for step, value in enumerate(values)]
     np.testing.assert_array_equal(points(reader(tmp_path), "train/loss"), expected)
-    np.testing.assert_array_equal(tensorboard.read_scalars(tmp_path)["train/loss"], expected)
+    np.testing.assert_array_equal(event_files.read_scalars(tmp_path)["train/loss"], expected)
 
 
 def write_one_of_each(folder):
@@ -198,7 +198,7 @@ def test_a_flushed_point_is_readable_while_the_file_is_open(tmp_path):
     with tensorboard.Writer(tmp_path, resume_step=None) as writer:
         writer.scalar("train/loss", 1.0, 1)
         writer.flush()
-        assert tensorboard.read_scalars(tmp_path) == {"train/loss": [(1, 1.0)]}
+        assert event_files.read_scalars(tmp_path) == {"train/loss": [(1, 1.0)]}
 
 
 def test_writing_after_close_fails_and_closing_twice_does_not(tmp_path):
@@ -218,7 +218,7 @@ def test_each_tag_has_each_step_once_after_a_crash_and_a_resume(tmp_path):
     loss = [(step, step + 0.5 * (step > 20)) for step in range(1, 41)]
     elbo = [(10, -10), (20, -20), (30, -30.5), (40, -40.5)]
     # From the raw files, by a fresh TensorBoard, and by one that runs since before the crash.
-    assert tensorboard.read_scalars(tmp_path) == {"train/loss": loss, "heldout/elbo": elbo}
+    assert event_files.read_scalars(tmp_path) == {"train/loss": loss, "heldout/elbo": elbo}
     for accumulator in (reader(tmp_path), running.Reload()):
         assert points(accumulator, "train/loss") == loss
         assert points(accumulator, "heldout/elbo") == elbo
@@ -231,14 +231,14 @@ def test_repeated_crashes_and_resumes_from_the_same_checkpoint_leave_no_double(t
         with tensorboard.Writer(tmp_path, resume_step=resume_step) as writer:
             write_steps(writer, (resume_step or 0) + 1, last)
     expected = [(step, float(step)) for step in range(1, 41)]
-    assert tensorboard.read_scalars(tmp_path)["train/loss"] == expected
+    assert event_files.read_scalars(tmp_path)["train/loss"] == expected
     assert points(reader(tmp_path), "train/loss") == expected
 
 
 def test_a_killed_process_leaves_what_it_flushed_and_the_next_start_goes_on(tmp_path):
     result = run_python(
         "import os, signal, sys\n"
-        "from pipeline import tensorboard\n"
+        "from pipeline import event_files, tensorboard\n"
         "writer = tensorboard.Writer(sys.argv[1], resume_step=None)\n"
         "for step in range(1, 2001):\n"
         "    writer.scalar('train/loss', step, step)\n"
@@ -248,11 +248,11 @@ def test_a_killed_process_leaves_what_it_flushed_and_the_next_start_goes_on(tmp_
         tmp_path,
     )
     assert result.returncode == -signal.SIGKILL, result.stderr
-    assert len(tensorboard.read_scalars(tmp_path)["train/loss"]) >= 1000
+    assert len(event_files.read_scalars(tmp_path)["train/loss"]) >= 1000
     with tensorboard.Writer(tmp_path, resume_step=1000) as writer:
         writer.scalar("train/loss", 1001.0, 1001)
     expected = [(step, float(step)) for step in range(1, 1002)]
-    assert tensorboard.read_scalars(tmp_path)["train/loss"] == expected
+    assert event_files.read_scalars(tmp_path)["train/loss"] == expected
 
 
 def test_a_file_cut_anywhere_is_read_up_to_its_last_whole_record(tmp_path):
@@ -266,7 +266,7 @@ def test_a_file_cut_anywhere_is_read_up_to_its_last_whole_record(tmp_path):
     whole = path.read_bytes()
     for size in range(two, len(whole)):
         path.write_bytes(whole[:size])
-        assert tensorboard.read_scalars(tmp_path)["train/loss"] == [(1, 1.0), (2, 2.0)]
+        assert event_files.read_scalars(tmp_path)["train/loss"] == [(1, 1.0), (2, 2.0)]
     with tensorboard.Writer(tmp_path, resume_step=2) as writer:
         writer.scalar("train/loss", 3.5, 3)
     assert path.read_bytes() == whole[:two]
@@ -283,13 +283,13 @@ def test_a_damaged_record_ends_the_file(tmp_path):
     whole = path.read_bytes()
     for position in (one, one + 8, one + 20, len(whole) - 1):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-        assert tensorboard.read_scalars(tmp_path)["train/loss"] == [(1, 1.0)]
+        assert event_files.read_scalars(tmp_path)["train/loss"] == [(1, 1.0)]
 
 
 def test_a_resume_that_dies_while_cleaning_is_repaired_by_the_next(tmp_path, monkeypatch):
     with tensorboard.Writer(tmp_path, resume_step=None) as writer:
         write_steps(writer, 1, 30)
-    before = tensorboard.read_scalars(tmp_path)
+    before = event_files.read_scalars(tmp_path)
 
     def fail(*_):
         raise OSError("killed here")
@@ -297,10 +297,10 @@ def test_a_resume_that_dies_while_cleaning_is_repaired_by_the_next(tmp_path, mon
     with monkeypatch.context() as patch, pytest.raises(OSError, match="killed here"):
         patch.setattr(os, "replace", fail)
         tensorboard.Writer(tmp_path, resume_step=20)
-    assert tensorboard.read_scalars(tmp_path) == before
+    assert event_files.read_scalars(tmp_path) == before
     assert points(reader(tmp_path), "train/loss") == before["train/loss"]
     tensorboard.Writer(tmp_path, resume_step=20).close()
-    assert tensorboard.read_scalars(tmp_path)["train/loss"] == before["train/loss"][:20]
+    assert event_files.read_scalars(tmp_path)["train/loss"] == before["train/loss"][:20]
     assert not (tmp_path / "purge.tmp").exists()
 
 
@@ -310,7 +310,7 @@ def test_a_point_at_the_checkpoint_itself_stands_and_is_not_doubled(tmp_path):
     with tensorboard.Writer(tmp_path, resume_step=20) as writer:
         writer.scalar("heldout/elbo", -2.0, 20)
         writer.scalar("heldout/rate", 3.0, 20)
-    assert tensorboard.read_scalars(tmp_path) == {
+    assert event_files.read_scalars(tmp_path) == {
         "heldout/elbo": [(20, -1.0)],
         "heldout/rate": [(20, 3.0)],
     }
@@ -321,14 +321,14 @@ def test_a_start_from_the_beginning_removes_the_points_of_a_start_without_checkp
         with tensorboard.Writer(tmp_path, resume_step=None) as writer:
             write_steps(writer, 0, last)
     expected = [(step, float(step)) for step in range(6)]
-    assert tensorboard.read_scalars(tmp_path)["train/loss"] == expected
+    assert event_files.read_scalars(tmp_path)["train/loss"] == expected
     assert points(reader(tmp_path), "train/loss") == expected
 
 
 def test_starts_within_a_second_or_on_a_slow_clock_get_later_names(tmp_path, monkeypatch):
     names = []
     for clock in (1_800_000_000.0, 1_800_000_000.5, 1_700_000_000.0):
-        monkeypatch.setattr(tensorboard.time, "time", lambda clock=clock: clock)
+        monkeypatch.setattr(event_files.time, "time", lambda clock=clock: clock)
         tensorboard.Writer(tmp_path, resume_step=0).close()
         names += [path.name for path in tmp_path.iterdir() if path.name not in names]
     assert len(names) == 3
@@ -346,7 +346,7 @@ def test_a_full_disk_is_an_oserror_in_the_caller(tmp_path, call):
     # The largest size that a file may have stands for a full disk.
     result = run_python(
         "import resource, sys\n"
-        "from pipeline import tensorboard\n"
+        "from pipeline import event_files, tensorboard\n"
         "writer = tensorboard.Writer(sys.argv[1], resume_step=None)\n"
         "writer.scalar('train/loss', 1.0, 1)\n"
         "writer.flush()\n"

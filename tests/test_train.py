@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from pipeline import tensorboard
+from pipeline import event_files
 
 ROOT = Path(__file__).parents[1]
 TIMINGS = ("images_per_second", "ms_per_step", "data_wait_share")
@@ -48,7 +48,7 @@ def train(workdir, *arguments, code=0, **options):
 
 def scalars(workdir):
     """All points but timings; fails where a tag has a step twice or out of order."""
-    points = tensorboard.read_scalars(workdir / "tensorboard")
+    points = event_files.read_scalars(workdir / "tensorboard")
     for tag, series in points.items():
         steps = [step for step, _ in series]
         assert steps == sorted(set(steps)), tag

@@ -1,0 +1,90 @@
+"""Event files on disk: read, cleaned of what a resumed run writes again, and named in order."""
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def read_scalars(folder: str | Path) -> dict[str, list[tuple[int, float]]]:
+    """All scalar points of a folder's event files, in the order in which they were written.
+
+    Returns:
+      For each tag its (step, value) pairs; the values are float32 widened to Python floats.
+    """
+    points: dict[str, list[tuple[int, float]]] = {}
+    for path in _event_files(Path(folder)):
+        for _, event in _records(path):
+            for value in event.summary.value:
+                if value.HasField("simple_value"):
+                    points.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return points
+
+
+def purge(folder: Path, last_step: int) -> dict[str, int]:
+    """Removes all events after `last_step`; returns the last remaining step of each tag.
+
+    Each file is replaced as a whole, so that a kill at any moment leaves old or new, never half.
+    The temporary name lacks "tfevents": TensorBoard reads every file whose name contains it.
+    """
+    steps: dict[str, int] = {}
+    temporary = folder / "purge.tmp"
+    for path in _event_files(folder):
+        with temporary.open("wb") as file:
+            for record, event in _records(path):
+                if event.step <= last_step:
+                    file.write(record)
+                    for value in event.summary.value:
+                        steps[value.tag] = max(event.step, steps.get(value.tag, -1))
+            file.flush()
+            os.fsync(file.fileno())
+        if temporary.stat().st_size == path.stat().st_size:
+            temporary.unlink()
+        else:
+            os.replace(temporary, path)
+    return steps
+
+
+def _records(path: Path) -> Iterator[tuple[bytes, Any]]:
+    """Yields each whole record and its event; ends where a kill tore the file.
+
+    A record is uint64 length, masked CRC-32C of the length, data, masked CRC-32C of the data.
+    """
+    checksum = tensorboardx().record_writer.masked_crc32c
+    parse = tensorboardx().proto.event_pb2.Event.FromString
+    with path.open("rb") as file:
+        while len(head := file.read(12)) == 12:
+            length, length_checksum = struct.unpack("<QI", head)
+            if checksum(head[:8]) != length_checksum:
+                return
+            tail = file.read(length + 4)
+            data = tail[:length]
+            if tail[length:] != struct.pack("<I", checksum(data)):
+                return
+            yield head + tail, parse(data)
+
+
+def _event_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("events.out.tfevents.*"))
+
+
+def next_path(folder: Path) -> Path:
+    """A new name that sorts after all others: TensorBoard reads files in this order.
+
+    tensorboardX names by the second and truncates what is there: a second start within a second
+    would erase the first, and a start on a host whose clock is behind would sort before it.
+    """
+    stamps = [path.name.split(".")[3] for path in _event_files(folder)]
+    latest = max((int(stamp) for stamp in stamps if stamp.isdecimal()), default=0)
+    stamp = max(int(time.time()), latest + 1)
+    return folder / f"events.out.tfevents.{stamp:010d}.{socket.gethostname()}"
+
+
+def tensorboardx() -> Any:
+    """tensorboardX, imported at its first use: it imports torch wherever torch is installed."""
+    import tensorboardX
+
+    return tensorboardX
