@@ -12,7 +12,7 @@ def get_config(presets: str = "") -> ConfigDict:
     """Returns the config; `presets` as in `configs.default`."""
     config = default.get_config()
     config.model.name = "capacity_vae"
-    config.model.gamma = 100.0  # disvae's; the paper's 1000 needs its 100,000 steps
+    config.model.gamma = 100.0  # as in disvae; the paper has 1000
     config.model.capacity = default.schedule("linear", start=0.0, end=25.0, steps=4000)  # nats
     config.model.per_example = False  # True: the mean of |KL − C| over examples
     return default.apply(config, presets)
