@@ -47,8 +47,11 @@ class Subset(NamedTuple):
         return self.source.read(self.indices[indices])
 
 
-def example_spec(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns one abstract example of the data set that the config names; reads no file."""
+def example_spec(config: Any) -> dict[str, Any]:
+    """Returns one abstract example of the data set that the config names; reads no image.
+
+    Entries have shape and dtype; class indices are a `features.Classes`.
+    """
     return named.load("datasets", config.data.name, field="data.name").spec(config.data)
 
 

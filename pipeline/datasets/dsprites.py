@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import jax
 import numpy as np
 
 from pipeline import errors, user_cache
@@ -58,7 +57,7 @@ class DSprites(NamedTuple):
         }
 
 
-def spec(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
+def spec(config: Any) -> dict[str, Any]:
     """Returns one abstract example."""
     return sprites.spec(config)
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from pipeline import errors, user_cache
+from pipeline import errors, features, user_cache
 
 PREFIXES = {"train": "train", "heldout": "t10k"}
 MIRRORS = (
@@ -48,12 +48,12 @@ class Digits(NamedTuple):
         return {"image": self.image[indices], "label": self.label[indices]}
 
 
-def spec(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
+def spec(config: Any) -> dict[str, Any]:
     """Returns one abstract example."""
     del config
     return {
         "image": jax.ShapeDtypeStruct((28, 28, 1), np.uint8),
-        "label": jax.ShapeDtypeStruct((), np.int32),
+        "label": features.label(10),
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pipeline import errors
+from pipeline import errors, features
 
 FACTOR_NAMES = ("color", "shape", "scale", "orientation", "position_x", "position_y")
 FACTOR_SIZES = (1, 3, 6, 40, 32, 32)
@@ -44,12 +44,12 @@ class Sprites:
         return {"image": render(factors), "factors": factors}
 
 
-def spec(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
+def spec(config: Any) -> dict[str, Any]:
     """Returns one abstract example."""
     del config
     return {
         "image": jax.ShapeDtypeStruct((SIDE, SIDE, 1), np.uint8),
-        "factors": jax.ShapeDtypeStruct((len(FACTOR_SIZES),), np.int32),
+        "factors": features.factors(FACTOR_SIZES),
     }
 
 
