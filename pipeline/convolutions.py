@@ -108,8 +108,19 @@ def _up(stride, y, kernel):
 
 
 def _kernel_gradient(stride, x, y, kernel):
-    """dK = patches(blocks(x))ᵀ·y, or XLA's own: `_down` is linear in K, so K's values are moot."""
-    return jax.vjp(functools.partial(_down_form, stride, x), kernel)[1](y)[0]
+    """dK = blocks(x)ᵀ·shifts(y): only y, the smaller, is copied n² times, for one square product.
+
+    Where patches are small, dK = patches(blocks(x))ᵀ·y instead. K's values are moot.
+    """
+    n, low, high = _geometry(stride, kernel)
+    if _small_patches(n, kernel):
+        return jax.vjp(functools.partial(_down_form, stride, x), kernel)[1](y)[0]
+    blocks, shifts = _to_blocks(stride, low, high, x), _shifts(n, y)
+    rows = [a.reshape(-1, a.shape[-1]) for a in (blocks, shifts)]
+    wide = jnp.promote_types(y.dtype, jnp.float32)  # bfloat16 is rounded after the sum, once
+    product = jnp.matmul(rows[0].T, rows[1], preferred_element_type=wide)
+    gradient = jnp.moveaxis(product.reshape(-1, n, n, y.shape[-1]), 0, 2).astype(y.dtype)
+    return jax.vjp(functools.partial(_kernel_to_blocks, stride), kernel)[1](gradient)[0]
 
 
 def _down_gradients(stride, saved, dy):
@@ -167,6 +178,12 @@ def _patches(n, blocks):
     """[B, h+n-1, w+n-1, C] → [B, h, w, n·n·C]."""
     h, w = blocks.shape[1] - n + 1, blocks.shape[2] - n + 1
     return jnp.concatenate([blocks[:, u : u + h, v : v + w] for u, v in np.ndindex(n, n)], -1)
+
+
+def _shifts(n, y):
+    """[B, h, w, C] → [B, h+n-1, w+n-1, n·n·C]: y at each offset of the kernel's blocks."""
+    pads = [[(0, 0), (u, n - 1 - u), (v, n - 1 - v), (0, 0)] for u, v in np.ndindex(n, n)]
+    return jnp.concatenate([jnp.pad(y, pad) for pad in pads], -1)
 
 
 def _overlap_add(n, patches):
