@@ -8,12 +8,13 @@ import os
 import sys
 import traceback
 
-from pipeline import distributed, errors
+from pipeline import distributed, errors, memory
 
 
 def main() -> int:
     """Reads the flags, joins the processes, and runs."""
     stop = distributed.StopRequest()  # before the slow imports: a signal then counts as well
+    memory.keep_freed()
     process_id = None
     try:
         from pipeline import flags

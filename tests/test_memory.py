@@ -1,0 +1,42 @@
+"""Memory that a process frees stays its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pipeline import memory
+
+# Page faults of taking and freeing 64 MiB ten times, which are 16,384 pages each time.
+FAULTS = """
+import resource, numpy as np
+from pipeline import memory
+assert not {keep} or memory.keep_freed()
+np.ones(2**23)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    np.ones(2**23)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(*, keep):
+    program = FAULTS.format(keep=keep)
+    environment = {"OMP_NUM_THREADS": "1", "NUMPY_MADVISE_HUGEPAGE": "0"}
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+    )
+    return int(result.stdout)
+
+
+@pytest.mark.skipif(
+    not hasattr(memory.ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc"
+)
+def test_what_was_freed_is_taken_again_without_page_faults():
+    assert faults(keep=False) > 10_000
+    assert faults(keep=True) < 1_000
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    assert memory.keep_freed() is False
