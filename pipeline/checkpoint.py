@@ -5,10 +5,11 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers as managers
 
-from pipeline import sharding
+from pipeline import errors, sharding
 from pipeline.step import TrainState
 
 
@@ -22,6 +23,7 @@ class Checkpoints:
             folder: absolute path.
             config: the section `checkpoint`.
         """
+        self._folder = folder
         keep: list[Any] = [managers.LatestN(config.keep_newest)]
         if config.keep_every_steps:
             keep.append(managers.EveryNSteps(config.keep_every_steps))
@@ -39,15 +41,17 @@ class Checkpoints:
                     keep_checkpoints_without_metrics=False,
                 )
             )
-        self._manager = ocp.CheckpointManager(
-            folder,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=managers.AnyPreservationPolicy(keep),
-                best_fn=best,  # without it the metrics are not written, and a restart forgets them
-                best_mode=config.best_mode,
-                cleanup_tmp_directories=True,
-            ),
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=managers.AnyPreservationPolicy(keep),
+            best_fn=best,  # without it the metrics are not written, and a restart forgets them
+            best_mode=config.best_mode,
+            cleanup_tmp_directories=True,
         )
+        # Orbax logs what it then raises, in many lines, and warns of metrics that steps without an
+        # evaluation don't have.
+        logging.set_verbosity(logging.FATAL)
+        with errors.writing(folder):
+            self._manager = ocp.CheckpointManager(folder, options=options)
 
     def steps(self) -> list[int]:
         """Returns the committed steps, ascending."""
@@ -64,9 +68,10 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
-        saved = self._manager.save(
-            step, args=ocp.args.StandardSave(state), metrics=metrics, force=True
-        )
+        with errors.writing(self._folder):
+            saved = self._manager.save(
+                step, args=ocp.args.StandardSave(state), metrics=metrics, force=True
+            )
         if not saved:
             raise RuntimeError(f"Orbax refused to save step {step}")
 
@@ -80,7 +85,8 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when all saves are committed; raises what stopped one."""
-        self._manager.wait_until_finished()
+        with errors.writing(self._folder):
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, and releases the threads."""

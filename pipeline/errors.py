@@ -1,5 +1,11 @@
 """Why a command cannot go on: an `InputError` is the user's to repair, all else is a fault."""
 
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
 
 class InputError(ValueError):
     """A value from outside (config, flag, path, file) that cannot work.
@@ -7,3 +13,20 @@ class InputError(ValueError):
     The message is one line: the value received and the repair. Commands print it and exit with 2,
     before anything is compiled.
     """
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what a failing disk raises in the block into an OSError that names `path`."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # TensorStore, below Orbax, raises a ValueError
+        found = re.search(r"os_error_code='(\d+)'", str(error))
+        number = int(found[1]) if found else getattr(error, "errno", None)
+        if number is None:
+            raise
+        raise OSError(
+            number,
+            f"cannot write to {path} ({os.strerror(number)}): what was complete before stands; "
+            "mend that, and give the same command again",
+        ) from error

@@ -103,7 +103,8 @@ def check_against_run(config: Any, workdir: Path) -> bool:
 
 def save(config: Any, workdir: Path) -> None:
     """Writes `config.json`, atomically; a resumed run's newest values replace the older."""
-    workdir.mkdir(parents=True, exist_ok=True)
     temporary = workdir / ".config.json.tmp"
-    temporary.write_text(json.dumps(flatten(config), indent=2, sort_keys=True) + "\n")
-    os.replace(temporary, workdir / "config.json")
+    with errors.writing(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(flatten(config), indent=2, sort_keys=True) + "\n")
+        os.replace(temporary, workdir / "config.json")

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from pipeline import event_files
+from pipeline import errors, event_files
 
 # What TensorBoard shows beside each chart, by the part of the tag after the last slash.
 DESCRIPTIONS: dict[str, str] = {
@@ -70,16 +70,18 @@ class Writer:
             same, so that a faulty tag stops every process and not the first alone.
         """
         self._file: Any = None
+        self._folder = Path(folder)
         self._active = active
         self._last_step: dict[str, int] = {}
         self._step_on_disk: dict[str, int] = {}
         if not active:
             return
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         last_kept = -1 if resume_step is None else resume_step
-        self._step_on_disk = event_files.purge(folder, last_kept)
-        self._file = event_files.tensorboardx().RecordWriter(str(event_files.next_path(folder)))
+        with errors.writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._step_on_disk = event_files.purge(self._folder, last_kept)
+            path = event_files.next_path(self._folder)
+            self._file = event_files.tensorboardx().RecordWriter(str(path))
         protos = event_files.tensorboardx().proto.event_pb2
         self._append(protos.Event(file_version="brain.Event:2"))
         # A TensorBoard that runs meanwhile forgets all points with step >= this one.
@@ -131,13 +133,14 @@ class Writer:
     def flush(self) -> None:
         """Returns when everything written so far is on the disk (fsync)."""
         if self._file is not None:
-            self._file.flush()
+            with errors.writing(self._folder):
+                self._file.flush()
 
     def close(self) -> None:
         """Flushes and closes the file, once; nothing may be written afterwards."""
         file, self._file = self._file, None
         if file is not None:
-            with contextlib.closing(file):
+            with errors.writing(self._folder), contextlib.closing(file):
                 file.flush()
 
     def __enter__(self) -> Self:
@@ -178,7 +181,8 @@ class Writer:
     def _append(self, event: Any) -> None:
         assert self._file is not None, "written after close"
         event.wall_time = time.time()
-        self._file.write(event.SerializeToString())
+        with errors.writing(self._folder):
+            self._file.write(event.SerializeToString())
 
 
 def _name(tag: str) -> str:

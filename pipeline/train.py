@@ -34,7 +34,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {error}; checkpoints that are complete stand", file=sys.stderr)
+        print(f"error: {error.strerror or error}", file=sys.stderr)
         return 1
     except Exception as error:
         traceback.print_exc()

@@ -1,0 +1,62 @@
+"""Faults of the disk under a real run: one line, nothing lost, and the same command goes on."""
+
+import subprocess
+
+import pytest
+
+from tests.test_train import scalars, train
+
+ARGUMENTS = ("--config.total_steps=60", "--config.checkpoint.keep_every_steps=1")
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of its own; `disk(options)` mounts it anew with other options, its files kept."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk takes root")
+
+    def remount(options):
+        subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+    yield folder, remount
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def the_line(err, reason, path):
+    (line,) = (line for line in err.splitlines() if line.startswith("error: "))
+    assert f"cannot write to {path}" in line
+    assert f"({reason})" in line
+    assert err.strip().endswith(line)
+
+
+def test_a_disk_that_fills_up_stops_the_run_which_then_goes_on(disk):
+    folder, remount = disk
+    workdir = folder / "run"
+    train(workdir, "--config.total_steps=20", *ARGUMENTS[1:])
+    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    remount(f"size={used + 2**21}")
+    _, err = train(workdir, *ARGUMENTS, code=1)
+    the_line(err, "No space left on device", workdir)
+    assert (workdir / "checkpoints" / "20").is_dir()
+    remount("size=64m")
+    out, _ = train(workdir, *ARGUMENTS)
+    assert "20 of 60 done" in out
+    assert [step for step, _ in scalars(workdir)["train/loss"]] == [10, 20, 30, 40, 50, 60]
+
+
+def test_a_disk_without_room_for_anything_is_one_line(disk):
+    folder, remount = disk
+    (folder / "filler").write_bytes(bytes(2**20))
+    remount("size=1m")
+    _, err = train(folder / "run", code=1)
+    the_line(err, "No space left on device", folder / "run")
+
+
+def test_a_read_only_disk_is_one_line(disk):
+    folder, remount = disk
+    remount("ro")
+    _, err = train(folder / "run", code=1)
+    the_line(err, "Read-only file system", folder / "run")
