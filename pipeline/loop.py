@@ -91,6 +91,9 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
             before = stopped
             state, metrics, stopped = train_step(state, batch, stop_flags())
             at += 1
+            if before is None:  # the first step of this start: its compilation is no speed
+                jax.block_until_ready(metrics)
+                clock.restart()
             # Read one step late, so that the device never waits for the host; the same on every
             # process, so all of them leave at one step.
             leaving = before is not None and float(before) > 0
@@ -103,7 +106,7 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
                 speed = clock.lap()
                 for name, value in (values | speed).items():
                     writer.write(f"train/{name}", value, at)
-                progress.update(at, metrics=values, images_per_second=speed["images_per_second"])
+                progress.update(at, metrics=values | speed)
                 writer.flush()
             # Also when leaving: a resumed run starts behind this step and would never evaluate it.
             evaluated = at % config.eval_every_steps == 0 or ending
@@ -168,14 +171,16 @@ class _Clock:
         self._steps += 1
 
     def lap(self) -> dict[str, float]:
-        seconds, steps = time.perf_counter() - self._since, self._steps
-        figures = {
-            "images_per_second": steps * self._batch_size / seconds,
-            "ms_per_step": 1000.0 * seconds / max(steps, 1),
-            "data_wait_share": self._waited / seconds,
-        }
+        """Returns the figures to log; none where no step was timed."""
+        seconds, steps, waited = time.perf_counter() - self._since, self._steps, self._waited
         self.restart()
-        return figures
+        if not steps:
+            return {}
+        return {
+            "images_per_second": steps * self._batch_size / seconds,
+            "ms_per_step": 1000.0 * seconds / steps,
+            "data_wait_share": waited / seconds,
+        }
 
 
 def _evaluate(

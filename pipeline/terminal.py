@@ -16,8 +16,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-# Metrics worth a place on the line: name, label and unit. Those absent are left out.
-SHOWN = (("loss", "loss", ""), ("kl_loss", "kl", " nats"), ("perplexity", "perplexity", ""))
+# Metrics worth a place on the line, with label and unit. Those absent are left out.
+SHOWN = {
+    "loss": "loss {}",
+    "kl_loss": "kl {} nats",
+    "perplexity": "perplexity {}",
+    "images_per_second": "{} images/s",
+}
 
 
 class Terminal:
@@ -107,20 +112,15 @@ class Progress:
         self._live = live
         self._first: tuple[int, float] | None = None
 
-    def update(self, step: int, *, metrics: Mapping[str, float], images_per_second: float) -> None:
+    def update(self, step: int, *, metrics: Mapping[str, float]) -> None:
         """Reports that `step` steps are done.
 
         Args:
           step: number of steps done, counted from the run's beginning.
           metrics: host numbers by name without prefix; those in `SHOWN` are shown.
-          images_per_second: throughput over all devices.
         """
-        parts = [
-            f"{label} {_number(metrics[name])}{unit}"
-            for name, label, unit in SHOWN
-            if name in metrics
-        ]
-        status = "  ".join([*parts, f"{images_per_second:,.0f} images/s"])
+        shown = ((text, metrics[name]) for name, text in SHOWN.items() if name in metrics)
+        status = "  ".join(text.format(_number(value)) for text, value in shown)
         self.draw(step, self._time_left(step), status)
 
     def draw(self, step: int, time_left: str, status: str) -> None:

@@ -37,7 +37,7 @@ def run(shown, clock, *, start_step=0, steps=(200, 400), seconds=(60.0, 10.0)):
     with shown.progress(2000, start_step) as progress:
         for step, wait in zip(steps, seconds, strict=True):
             clock.now += wait
-            progress.update(step, metrics=METRICS, images_per_second=5432.1)
+            progress.update(step, metrics=METRICS | {"images_per_second": 5432.1})
 
 
 def plain(text):
@@ -64,8 +64,8 @@ def test_only_the_metrics_that_are_present_are_shown():
     shown, output, _ = make(screen=False)
     with shown.progress(10) as progress:
         metrics = {"perplexity": 312.44, "loss": 12345.6}
-        progress.update(1, metrics=metrics, images_per_second=1.0)
-        progress.update(2, metrics={"loss": float("nan")}, images_per_second=1.0)
+        progress.update(1, metrics=metrics | {"images_per_second": 1.0})
+        progress.update(2, metrics={"loss": float("nan"), "images_per_second": 1.0})
     assert output.getvalue().splitlines() == [
         "step 1/10  loss 12,346  perplexity 312.4  1 images/s  -:--:-- left",
         "step 2/10  loss nan  1 images/s  0:00:00 left",
@@ -79,7 +79,7 @@ def test_piped_output_has_no_escape_codes_even_where_colour_is_forced():
         f"shown.banner({{'workdir': '{LONG_PATH}'}})\n"
         "with shown.progress(10) as progress:\n"
         "    shown.warn('slow disk')\n"
-        "    progress.update(5, metrics={'loss': 1.0}, images_per_second=2.0)\n"
+        "    progress.update(5, metrics={'loss': 1.0, 'images_per_second': 2.0})\n"
         "shown.table('final', {'loss': 1.0})\n"
     )
     result = subprocess.run(
@@ -119,7 +119,7 @@ def test_a_bar_on_a_resume_starts_at_the_steps_already_done():
 def test_a_dumb_terminal_gets_plain_lines():
     console = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"})
     with terminal.Terminal(console=console).progress(10) as progress:
-        progress.update(5, metrics={"loss": 1.0}, images_per_second=2.0)
+        progress.update(5, metrics={"loss": 1.0, "images_per_second": 2.0})
     assert console.file.getvalue() == "step 5/10  loss 1  2 images/s  -:--:-- left\n"
 
 
@@ -129,7 +129,7 @@ def test_the_cursor_comes_back_and_output_is_released_when_the_block_raises(erro
     stdout = sys.stdout
     with pytest.raises(error), shown.progress(10) as progress:
         clock.now = 1.0
-        progress.update(1, metrics=METRICS, images_per_second=1.0)
+        progress.update(1, metrics=METRICS | {"images_per_second": 1.0})
         raise error
     assert output.getvalue().rfind(CURSOR_ON) > output.getvalue().rfind(CURSOR_OFF)
     assert sys.stdout is stdout
@@ -145,7 +145,7 @@ def test_notes_and_warnings_stand_above_the_bar_and_do_not_colour_it():
     shown, output, clock = make(screen=True)
     with shown.progress(2000) as progress:
         clock.now = 1.0
-        progress.update(200, metrics=METRICS, images_per_second=1.0)
+        progress.update(200, metrics=METRICS | {"images_per_second": 1.0})
         output.truncate(output.seek(0))
         shown.warn(f"[odd] {LONG_PATH}")
         warning, bar, status = output.getvalue().splitlines()[-3:]
@@ -158,7 +158,7 @@ def test_notes_and_warnings_stand_above_the_bar_and_do_not_colour_it():
 def test_a_note_on_a_narrow_screen_does_not_cut_the_bar_below_it():
     shown, output, _ = make(screen=True, width=30)
     with shown.progress(10) as progress:
-        progress.update(5, metrics=METRICS, images_per_second=1.0)
+        progress.update(5, metrics=METRICS | {"images_per_second": 1.0})
         output.truncate(output.seek(0))
         shown.note("note")
         assert plain(output.getvalue()).endswith("images/s")
@@ -199,7 +199,7 @@ def test_other_processes_print_nothing(capsys):
     shown = terminal.Terminal(active=False)
     shown.banner({"workdir": "x"})
     with shown.progress(10) as progress:
-        progress.update(5, metrics=METRICS, images_per_second=1.0)
+        progress.update(5, metrics=METRICS | {"images_per_second": 1.0})
         shown.warn("x")
     shown.note("x")
     shown.table("x", {"x": 1.0})

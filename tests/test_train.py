@@ -140,6 +140,11 @@ def test_a_stop_at_an_evaluation_leaves_no_gap(tmp_path):
     stopped = int(out.split("Stopped at step ")[1].split(",")[0])
     train(workdir, f"--config.total_steps={stopped + 2}", *every)
     assert [step for step, _ in scalars(workdir)["heldout/elbo"]] == list(range(1, stopped + 3))
+    # The first step of a start is compiled: its time is no point on a curve of speed.
+    timed = [
+        step for step, _ in event_files.read_scalars(workdir / "tensorboard")["train/ms_per_step"]
+    ]
+    assert timed == [*range(2, stopped + 1), stopped + 2]
 
 
 def test_two_processes_and_one_have_the_same_losses(tmp_path):
