@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
     config.data.path = ""  # where its files lie; not needed for sprites
     config.data.binarize = False  # round pixels to 0 and 255: Bernoulli is then a true likelihood
     config.data.heldout_examples = 10_000  # kept out of training where no split is published
+    config.data.train_examples = 0  # the first so many of the training part; 0: all
     config.data.num_threads = 2  # threads that read batches ahead; no influence on the order
     config.data.prefetch_batches = 8  # batches read ahead
 
