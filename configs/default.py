@@ -106,6 +106,11 @@ def mnist(config: ConfigDict) -> None:
     config.data.name = "mnist"
 
 
+def cifar10(config: ConfigDict) -> None:
+    """CIFAR-10; downloaded where `--config.data.path` is not given."""
+    config.data.name = "cifar10"
+
+
 def image_folder(config: ConfigDict) -> None:
     """Images in a folder or zip; needs `--config.data.path`."""
     config.data.name = "image_folder"
@@ -126,6 +131,7 @@ PRESETS = {
     "sprites": sprites,
     "dsprites": dsprites,
     "mnist": mnist,
+    "cifar10": cifar10,
     "image_folder": image_folder,
     "smoke": smoke,
 }
