@@ -34,6 +34,11 @@ def get_config() -> ConfigDict:
     config.data.path = ""  # where its files lie; not needed for sprites
     config.data.binarize = False  # round pixels to 0 and 255: Bernoulli is then a true likelihood
     config.data.heldout_examples = 10_000  # kept out of training where no split is published
+    config.data.train_examples = 0  # the first so many of the training part; 0: all
+    config.data.image_size = 64  # pixels of a side, for image_folder: the size of most VAE papers
+    config.data.resize = 0  # the short side's pixels before the centre is cut; 0: image_size
+    config.data.channels = 3  # 3: RGB; 1: grey; for image_folder
+    config.data.max_corrupt_files = 0  # images that may be skipped: none unless allowed
     config.data.num_threads = 2  # threads that read batches ahead; no influence on the order
     config.data.prefetch_batches = 8  # batches read ahead
 
@@ -101,6 +106,16 @@ def mnist(config: ConfigDict) -> None:
     config.data.name = "mnist"
 
 
+def cifar10(config: ConfigDict) -> None:
+    """CIFAR-10; downloaded where `--config.data.path` is not given."""
+    config.data.name = "cifar10"
+
+
+def image_folder(config: ConfigDict) -> None:
+    """Images in a folder or zip; needs `--config.data.path`."""
+    config.data.name = "image_folder"
+
+
 def smoke(config: ConfigDict) -> None:
     """A run of under a minute on two cores that goes through everything once."""
     config.model.network = "dense"
@@ -112,4 +127,11 @@ def smoke(config: ConfigDict) -> None:
     config.checkpoint.every_steps = 20
 
 
-PRESETS = {"sprites": sprites, "dsprites": dsprites, "mnist": mnist, "smoke": smoke}
+PRESETS = {
+    "sprites": sprites,
+    "dsprites": dsprites,
+    "mnist": mnist,
+    "cifar10": cifar10,
+    "image_folder": image_folder,
+    "smoke": smoke,
+}

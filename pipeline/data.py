@@ -59,6 +59,8 @@ def load(config: Any) -> Splits:
     """Opens the data set and splits it.
 
     Where no split is published, `data.heldout_examples` examples, chosen by the seed, are held out.
+    Of what remains, the first `data.train_examples` are trained on: in the data set's own order
+    where the split is published, else in the seed's.
 
     Raises:
         InputError: the files are missing or damaged, or the split leaves too little to train on.
@@ -75,6 +77,13 @@ def load(config: Any) -> Splits:
         splits = Splits(Subset(source, order[held:]), Subset(source, order[:held]))
     else:
         splits = Splits(parts["train"], parts["heldout"])
+    if num := config.data.train_examples:
+        if not 1 <= num <= len(splits.train):
+            raise errors.InputError(
+                f"config.data.train_examples={num} must lie between 1 and {len(splits.train)}, or "
+                "be 0 for all"
+            )
+        splits = splits._replace(train=Subset(splits.train, np.arange(num)))
     if len(splits.train) < config.batch_size:
         raise errors.InputError(
             f"config.batch_size={config.batch_size} exceeds the {len(splits.train)} training "

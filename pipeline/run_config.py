@@ -18,6 +18,7 @@ MAY_CHANGE = (
     "mesh.",
     "accumulation_steps",
     "data.path",
+    "data.max_corrupt_files",
     "data.num_threads",
     "data.prefetch_batches",
 )
@@ -32,6 +33,14 @@ POSITIVE = (
     "data.num_threads",
     "data.prefetch_batches",
 )
+NOT_NEGATIVE = (
+    "seed",
+    "eval_examples",
+    "data.resize",
+    "data.max_corrupt_files",
+    "checkpoint.keep_best",
+    "checkpoint.keep_every_steps",
+)
 
 
 def check(config: Any) -> None:
@@ -44,7 +53,7 @@ def check(config: Any) -> None:
     for field in POSITIVE:
         if (value := flat[field]) < 1:
             raise errors.InputError(f"config.{field}={value} must be at least 1")
-    for field in ("seed", "eval_examples", "checkpoint.keep_best", "checkpoint.keep_every_steps"):
+    for field in NOT_NEGATIVE:
         if (value := flat[field]) < 0:
             raise errors.InputError(f"config.{field}={value} must not be negative")
     named.check(config.checkpoint.best_mode, ("min", "max"), field="checkpoint.best_mode")

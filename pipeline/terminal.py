@@ -71,24 +71,27 @@ class Terminal:
             _print(self._console, f"  {name:<{names_width}}  {text:>{values_width}}")
 
     @contextmanager
-    def progress(self, total_steps: int, start_step: int = 0) -> Iterator["Progress"]:
+    def progress(
+        self, total_steps: int, start_step: int = 0, *, noun: str = "step"
+    ) -> Iterator["Progress"]:
         """Shows the progress of the block's steps.
 
         Args:
           total_steps: the step at which the run ends.
           start_step: steps done before this start; they count as done, but not as speed.
+          noun: what is counted.
 
         Yields:
           A `Progress`; call its `update` at each report.
         """
         if not self._live:
-            yield Progress(self._console, total_steps)
+            yield Progress(self._console, total_steps, noun=noun)
             return
         # Drawn at each update only: no thread that competes with the training loop.
         with Live(console=self._console, auto_refresh=False) as live:
             # rich hides the cursor, which a SIGKILL would leave hidden for ever.
             self._console.show_cursor(True)
-            progress = Progress(self._console, total_steps, live)
+            progress = Progress(self._console, total_steps, live, noun=noun)
             progress.draw(start_step, "-:--:--", "")
             yield progress
 
@@ -105,11 +108,14 @@ class Terminal:
 class Progress:
     """What `Terminal.progress` yields: the state of one progress display."""
 
-    def __init__(self, console: Console, total_steps: int, live: Live | None = None) -> None:
+    def __init__(
+        self, console: Console, total_steps: int, live: Live | None = None, *, noun: str = "step"
+    ) -> None:
         """Shows on `live`, or as plain lines on `console` if that is None."""
         self._console = console
         self._total_steps = total_steps
         self._live = live
+        self._noun = noun
         self._first: tuple[int, float] | None = None
 
     def update(self, step: int, *, metrics: Mapping[str, float]) -> None:
@@ -125,7 +131,7 @@ class Progress:
 
     def draw(self, step: int, time_left: str, status: str) -> None:
         """Shows the texts: a bar with the status below it, or a line."""
-        steps = f"step {step}/{self._total_steps}"
+        steps = f"{self._noun} {step}/{self._total_steps}"
         if self._live is None:
             _print(self._console, f"{steps}  {status}  {time_left} left")
             return

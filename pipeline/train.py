@@ -34,7 +34,8 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {error.strerror or error}", file=sys.stderr)
+        reason = error if error.filename or not error.strerror else error.strerror
+        print(f"error: {reason}", file=sys.stderr)
         return 1
     except Exception as error:
         traceback.print_exc()

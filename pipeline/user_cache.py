@@ -1,12 +1,16 @@
 """The user's cache folder: files fetched or derived once, each whole or not there at all."""
 
 import contextlib
+import fcntl
+import hashlib
 import os
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+import numpy as np
 
 ABANDONED_SECONDS = 86_400.0  # a temporary file untouched for a day belongs to no living writer
 
@@ -16,6 +20,46 @@ def folder() -> Path:
     root = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG base directory specification: a relative path is invalid and to be ignored.
     return (Path(root) if os.path.isabs(root) else Path.home() / ".cache") / "vae-pipeline"
+
+
+def key(*parts: object) -> str:
+    """Returns 24 hexadecimal digits that stand for the values (SHA-256 of their `repr`)."""
+    return hashlib.sha256(repr(parts).encode("ascii", "backslashreplace")).hexdigest()[:24]
+
+
+def open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Maps an npy file of uint8, or returns None where there is none that is whole and fits."""
+    if not path.is_file():
+        return None
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError):
+        return None
+    return array if array.shape == shape and array.dtype == np.uint8 else None
+
+
+def write_header(file: BinaryIO, shape: tuple[int, ...]) -> int:
+    """Begins an npy file of uint8 of its full length, all zero; returns where its bytes begin."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    file.flush()
+    first_byte = file.tell()
+    file.truncate(first_byte + int(np.prod(shape, dtype=np.int64)))
+    return first_byte
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Lets one process at a time make `path`; the lock ends with the process, however it dies.
+
+    Where the file system knows no locks, several make it at once, which costs time and no harm.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(path.with_suffix(".lock"), "wb"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager

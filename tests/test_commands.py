@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from configs import beta_vae, capacity_vae, default, mnist_vae
 from pipeline import data, errors, named, run_config, step, tensorboard
@@ -13,16 +14,18 @@ CONFIGS = {"beta_vae": beta_vae, "capacity_vae": capacity_vae, "mnist_vae": mnis
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("presets", ["", "smoke", "mnist,smoke", "sprites", "dsprites"])
-def test_every_config_makes_a_model_with_every_preset(name, presets):
+@pytest.mark.parametrize("presets", ["", *default.PRESETS, "mnist,smoke"])
+def test_every_config_makes_a_model_with_every_preset(tmp_path, name, presets):
     config = CONFIGS[name].get_config(presets)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    config.data.path = str(tmp_path)  # which image_folder lists
     run_config.check(config)
     state = step.abstract_state(config, data.example_spec(config))
     assert state.step.shape == ()
 
 
 def test_an_unknown_preset_lists_the_known_ones():
-    with pytest.raises(errors.InputError, match="choose from sprites, dsprites, mnist, smoke"):
+    with pytest.raises(errors.InputError, match=f"choose from {', '.join(default.PRESETS)}"):
         beta_vae.get_config("tiny")
 
 

@@ -73,6 +73,25 @@ def test_a_split_that_leaves_nothing_is_refused():
         data.load(config)
 
 
+def test_the_first_training_examples_are_a_part_of_all():
+    config = beta_vae.get_config()
+    whole = data.load(config)
+    config.data.train_examples = 100
+    first = data.load(config)
+    assert len(first.train) == 100
+    for name, rows in first.train.read(np.arange(100)).items():
+        np.testing.assert_array_equal(rows, whole.train.read(np.arange(100))[name])
+    np.testing.assert_array_equal(first.heldout.indices, whole.heldout.indices)
+
+
+@pytest.mark.parametrize("num", [-1, 727_281])
+def test_more_training_examples_than_there_are_are_refused(num):
+    config = beta_vae.get_config()
+    config.data.train_examples = num
+    with pytest.raises(errors.InputError, match=f"={num} must lie between 1 and 727280, or be 0"):
+        data.load(config)
+
+
 @pytest.mark.parametrize(
     ("batch_size", "parts", "words"),
     [(10, 1, "not divisible by 4 devices × 1 accumulation steps = 4: use 8 or 12"),

@@ -79,10 +79,11 @@ def load(config: Any) -> dict[str, DSprites]:
     # The checksums of the contents, so that a copy is never taken for that of another file.
     key = f"{path.stat().st_size}-{members['imgs.npy']:08x}-{members['latents_classes.npy']:08x}"
     copy = user_cache.folder() / f"dsprites-{key}.npy"
-    packed = _open(copy, len(classes))
+    shape = (len(classes), PACKED_BYTES)
+    packed = user_cache.open_array(copy, shape)
     if packed is None:
         _pack(path, copy, len(classes))
-        packed = np.load(copy, mmap_mode="r", allow_pickle=False)
+        packed = user_cache.open_array(copy, shape)
     return {"all": DSprites(np.asarray(packed), classes)}
 
 
@@ -185,15 +186,3 @@ def _expect_end(member: IO[bytes]) -> None:
     # Reaching the end is also what makes zipfile compare the checksum.
     if member.read(1):
         raise ValueError("bytes after the end of an array")
-
-
-def _open(copy: Path, num_images: int) -> np.ndarray | None:
-    """Maps the packed copy, or returns None where there is none that fits."""
-    if not copy.is_file():
-        return None
-    try:
-        packed = np.load(copy, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError):
-        return None
-    fits = packed.shape == (num_images, PACKED_BYTES) and packed.dtype == np.uint8
-    return packed if fits else None

@@ -1,0 +1,144 @@
+"""CIFAR-10 (Krizhevsky 2009): the published archives or an image tree, or fetched into the cache.
+
+The training examples are in the order of the published batches; those of an image tree
+`{train,test}/<class>/<n>.png`, which has lost that order, by n and then by class, so that the first
+N are of all classes alike.
+"""
+
+import hashlib
+import http.client
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from pipeline import (
+    cifar10_files,
+    errors,
+    features,
+    image_decoder,
+    image_layout,
+    image_pack,
+    terminal,
+    user_cache,
+)
+
+CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py")
+ARCHIVES = ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz")
+ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # of the archive, as its page gives it
+TIMEOUT_SECONDS = 30.0  # without a byte from the server
+MAX_BYTES = 2**28  # what is read of its answer at most; the archive has 162 MiB
+
+
+def spec(config: Any) -> dict[str, Any]:
+    """Returns one abstract example."""
+    del config
+    return {
+        "image": jax.ShapeDtypeStruct((32, 32, 3), np.uint8),
+        "label": features.label(len(CLASSES)),
+    }
+
+
+def load(config: Any) -> dict[str, image_pack.Pictures]:
+    """Opens the published split at `config.path`, or fetches it where none is given.
+
+    Raises:
+        InputError: files are missing or damaged, or the server does not give them.
+        OSError: the cache folder cannot be written.
+    """
+    path = _find(Path(config.path).expanduser()) if config.path else _fetched()
+    if path.suffix == ".zip" or (path / "train").is_dir():
+        return _load_tree(path, config.max_corrupt_files)
+    parts = {}
+    for part, records in cifar10_files.load(path).items():
+        pixels = records[:, 1:].reshape(-1, 32, 32, 3)  # a view: nothing is read
+        label = records[:, 0].astype(np.int32)
+        parts[part] = image_pack.Pictures(pixels, np.arange(len(label)), label)
+    return parts
+
+
+def _load_tree(path: Path, max_corrupt: int) -> dict[str, image_pack.Pictures]:
+    layout = image_layout.read(path)
+    if layout.classes != CLASSES or "heldout" not in layout.parts:
+        raise errors.InputError(
+            f"{path} is no CIFAR-10, which has train/ and test/ with the sub-folders "
+            f"{', '.join(CLASSES)}: give it, or use --config.data.name=image_folder"
+        )
+    to = image_decoder.Format(side=32, short_side=0, channels=3)
+    return image_pack.pictures(path, layout, to, max_corrupt=max_corrupt)
+
+
+def _find(path: Path) -> Path:
+    """Returns the archive, the folder of batches or the image tree at `path`, or in that folder."""
+    if path.is_file() and path.name.endswith((".zip", ".tar.gz", ".tgz")):
+        return path
+    if path.is_dir():
+        if any((path / name).exists() for name in ("train", "data_batch_1.bin", "data_batch_1")):
+            return path
+        for name in (*FOLDERS, *ARCHIVES):
+            if (path / name).exists():
+                return path / name
+    raise errors.InputError(
+        f"{path} {'holds no' if path.exists() else 'is missing: there should be'} CIFAR-10: "
+        f"--config.data.path must be {ARCHIVES[0]}, {ARCHIVES[1]}, the folder of an unpacked one, "
+        "or a zip or folder of images train/<class>/ and test/<class>/"
+    )
+
+
+def _fetched() -> Path:
+    """Returns the archive in the cache; fetches it where it is not there."""
+    path = user_cache.folder() / ARCHIVES[0]
+    if not path.is_file():
+        with user_cache.locked(path):
+            if not path.is_file():  # another process may have fetched it
+                _fetch(path)
+    return path
+
+
+def _fetch(path: Path) -> None:
+    terminal.Terminal().note(f"Fetching {ADDRESS} (162 MiB), once, into {path}")
+    digest, size = hashlib.md5(usedforsecurity=False), 0
+    with user_cache.writing(path) as file:
+        for block in _download():
+            digest.update(block)
+            size += file.write(block)
+        if digest.hexdigest() != MD5:
+            raise _unfetched(f"{size} bytes with the MD5 {digest.hexdigest()} where {MD5} is due")
+
+
+def _download() -> Iterator[bytes]:
+    size = 0
+    try:
+        with urllib.request.urlopen(ADDRESS, timeout=TIMEOUT_SECONDS) as response:
+            while size < MAX_BYTES and (block := response.read(2**20)):
+                size += len(block)
+                yield block
+    except urllib.error.HTTPError as error:
+        error.close()  # it is also the open answer
+        raise _unfetched(str(error)) from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise _unfetched(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _unfetched(reason: str) -> errors.InputError:
+    return errors.InputError(
+        f"config.data.path is empty and {ADDRESS} could not be fetched ({reason}): pass "
+        f"--config.data.path=FILE, {ARCHIVES[0]} or a copy of it in another form"
+    )

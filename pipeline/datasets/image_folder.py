@@ -1,0 +1,69 @@
+"""PNG, JPEG and WebP files in a folder or zip: `[train/ | val/ or test/][<class>/]<name>`.
+
+Decoded once, to `data.image_size`, into the user's cache. The sub-folders are the classes; without
+any there is no label. `heldout/`, `val/` or `test/`, the first of them beside `train/`, is held
+out; without such folders `data.heldout_examples` are.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from pipeline import errors, features, image_decoder, image_layout, image_pack
+
+
+def spec(config: Any) -> dict[str, Any]:
+    """Returns one abstract example; lists the folder for the number of classes, decodes nothing.
+
+    Raises:
+        InputError: no such folder, no such layout, or sizes that cannot be.
+    """
+    to, classes = _format(config), _layout(config.path).classes
+    image = jax.ShapeDtypeStruct((to.side, to.side, to.channels), np.uint8)
+    return {"image": image} | ({"label": features.label(len(classes))} if classes else {})
+
+
+def load(config: Any) -> dict[str, image_pack.Pictures]:
+    """Opens the parts of the folder or zip, in the order of `image_layout.read`.
+
+    Raises:
+        InputError: as `spec`, or more corrupt files than `data.max_corrupt_files`.
+        OSError: the packed copy cannot be written.
+    """
+    return image_pack.pictures(
+        _path(config.path),
+        _layout(config.path),
+        _format(config),
+        max_corrupt=config.max_corrupt_files,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _layout(given: str) -> image_layout.Layout:
+    """Lists the folder once a process: the classes must not change between `spec` and `load`."""
+    return image_layout.read(_path(given))
+
+
+def _path(given: str) -> Path:
+    if not given:
+        raise errors.InputError(
+            "config.data.path is empty: give the folder or zip of images, --config.data.path=FOLDER"
+        )
+    return Path(given).expanduser()
+
+
+def _format(config: Any) -> image_decoder.Format:
+    if config.channels not in (1, 3):
+        raise errors.InputError(f"config.data.channels={config.channels} must be 1 or 3")
+    if config.image_size < 1:
+        raise errors.InputError(f"config.data.image_size={config.image_size} must be at least 1")
+    short_side = config.resize or config.image_size
+    if short_side < config.image_size:
+        raise errors.InputError(
+            f"config.data.resize={config.resize} is less than config.data.image_size="
+            f"{config.image_size}, which is cut out of it: raise it, or use 0 for the same size"
+        )
+    return image_decoder.Format(config.image_size, short_side, config.channels)
