@@ -130,7 +130,7 @@ def _make(
             corrupt |= found
             if (now := time.perf_counter()) - reported > REPORT_SECONDS:
                 done, reported = min(first + CHUNK, len(names)), now
-                progress.update(done, metrics={}, images_per_second=done / (now - began))
+                progress.update(done, metrics={"images_per_second": done / (now - began)})
         # Before the copy, which without it counts for nothing.
         with user_cache.writing(copy.with_suffix(".json")) as listing:
             listing.write(json.dumps(corrupt).encode())

@@ -42,10 +42,12 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
     modules = [named.load("evals", name, field="evals") for name in config.evals]
     _check_best_metric(config, example, mesh, abstract)
     resuming = run_config.check_against_run(config, workdir)
+    # Before data that one host may prepare for minutes where another has it at hand; and every
+    # process has read config.json before process 0 replaces it.
+    _barrier(mesh)
     splits = data.load(config)
 
-    # Where the run lives. Every process has read config.json before process 0 replaces it.
-    _barrier(mesh)
+    # Where the run lives.
     first_process = jax.process_index() == 0
     screen = terminal.Terminal(active=first_process)
     if first_process:
