@@ -2,9 +2,9 @@
 
 python -m pipeline.train --config=configs/beta_vae.py --workdir=runs/beta_vae
 
-Two x86 cores, 221 s: held-out distortion 75.7, KL 19.5 nats. β = 4 (--config.model.beta.end=4.0)
-leaves 9.8 nats after as many steps, enough for place and size alone (distortion 112.2): it wants
-the hundreds of thousands of steps of the papers.
+Measured on two x86 cores: held-out distortion 45.6, KL 26.6 nats; squares, ellipses and all but the
+small hearts are told apart. The network is dense, as the paper's for dSprites. In the same time
+the convolutions (--config.model.network=conv) see half as many images and end at 76 + 20 nats.
 """
 
 from ml_collections import ConfigDict
@@ -15,8 +15,14 @@ from configs import default
 def get_config(presets: str = "") -> ConfigDict:
     """Returns the config; `presets` as in `configs.default`."""
     config = default.get_config()
+    config.total_steps = 5000  # under five minutes on two cores
+    config.batch_size = 128
     config.model.name = "beta_vae"
-    config.model.beta = default.schedule("linear", start=0.0, end=1.0, steps=4000)
-    config.total_steps = 4000  # under five minutes on two cores
-    config.optimizer.learning_rate = 1e-3  # twice the paper's: the run is short
+    config.model.network = "dense"
+    config.model.hidden = (512, 256)
+    config.model.beta = default.schedule("linear", start=0.0, end=1.0, steps=5000)
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_steps = 100
+    config.optimizer.decay_steps = 5000
     return default.apply(config, presets)

@@ -59,7 +59,7 @@ def test_training_batches_are_uint8_over_all_devices():
 
 def test_the_last_heldout_batch_is_padded_and_masked():
     config = beta_vae.get_config("smoke")
-    config.eval_examples = 100
+    config.batch_size, config.eval_examples = 64, 100
     mesh = sharding.make_mesh({"data": -1}, devices=jax.devices()[:4])
     batches = list(data.heldout_batches(data.load(config).heldout, config, mesh))
     assert [first for first, _ in batches] == [0, 64]
@@ -76,7 +76,7 @@ def test_a_split_that_leaves_nothing_is_refused():
 def test_the_first_training_examples_are_a_part_of_all():
     config = beta_vae.get_config()
     whole = data.load(config)
-    config.data.train_examples = 100
+    config.batch_size, config.data.train_examples = 64, 100
     first = data.load(config)
     assert len(first.train) == 100
     for name, rows in first.train.read(np.arange(100)).items():

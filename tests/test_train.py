@@ -106,7 +106,7 @@ def test_a_complete_run_says_so_and_does_nothing(straight):
 
 def test_another_config_is_refused_and_the_fields_are_named(straight):
     _, err = train(straight[0], "--config.batch_size=32", "--config.model.beta.end=2.0", code=2)
-    assert "config.batch_size is 32, was 64" in err
+    assert "config.batch_size is 32, was 128" in err
     assert "config.model.beta.end is 2.0, was 1.0" in err
     assert len(err.strip().splitlines()) == 1
 
@@ -169,6 +169,20 @@ def test_two_processes_and_one_have_the_same_losses(tmp_path):
     assert two.keys() == one.keys()
     for tag in ("train/loss", "train/kl_loss", "heldout/elbo"):
         np.testing.assert_allclose(two[tag], one[tag], rtol=1e-5)
+
+
+def test_the_kl_follows_the_capacity_up_its_ramp(tmp_path):
+    arguments = ["--config.total_steps=1000", "--config.model.capacity.steps=1000"]
+    seldom = ["--config.eval_every_steps=1000", "--config.checkpoint.every_steps=1000"]
+    config = "capacity_vae.py:smoke"
+    train(tmp_path / "run", *arguments, *seldom, "--config.log_every_steps=1", config=config)
+    points = scalars(tmp_path / "run")
+    kl, capacity = (
+        np.array(points[f"train/{name}"])[:, 1].reshape(10, 100)
+        for name in ("kl_loss", "current_capacity")
+    )
+    assert capacity[-1, -1] > 24.9
+    assert np.all(abs((kl - capacity).mean(axis=1))[1:] < 0.5)
 
 
 @pytest.mark.parametrize(
