@@ -43,6 +43,7 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
     _check_best_metric(config, example, mesh, abstract)
     resuming = run_config.check_against_run(config, workdir)
     splits = data.load(config)
+    measured = data.with_variance(config, splits.train)
 
     # Where the run lives. Every process has read config.json before process 0 replaces it.
     _barrier(mesh)
@@ -63,6 +64,8 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
         )
         checkpoints.close()
         return 0
+    if measured is not config:
+        screen.note(f"Variance of the training pixels: {measured.data.variance:.6g}")
     if resuming and not steps:
         screen.note("No checkpoint was committed yet: starting at step 0.")
 
@@ -70,9 +73,9 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
     if steps:
         state = checkpoints.restore(at, abstract, mesh)
     else:
-        state = step.create_state(config, example, mesh)
-    train_step = step.make_train_step(config, example, mesh)
-    evaluations = [module.make(config, mesh, splits.heldout) for module in modules]
+        state = step.create_state(measured, example, mesh)
+    train_step = step.make_train_step(measured, example, mesh)
+    evaluations = [module.make(measured, mesh, splits.heldout) for module in modules]
     batches = data.train_batches(splits.train, config, mesh, first_step=at)
     stop_flags = _StopFlags(mesh, stop)
 
