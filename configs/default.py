@@ -33,6 +33,7 @@ def get_config() -> ConfigDict:
     config.data.name = "sprites"  # a file in pipeline/datasets/
     config.data.path = ""  # where its files lie; not needed for sprites
     config.data.binarize = False  # round pixels to 0 and 255: Bernoulli is then a true likelihood
+    config.data.variance = 1.0  # of pixels in [0, 1], which mse is divided by; 0: measured
     config.data.heldout_examples = 10_000  # kept out of training where no split is published
     config.data.train_examples = 0  # the first so many of the training part; 0: all
     config.data.image_size = 64  # pixels of a side, for image_folder: the size of most VAE papers

@@ -46,6 +46,7 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
     # process has read config.json before process 0 replaces it.
     _barrier(mesh)
     splits = data.load(config)
+    measured = data.with_variance(config, splits.train)
 
     # Where the run lives.
     first_process = jax.process_index() == 0
@@ -65,6 +66,8 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
         )
         checkpoints.close()
         return 0
+    if measured is not config:
+        screen.note(f"Variance of the training pixels: {measured.data.variance:.6g}")
     if resuming and not steps:
         screen.note("No checkpoint was committed yet: starting at step 0.")
 
@@ -72,14 +75,15 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
     if steps:
         state = checkpoints.restore(at, abstract, mesh)
     else:
-        state = step.create_state(config, example, mesh)
-    train_step = step.make_train_step(config, example, mesh)
-    evaluations = [module.make(config, mesh, splits.heldout) for module in modules]
+        state = step.create_state(measured, example, mesh)
+    train_step = step.make_train_step(measured, example, mesh)
+    evaluations = [module.make(measured, mesh, splits.heldout) for module in modules]
     batches = data.train_batches(splits.train, config, mesh, first_step=at)
     stop_flags = _StopFlags(mesh, stop)
 
     stopped: jax.Array | None = None
     heldout: dict[str, float] = {}
+    lasting = _lasting_warnings(variant)
     clock = _Clock(config.batch_size)
     with (
         tensorboard.Writer(
@@ -104,7 +108,7 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
             # The order is fixed: log, evaluate, save. A checkpoint of step k promises that all
             # points up to k are on disk.
             if at % config.log_every_steps == 0 or ending:
-                values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+                values = jax.device_get(metrics)
                 speed = clock.lap()
                 for name, value in (values | speed).items():
                     writer.write(f"train/{name}", value, at)
@@ -114,6 +118,9 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
             evaluated = at % config.eval_every_steps == 0 or ending
             if evaluated:
                 heldout = _evaluate(evaluations, state, writer, at)
+                for text in lasting(heldout):
+                    screen.warn(text)
+                    writer.write("heldout/warnings", text, at)
                 clock.restart()
             if evaluated or leaving or at % config.checkpoint.every_steps == 0:
                 writer.flush()
@@ -198,6 +205,19 @@ def _evaluate(
     return scalars
 
 
+def _lasting_warnings(variant: Any) -> Callable[[dict[str, float]], list[str]]:
+    """Returns held-out figures → the variant's `warnings`, from the second in a row on."""
+    before: list[str] = []
+
+    def lasting(figures):
+        nonlocal before
+        found = variant.warnings(figures) if hasattr(variant, "warnings") else []
+        shown, before = (found if before else []), found
+        return shown
+
+    return lasting
+
+
 def _check_best_metric(config: Any, example: Any, mesh: Any, abstract: step.TrainState) -> None:
     """Raises an InputError where the best checkpoint is wanted by a figure that isn't made."""
     if not config.checkpoint.keep_best:
@@ -211,7 +231,8 @@ def _check_best_metric(config: Any, example: Any, mesh: Any, abstract: step.Trai
     batch = data.abstract_batch(config, mesh)
     summed = jax.eval_shape(step.make_eval_step(config, example, mesh), abstract, batch, position)
     figures = jax.eval_shape(step.make_summary(config, example), abstract, summed)
-    named.check(config.checkpoint.best_metric, figures, field="checkpoint.best_metric")
+    scalars = [name for name, figure in figures.items() if not figure.ndim]
+    named.check(config.checkpoint.best_metric, scalars, field="checkpoint.best_metric")
 
 
 def _barrier(mesh: jax.sharding.Mesh) -> None:

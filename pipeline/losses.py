@@ -1,5 +1,7 @@
 """Likelihoods and divergences: one value an example, in nats, summed over pixels and latents.
 
+`scaled_squared_error` alone is a mean over pixels, and not in nats.
+
 The caller averages over the batch, so β = 1 is the evidence lower bound (ELBO) and "25 nats" of
 capacity are 25 nats. All arithmetic is float32, whatever the compute type of the networks.
 """
@@ -46,6 +48,23 @@ def gaussian_nll(mean: Array, image: Array, *, log_sigma: Array | float) -> Arra
     return _sum_over_example(
         0.5 * jnp.square(standardised) + log_sigma + 0.5 * math.log(2 * math.pi)
     )
+
+
+def scaled_squared_error(mean: Array, image: Array, *, variance: float) -> Array:
+    """Squared error over the variance of the data, as Sonnet's VQ-VAE has it. Not nats.
+
+    1 is the error of the best constant image, so that values compare between data sets.
+
+    Args:
+        mean: [B, ...].
+        image: [B, ...] in [0, 1].
+        variance: of the data's pixels in [0, 1]; the same for any other interval of length 1.
+
+    Returns:
+        [B] float32, dimensionless, mean over all other axes.
+    """
+    error = jnp.square(image.astype(jnp.float32) - mean.astype(jnp.float32))
+    return error.mean(axis=tuple(range(1, error.ndim))) / jnp.float32(variance)
 
 
 def kl_to_standard_normal(mean: Array, log_variance: Array) -> Array:

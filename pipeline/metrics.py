@@ -2,7 +2,9 @@
 
 import math
 
+import jax.numpy as jnp
 from jax import Array
+from jax.scipy.special import entr
 
 Metrics = dict[str, Array]
 
@@ -24,3 +26,23 @@ def rate_distortion(*, distortion: Array, rate: Array, num_dims: int, bin_width:
     elbo = -(distortion + rate)
     bits = -(elbo / num_dims + math.log(bin_width)) / math.log(2.0)
     return {"rate": rate, "distortion": distortion, "elbo": elbo, "bits_per_dim": bits}
+
+
+def code_use(counts: Array) -> Metrics:
+    """How a codebook is used, over the global batch or the whole of the evaluated data.
+
+    Args:
+        counts: [Q, K], vectors given to each code of each of Q codebooks, summed before: a mean of
+            perplexities over devices or batches would be too low.
+
+    Returns:
+        `perplexity` = exp(entropy of use), between 1 and K (of several codebooks, from their mean
+        entropy); `codebook_usage`, the share of codes used at all; and `code_usage` [Q·K], each
+        code's use over that of uniform use.
+    """
+    share = counts / counts.sum(axis=-1, keepdims=True)
+    return {
+        "perplexity": jnp.exp(entr(share).sum(axis=-1).mean()),
+        "codebook_usage": (counts > 0).mean(),
+        "code_usage": (share * counts.shape[-1]).ravel(),
+    }

@@ -33,11 +33,12 @@ class Model(Protocol):
     """
 
     def terms(self, batch: Batch, *, keys: Array, step: Array) -> tuple[Any, Any]:
-        """Returns (terms, sums): a NamedTuple of [B] arrays in nats, and sums over these examples.
+        """Returns (terms, sums): a NamedTuple of [B, ...] arrays, and sums over these examples.
 
         Args:
             batch: `image` [B, H, W, C] uint8, `mask` [B] (0 where an example is padding; the sums,
-                not the terms, must heed it), and what else the data set gives.
+                not the terms, must heed it), `position` [B] int32 in the global batch (or, in
+                evaluation, in the data set), and what else the data set gives.
             keys: [B], one PRNG key an example.
             step: int32 scalar.
         """
@@ -49,7 +50,10 @@ class Model(Protocol):
         """
 
     def metrics(self, means: Any, sums: Any, *, step: Array) -> Metrics:
-        """Returns the scalars to log, from global means and sums, in training and evaluation."""
+        """Returns what to log, from global means and sums, in training and evaluation.
+
+        A scalar [] becomes a curve, a vector [N] a histogram.
+        """
 
     def reconstruct(self, batch: Batch) -> Array:
         """Returns images in [0, 1], [B, H, W, C]."""
@@ -130,7 +134,7 @@ def make_train_step(config: Any, example: Any, mesh: Mesh) -> Callable:
 
         # Gradients stay local until the one sum: without this, each would be summed on its own.
         params = lax.pcast(state.params, axes, to="varying")
-        keys = _example_keys(config.seed, state.step, batch["mask"].shape[0], axes)
+        batch, keys = _by_position(batch, config.seed, state.step, axes)
         split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), (batch, keys))
 
         def forward(examples):
@@ -192,7 +196,7 @@ def make_eval_step(config: Any, example: Any, mesh: Mesh) -> Callable:
 
     def local_step(state: TrainState, batch: Batch, first_position: Array):
         mask = batch["mask"]
-        keys = _example_keys(config.seed, EVALUATION, mask.shape[0], axes, first=first_position)
+        batch, keys = _by_position(batch, config.seed, EVALUATION, axes, first=first_position)
         terms, sums = _evaluation_model(graphdef, state).terms(batch, keys=keys, step=state.step)
         flat, unflatten = ravel_pytree((_sum_examples(terms, mask), sums, mask.sum()))
         return unflatten(lax.psum(flat, axes))
@@ -238,11 +242,15 @@ def _initial_state(config: Any, example: Any) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, stats, opt_state)
 
 
-def _example_keys(seed: int, step: Any, num: int, axes, *, first: Any = 0) -> Array:
-    """One key for each local example, by its position in the global batch: same on any mesh."""
-    position = first + lax.axis_index(axes) * num + jnp.arange(num)
+def _by_position(
+    batch: Batch, seed: int, step: Any, axes: Any, *, first: Any = 0
+) -> tuple[Batch, Array]:
+    """Adds each example's position in the global batch, and a key by it: the same on any mesh."""
+    rows = batch["mask"].shape[0]
+    position = jnp.int32(first) + lax.axis_index(axes) * rows + jnp.arange(rows)
     key = jax.random.fold_in(jax.random.key(seed), step)
-    return jax.vmap(lambda p: jax.random.fold_in(key, p))(position)
+    keys = jax.vmap(lambda p: jax.random.fold_in(key, p))(position)
+    return batch | {"position": position}, keys
 
 
 def _sum_examples(terms: Any, mask: Array) -> Any:

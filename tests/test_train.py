@@ -97,6 +97,28 @@ def test_twenty_steps_and_twenty_more_equal_forty_straight_bitwise(straight, tmp
     assert_equal_trees(state(workdir, 40), state(straight[0], 40))
 
 
+def test_a_codebook_resumes_bitwise_and_its_collapse_is_warned_of(tmp_path):
+    # Codes that start from data, and restart: their random choices must resume too.
+    arguments = [
+        "--config.model.quantizer.init=data",
+        "--config.model.quantizer.candidates=8",
+        "--config.model.quantizer.restart_steps=5",
+        "--config.model.quantizer.num_codes=1024",
+        "--config.eval_every_steps=20",
+    ]
+    one, other = tmp_path / "one", tmp_path / "other"
+    out, _ = train(one, "--config.total_steps=40", *arguments, config="vq_vae.py:smoke")
+    assert "the codebook has collapsed" in out
+    train(other, "--config.total_steps=20", *arguments, config="vq_vae.py:smoke")
+    train(other, "--config.total_steps=40", *arguments, config="vq_vae.py:smoke")
+    assert scalars(other) == scalars(one)
+    assert_equal_trees(state(other, 40), state(one, 40))
+    names = {tag.split("/")[1] for tag in scalars(one) if tag.startswith("train/")}
+    assert names >= {"loss", "reconstruction_loss", "vq_loss", "commitment_loss", "perplexity",
+                     "codebook_usage", "code_age", "code_restarts"}  # fmt: skip
+    assert scalars(one)["train/code_restarts"][-1][1] > 100
+
+
 def test_a_complete_run_says_so_and_does_nothing(straight):
     before = scalars(straight[0])
     out, _ = train(straight[0], "--config.total_steps=40", "--config.eval_every_steps=20")
@@ -147,7 +169,14 @@ def test_a_stop_at_an_evaluation_leaves_no_gap(tmp_path):
     assert timed == [*range(2, stopped + 1), stopped + 2]
 
 
-def test_two_processes_and_one_have_the_same_losses(tmp_path):
+@pytest.mark.parametrize(
+    ("config", "tags"),
+    [
+        ("beta_vae.py:smoke", ("train/loss", "train/kl_loss", "heldout/elbo")),
+        ("vq_vae.py:smoke", ("train/loss", "train/perplexity", "heldout/codebook_usage")),
+    ],
+)
+def test_two_processes_and_one_have_the_same_losses(tmp_path, config, tags):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -159,15 +188,16 @@ def test_two_processes_and_one_have_the_same_losses(tmp_path):
             f"--coordinator=127.0.0.1:{port}",
             "--num_processes=2",
             f"--process_id={process_id}",
+            config=config,
         )
         for process_id in range(2)
     ]
     for process in together:
         finish(process)
-    train(tmp_path / "one", *arguments, devices=2)
+    train(tmp_path / "one", *arguments, config=config, devices=2)
     two, one = (scalars(tmp_path / name) for name in ("two", "one"))
     assert two.keys() == one.keys()
-    for tag in ("train/loss", "train/kl_loss", "heldout/elbo"):
+    for tag in tags:
         np.testing.assert_allclose(two[tag], one[tag], rtol=1e-5)
 
 

@@ -22,6 +22,6 @@ def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator
             sums = eval_step(state, batch, jnp.uint32(first))
             summed = sums if summed is None else jax.tree.map(jnp.add, summed, sums)
         for name, value in jax.device_get(summary(state, summed)).items():
-            yield f"heldout/{name}", float(value)
+            yield f"heldout/{name}", value if value.ndim else float(value)
 
     return evaluate
