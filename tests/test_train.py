@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from pipeline import event_files
+from tests.conftest import OPTIMIZATION
 
 ROOT = Path(__file__).parents[1]
 TIMINGS = ("images_per_second", "ms_per_step", "data_wait_share")
@@ -21,7 +22,7 @@ TIMINGS = ("images_per_second", "ms_per_step", "data_wait_share")
 
 def start(workdir, *arguments, config="beta_vae.py:smoke", devices=1):
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {OPTIMIZATION}",
         "NPROC": "2",  # the size of the thread pool, on which the last bits depend
         "PYTHONUNBUFFERED": "1",
     }
