@@ -16,12 +16,13 @@ from pipeline.step import TrainState
 class Checkpoints:
     """The checkpoints of one run, `folder/<step>/`; a step folder appears only when it is whole."""
 
-    def __init__(self, folder: Path, config: Any):
+    def __init__(self, folder: Path, config: Any, *, read_only: bool = False):
         """Opens the folder; creates it where it is missing.
 
         Args:
             folder: absolute path.
             config: the section `checkpoint`.
+            read_only: nothing is created, removed or altered; the folder must exist.
         """
         self._folder = folder
         keep: list[Any] = [managers.LatestN(config.keep_newest)]
@@ -41,15 +42,17 @@ class Checkpoints:
                     keep_checkpoints_without_metrics=False,
                 )
             )
+        # Orbax logs what it then raises, in many lines, and warns of metrics that steps without an
+        # evaluation don't have, and of the options that `read_only` overrules.
+        logging.set_verbosity(logging.FATAL)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=managers.AnyPreservationPolicy(keep),
             best_fn=best,  # without it the metrics are not written, and a restart forgets them
             best_mode=config.best_mode,
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
+            read_only=read_only,
         )
-        # Orbax logs what it then raises, in many lines, and warns of metrics that steps without an
-        # evaluation don't have.
-        logging.set_verbosity(logging.FATAL)
         with errors.writing(folder):
             self._manager = ocp.CheckpointManager(folder, options=options)
 

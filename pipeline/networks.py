@@ -6,7 +6,7 @@ before the likelihood (a ReLU there would confine the pixels to [½, 1)). Activa
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,17 +20,37 @@ Shape = tuple[int, int, int]
 Layers = tuple[tuple[int, int], ...]
 
 
+class Dense(nnx.Module):
+    """Linear layers with ReLU between them and none at the end: [B, F] → [B, widths[-1]]."""
+
+    def __init__(self, num_inputs: int, widths: Sequence[int], *, dtype: Any, rngs: nnx.Rngs):
+        """Builds len(widths) layers; parameters are float32, arithmetic is in `dtype`."""
+        sizes = (num_inputs, *widths)
+        self.layers = nnx.List(
+            nnx.Linear(inputs, outputs, dtype=dtype, rngs=rngs)
+            for inputs, outputs in itertools.pairwise(sizes)
+        )
+
+    def __call__(self, x: Array) -> Array:
+        """Applies the layers."""
+        for layer in list(self.layers)[:-1]:
+            x = jax.nn.relu(layer(x))
+        return self.layers[-1](x)
+
+
 class Architecture(NamedTuple):
     """What tells two networks of this family apart.
 
     `convs` are (output channels, kernel size) from the image down; `deconvs` are (input channels,
-    kernel size) from the smallest map up; the last one gives the image's channels.
+    kernel size) from the smallest map up; the last one gives the image's channels. `dense_layers`
+    builds the dense layers.
     """
 
     convs: Layers
     hidden: tuple[int, ...]
     decoder_hidden: tuple[int, ...]
     deconvs: Layers
+    dense_layers: Callable[..., Any] = Dense
 
 
 def dense(shape: Shape, *, hidden: Sequence[int]) -> Architecture:
@@ -68,24 +88,6 @@ def locatello(shape: Shape, *, hidden: Sequence[int]) -> Architecture:
 ARCHITECTURES = {"dense": dense, "conv": burgess, "locatello": locatello}
 
 
-class Dense(nnx.Module):
-    """Linear layers with ReLU between them and none at the end: [B, F] → [B, widths[-1]]."""
-
-    def __init__(self, num_inputs: int, widths: Sequence[int], *, dtype: Any, rngs: nnx.Rngs):
-        """Builds len(widths) layers; parameters are float32, arithmetic is in `dtype`."""
-        sizes = (num_inputs, *widths)
-        self.layers = nnx.List(
-            nnx.Linear(inputs, outputs, dtype=dtype, rngs=rngs)
-            for inputs, outputs in itertools.pairwise(sizes)
-        )
-
-    def __call__(self, x: Array) -> Array:
-        """Applies the layers."""
-        for layer in list(self.layers)[:-1]:
-            x = jax.nn.relu(layer(x))
-        return self.layers[-1](x)
-
-
 class Encoder(nnx.Module):
     """Stride-2 convolutions, then dense layers: [B, H, W, C] → [B, num_outputs] float32."""
 
@@ -103,14 +105,14 @@ class Encoder(nnx.Module):
             channels = width
         self.convs = nnx.List(convs)
         flat = (shape[0] >> len(convs)) * (shape[1] >> len(convs)) * channels
-        self.dense = Dense(flat, (*net.hidden, num_outputs), dtype=dtype, rngs=rngs)
+        self.dense = net.dense_layers(flat, (*net.hidden, num_outputs), dtype=dtype, rngs=rngs)
 
-    def __call__(self, image: Array) -> Array:
-        """Encodes images."""
+    def __call__(self, image: Array, *condition: Array) -> Array:
+        """Encodes images; `condition` is for dense layers that take one."""
         x = image
         for conv in self.convs:
             x = jax.nn.relu(conv(x))
-        return self.dense(x.reshape(x.shape[0], -1)).astype(jnp.float32)
+        return self.dense(x.reshape(x.shape[0], -1), *condition).astype(jnp.float32)
 
 
 class Decoder(nnx.Module):
@@ -124,7 +126,7 @@ class Decoder(nnx.Module):
         halvings = len(net.deconvs)
         self.smallest = (shape[0] >> halvings, shape[1] >> halvings, channels[0])
         widths = (*net.decoder_hidden, math.prod(self.smallest))
-        self.dense = Dense(num_inputs, widths, dtype=dtype, rngs=rngs)
+        self.dense = net.dense_layers(num_inputs, widths, dtype=dtype, rngs=rngs)
         self.deconvs = nnx.List(
             convolutions.ConvTranspose(
                 channels[i], channels[i + 1], kernel_size=kernel, stride=2, dtype=dtype, rngs=rngs
@@ -132,15 +134,17 @@ class Decoder(nnx.Module):
             for i, (_, kernel) in enumerate(net.deconvs)
         )
 
-    def __call__(self, z: Array) -> Array:
-        """Decodes latents to logits or means."""
-        x = self.dense(z).reshape(z.shape[0], *self.smallest)
+    def __call__(self, z: Array, *condition: Array) -> Array:
+        """Decodes latents to logits or means; `condition` is for dense layers that take one."""
+        x = self.dense(z, *condition).reshape(z.shape[0], *self.smallest)
         for deconv in self.deconvs:
             x = deconv(jax.nn.relu(x))
         return x.astype(jnp.float32)
 
 
-def autoencoder(config: Any, shape: Shape, *, rngs: nnx.Rngs) -> tuple[Encoder, Decoder]:
+def autoencoder(
+    config: Any, shape: Shape, *, rngs: nnx.Rngs, dense_layers: Callable[..., Any] = Dense
+) -> tuple[Encoder, Decoder]:
     """Returns the encoder to 2·D outputs (see `gaussian`) and the decoder from D latents.
 
     Args:
@@ -148,6 +152,7 @@ def autoencoder(config: Any, shape: Shape, *, rngs: nnx.Rngs) -> tuple[Encoder, 
             `compute_dtype`.
         shape: (H, W, C) of an image.
         rngs: the stream `params`.
+        dense_layers: builds dense layers; those of `pipeline.conditioning` see a condition, too.
 
     Raises:
         InputError: an unknown network, one that doesn't fit `shape`, or sizes below 1.
@@ -157,7 +162,7 @@ def autoencoder(config: Any, shape: Shape, *, rngs: nnx.Rngs) -> tuple[Encoder, 
         if not all(size >= 1 for size in jax.tree.leaves(section[field])):
             raise errors.InputError(f"config.model.{field}={section[field]} must be at least 1")
     make = named.choose(ARCHITECTURES, section.network, field="model.network")
-    net = make(shape, hidden=section.hidden)
+    net = make(shape, hidden=section.hidden)._replace(dense_layers=dense_layers)
     dtype = config.compute_dtype
     return (
         Encoder(net, shape, 2 * section.latent_dim, dtype=dtype, rngs=rngs),

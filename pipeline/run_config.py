@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from pipeline import errors, named
 
 # What may change when a run is resumed: its length, what is shown and kept, and where it runs.
@@ -90,12 +92,7 @@ def check_against_run(config: Any, workdir: Path) -> bool:
     """
     path = workdir / "config.json"
     if path.exists():
-        try:
-            saved = json.loads(path.read_text())
-        except ValueError as error:
-            raise errors.InputError(
-                f"{path} is damaged ({error}): choose a new --workdir"
-            ) from None
+        saved = _read(path)
         if differing := differences(saved, config):
             raise errors.InputError(
                 f"--workdir={workdir} holds another run: {'; '.join(differing)}. Use its values, "
@@ -110,6 +107,25 @@ def check_against_run(config: Any, workdir: Path) -> bool:
     return False
 
 
+def load(workdir: Path) -> ConfigDict:
+    """Returns the config that `save` wrote, locked.
+
+    Raises:
+        InputError: the folder holds no run, or its config.json is damaged.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise errors.InputError(f"--workdir={workdir} holds no run: there is no config.json in it")
+    nested: dict[str, Any] = {}
+    for field, value in _read(path).items():
+        *sections, name = field.split(".")
+        section = nested
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = tuple(value) if isinstance(value, list) else value
+    return ConfigDict(nested).lock()
+
+
 def save(config: Any, workdir: Path) -> None:
     """Writes `config.json`, atomically; a resumed run's newest values replace the older."""
     temporary = workdir / ".config.json.tmp"
@@ -117,3 +133,13 @@ def save(config: Any, workdir: Path) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(flatten(config), indent=2, sort_keys=True) + "\n")
         os.replace(temporary, workdir / "config.json")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        saved = json.loads(path.read_text())
+        if not isinstance(saved, dict):
+            raise ValueError("no table of fields")
+    except ValueError as error:
+        raise errors.InputError(f"{path} is damaged ({error}): choose another --workdir") from None
+    return saved

@@ -29,7 +29,8 @@ class Model(Protocol):
     """What a file in `models/` defines. It is written for one shard of the batch.
 
     A model with statistics of its own also has `updated_stats(sums)`, which returns the new `stats`
-    from the global sums.
+    from the global sums. One that is trained on less than it is given also has
+    `augment(batch, *, keys)`, which returns the batch as training sees it: evaluation skips it.
     """
 
     def terms(self, batch: Batch, *, keys: Array, step: Array) -> tuple[Any, Any]:
@@ -129,7 +130,8 @@ def make_train_step(config: Any, example: Any, mesh: Mesh) -> Callable:
 
         def summed_terms(params, examples):
             batch, keys = examples
-            terms, sums = model(params).terms(batch, keys=keys, step=state.step)
+            shard = model(params)
+            terms, sums = shard.terms(_augmented(shard, batch, keys), keys=keys, step=state.step)
             return _sum_examples(terms, batch["mask"]), lax.stop_gradient(sums)
 
         # Gradients stay local until the one sum: without this, each would be summed on its own.
@@ -222,11 +224,11 @@ def make_summary(config: Any, example: Any) -> Callable[[TrainState, Any], Metri
 
 
 def make_method(config: Any, example: Any, name: str) -> Callable:
-    """Returns the jitted (state, argument) → `Model.<name>(argument)`, as evaluation sees it."""
+    """Returns the jitted (state, *arguments) → `Model.<name>(*arguments)`, as in evaluation."""
     graphdef, _ = make_model(config, example)
 
-    def call(state: TrainState, argument: Any):
-        return getattr(_evaluation_model(graphdef, state), name)(argument)
+    def call(state: TrainState, *arguments: Any):
+        return getattr(_evaluation_model(graphdef, state), name)(*arguments)
 
     return jax.jit(call)
 
@@ -279,6 +281,10 @@ def _inputs_read(function: Callable, *args: Any) -> list[bool]:
         if any(id(var) in live for var in equation.outvars):
             live |= {id(var) for var in equation.invars}
     return [id(var) in live for var in jaxpr.invars]
+
+
+def _augmented(model: Any, batch: Batch, keys: Array) -> Batch:
+    return model.augment(batch, keys=keys) if hasattr(model, "augment") else batch
 
 
 def _updated_stats(model: Any, stats: Any, sums: Any) -> Any:

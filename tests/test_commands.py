@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from configs import beta_vae, capacity_vae, default, mnist_vae, vq_vae
+from configs import beta_vae, capacity_vae, conditional_vae, default, mnist_vae, vq_vae
 from pipeline import data, errors, named, run_config, step, tensorboard
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {
     "beta_vae": beta_vae,
     "capacity_vae": capacity_vae,
+    "conditional_vae": conditional_vae,
     "mnist_vae": mnist_vae,
     "vq_vae": vq_vae,
 }
@@ -22,8 +23,9 @@ CONFIGS = {
 @pytest.mark.parametrize("presets", ["", *default.PRESETS, "mnist,smoke"])
 def test_every_config_makes_a_model_with_every_preset(tmp_path, name, presets):
     config = CONFIGS[name].get_config(presets)
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    config.data.path = str(tmp_path)  # which image_folder lists
+    (tmp_path / "cat").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "cat" / "a.png")
+    config.data.path = str(tmp_path)  # which image_folder lists: a class of one image
     run_config.check(config)
     state = step.abstract_state(config, data.example_spec(config))
     assert state.step.shape == ()

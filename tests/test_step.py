@@ -7,19 +7,27 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import beta_vae, capacity_vae, vq_vae
-from pipeline import optimizer, sharding, step
+from configs import beta_vae, capacity_vae, conditional_vae, vq_vae
+from pipeline import features, optimizer, sharding, step
 
-EXAMPLE = {"image": jax.ShapeDtypeStruct((16, 16, 1), np.uint8)}
+EXAMPLE = {"image": jax.ShapeDtypeStruct((16, 16, 1), np.uint8), "label": features.label(4)}
 # Rectangles: white noise has no structure to learn, and rounding errors would steer the training.
 CORNERS = np.random.default_rng(0).integers(0, 8, (64, 2, 1, 1))
 ROWS, COLUMNS = np.arange(16)[:, None], np.arange(16)[None]
 INSIDE = (abs(ROWS - CORNERS[:, 0] - 4) < 4) & (abs(COLUMNS - CORNERS[:, 1] - 4) < 4)
 IMAGES = (255 * INSIDE[..., None]).astype(np.uint8)
-VARIANTS = {"beta": beta_vae, "capacity": capacity_vae, "vq": vq_vae}
+VARIANTS = {
+    "beta": beta_vae,
+    "capacity": capacity_vae,
+    "concat": conditional_vae,
+    "film": conditional_vae,
+    "vq": vq_vae,
+}
 NETWORKS = {
     "beta": ("dense", "conv", "locatello"),
     "capacity": ("dense", "conv", "locatello"),
+    "concat": ("dense", "conv", "locatello"),
+    "film": ("dense", "locatello"),  # it acts on dense layers alone
     "vq": ("dense", "conv", "residual", "scalable"),
 }
 CASES = [(variant, network) for variant in VARIANTS for network in NETWORKS[variant]]
@@ -30,6 +38,8 @@ def make_config(variant, **changes):
     config = VARIANTS[variant].get_config("smoke")
     config.model.hidden = (32,)
     config.data.variance = 0.1
+    if variant == "film":
+        config.model.conditioning = "film"
     if variant == "vq":
         config.model.channels = 8
     config.batch_size = 64
@@ -42,7 +52,8 @@ def mesh_of(num_devices):
 
 
 def batch_on(mesh, images):
-    batch = {"image": images, "mask": np.ones(len(images), np.float32)}
+    label = np.arange(len(images), dtype=np.int32) % 4
+    batch = {"image": images, "label": label, "mask": np.ones(len(images), np.float32)}
     stop = np.zeros(mesh.size, np.float32)
     return jax.device_put((batch, stop), sharding.batch_sharded(mesh))
 
@@ -96,8 +107,15 @@ def test_capacity_adds_one_scalar_before_the_backward_pass(num_devices):
     assert found == ["f32[]", f"f32[{num_params + 4}]"]
 
 
-def test_bfloat16_compute_reduces_in_float32():
-    num_params, found = all_reduces(make_config("beta", compute_dtype="bfloat16"), 8)
+@pytest.mark.parametrize("variant", ["concat", "film"])
+def test_conditions_add_no_collective(variant):
+    num_params, found = all_reduces(make_config(variant), 8)
+    assert found == [f"f32[{num_params + 3}]"]
+
+
+@pytest.mark.parametrize("variant", ["beta", "concat", "film"])
+def test_bfloat16_compute_reduces_in_float32(variant):
+    num_params, found = all_reduces(make_config(variant, compute_dtype="bfloat16"), 8)
     assert found == [f"f32[{num_params + 3}]"]
 
 

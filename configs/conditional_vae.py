@@ -1,0 +1,33 @@
+"""Conditional VAE (Sohn et al. 2015) of MNIST's digits, given their labels.
+
+python -m pipeline.train --config=configs/conditional_vae.py --workdir=runs/conditional
+python -m pipeline.generate --workdir=runs/conditional --labels=all --num=8
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config(presets: str = "") -> ConfigDict:
+    """Returns the config; `presets` as in `configs.default`."""
+    config = default.get_config()
+    config.batch_size = 128
+    config.total_steps = 6 * 469  # an epoch is 60,000 / 128 = 469 steps
+    config.eval_every_steps = 3 * 469
+    config.checkpoint.every_steps = 469
+    config.data.name = "mnist"
+    config.model.name = "conditional_vae"
+    config.model.network = "conv"
+    # Draws of the prior must decode well: at β = 1 too many fall where no digit was encoded.
+    config.model.beta = default.schedule("constant", start=0.0, end=3.0, steps=0)
+    config.model.conditioning = "concat"  # concat, or film: scale and shift of hidden layers
+    config.model.embedding_dim = 32  # E, of the vector that stands for an example's conditions
+    config.model.label_dropout = 0.1  # of examples trained with the null class; 0: no null class
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.ema_decay = 0.99  # of the last hundred steps
+    config = default.apply(config, presets)
+    # Entries of the data set: classes (`label`, `factors`) or float32 attributes.
+    factors = config.data.name in ("sprites", "dsprites")
+    config.model.conditions = ("factors",) if factors else ("label",)
+    return config
