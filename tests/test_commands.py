@@ -23,9 +23,10 @@ CONFIGS = {
 @pytest.mark.parametrize("presets", ["", *default.PRESETS, "mnist,smoke"])
 def test_every_config_makes_a_model_with_every_preset(tmp_path, name, presets):
     config = CONFIGS[name].get_config(presets)
-    (tmp_path / "cat").mkdir()
-    Image.new("RGB", (8, 8)).save(tmp_path / "cat" / "a.png")
-    config.data.path = str(tmp_path)  # which image_folder lists: a class of one image
+    for animal in ("cat", "dog"):
+        (tmp_path / animal).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / animal / "a.png")
+    config.data.path = str(tmp_path)  # which image_folder lists
     run_config.check(config)
     state = step.abstract_state(config, data.example_spec(config))
     assert state.step.shape == ()

@@ -249,7 +249,7 @@ def test_a_classifier_recognises_the_digits_of_one_epoch(tmp_path):
     workdir = tmp_path / "run"
     command(
         "train", "--config=configs/conditional_vae.py", f"--config.data.path={MNIST}",
-        f"--workdir={workdir}", f"--config.total_steps=469",
+        f"--workdir={workdir}", "--config.total_steps=469",
         "--config.eval_examples=1024", "--config.evals=('heldout',)",
     )  # fmt: skip
     result = command("generate", f"--workdir={workdir}", "--labels=all", "--num=200")
@@ -260,4 +260,5 @@ def test_a_classifier_recognises_the_digits_of_one_epoch(tmp_path):
     assert accuracy > 0.975
     with np.load(path) as samples:
         shares = digit_classifier.recognised(classify, samples["images"], samples["labels"])
-    assert shares.min() >= 0.95, shares
+    # A sixth of the steps of the config's own run, which reaches 0.989.
+    assert shares.min() >= 0.9, shares
