@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from pipeline import errors, losses, named
+from pipeline import errors, losses, metrics, named
 
 NAMES = ("bernoulli", "gaussian")
 # A learned σ stays above e⁻⁶: beyond the 8 bits of the data, the density would grow without limit.
@@ -72,11 +72,19 @@ class Likelihood(nnx.Module):
             return jax.nn.sigmoid(outputs)
         return jnp.clip(outputs, 0.0, 1.0)
 
-    def metrics(self) -> dict[str, Array]:
-        """Returns `sigma` where there is one."""
-        return {"sigma": self.sigma} if self.name == "gaussian" else {}
+    def metrics(self, *, distortion: Array, rate: Array, num_dims: int) -> metrics.Metrics:
+        """Returns `metrics.rate_distortion` in the units of `nll`, and `sigma` where there is one.
 
-    @property
-    def bin_width(self) -> float:
-        """Width of one pixel value in the units of `nll`; see `metrics.rate_distortion`."""
-        return 1.0 if self.name == "bernoulli" else 1.0 / 255.0
+        Args:
+            distortion: mean of `nll`, nats.
+            rate: KL(q(z|x) ‖ p(z)), nats, summed over latents, mean over the batch.
+            num_dims: H·W·C of an image.
+        """
+        gaussian = self.name == "gaussian"
+        bound = metrics.rate_distortion(
+            distortion=distortion,
+            rate=rate,
+            num_dims=num_dims,
+            bin_width=1.0 / 255.0 if gaussian else 1.0,
+        )
+        return bound | ({"sigma": self.sigma} if gaussian else {})

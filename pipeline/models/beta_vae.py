@@ -77,11 +77,7 @@ class Model(nnx.Module):
             "kl_loss": means.kl,
             "beta": beta,
             "beta_normalised": beta * self.latent_dim / num_dims,
-            **self.likelihood.metrics(),
-            **metrics.rate_distortion(
-                distortion=means.reconstruction,
-                rate=means.kl,
-                num_dims=num_dims,
-                bin_width=self.likelihood.bin_width,
+            **self.likelihood.metrics(
+                distortion=means.reconstruction, rate=means.kl, num_dims=num_dims
             ),
         }

@@ -98,11 +98,7 @@ class Model(nnx.Module):
             "kl_loss": means.kl,
             "capacity_loss": self.capacity_loss(means, step=step),
             "current_capacity": self.capacity(step),
-            **self.likelihood.metrics(),
-            **metrics.rate_distortion(
-                distortion=means.reconstruction,
-                rate=means.kl,
-                num_dims=math.prod(self.shape),
-                bin_width=self.likelihood.bin_width,
+            **self.likelihood.metrics(
+                distortion=means.reconstruction, rate=means.kl, num_dims=math.prod(self.shape)
             ),
         }

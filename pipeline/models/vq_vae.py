@@ -124,13 +124,11 @@ class Model(nnx.Module):
             return figures
         # KL of one certain code from uniform ones: log K for each (section 3.2 of the paper).
         num_codes = math.prod((*self.grid, *self.quantizer.shape))
-        bound = metrics.rate_distortion(
+        return figures | self.likelihood.metrics(
             distortion=means.reconstruction,
             rate=jnp.float32(num_codes * math.log(self.quantizer.num_codes)),
             num_dims=math.prod(self.image_shape),
-            bin_width=self.likelihood.bin_width,
         )
-        return figures | self.likelihood.metrics() | bound
 
     def _encodings(self, image: Array) -> Array:
         # Centred, as in Sonnet: with inputs that are all positive, learning starts slower.
