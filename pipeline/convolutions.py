@@ -108,7 +108,7 @@ def _up(stride, y, kernel):
 
 
 def _kernel_gradient(stride, x, y, kernel):
-    """dK = blocks(x)ᵀ·shifts(y): only y, the smaller, is copied n² times, for one square product.
+    """dK = blocks(x)ᵀ·shifts(y): y alone is copied n² times, for one nearly square product.
 
     Where patches are small, dK = patches(blocks(x))ᵀ·y instead. K's values are moot.
     """
@@ -182,14 +182,18 @@ def _patches(n, blocks):
 
 def _shifts(n, y):
     """[B, h, w, C] → [B, h+n-1, w+n-1, n·n·C]: y at each offset of the kernel's blocks."""
-    pads = [[(0, 0), (u, n - 1 - u), (v, n - 1 - v), (0, 0)] for u, v in np.ndindex(n, n)]
-    return jnp.concatenate([jnp.pad(y, pad) for pad in pads], -1)
+    return jnp.concatenate([jnp.pad(y, pad) for pad in _pads(n)], -1)
 
 
 def _overlap_add(n, patches):
     """[B, h, w, n·n·C] → [B, h+n-1, w+n-1, C], the transpose of `_patches`."""
-    parts = zip(jnp.split(patches, n * n, -1), np.ndindex(n, n), strict=True)
-    return sum(jnp.pad(p, [(0, 0), (u, n - 1 - u), (v, n - 1 - v), (0, 0)]) for p, (u, v) in parts)
+    parts = zip(jnp.split(patches, n * n, -1), _pads(n), strict=True)
+    return sum(jnp.pad(part, pad) for part, pad in parts)
+
+
+def _pads(n):
+    """What puts [B, h, w, C] at each offset of n×n in [B, h+n-1, w+n-1, C]."""
+    return [[(0, 0), (u, n - 1 - u), (v, n - 1 - v), (0, 0)] for u, v in np.ndindex(n, n)]
 
 
 class Conv(nnx.Module):
