@@ -15,6 +15,11 @@ class InputError(ValueError):
     """
 
 
+def reason(error: OSError) -> str:
+    """Returns what a command prints of a fault; a text of ours stands without its number."""
+    return str(error) if error.filename or not error.strerror else error.strerror
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turns what a failing disk raises in the block into an OSError that names `path`."""

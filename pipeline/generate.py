@@ -165,7 +165,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {errors.reason(error)}", file=sys.stderr)
         return 1
     except Exception as error:
         traceback.print_exc()

@@ -34,8 +34,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        reason = error if error.filename or not error.strerror else error.strerror
-        print(f"error: {reason}", file=sys.stderr)
+        print(f"error: {errors.reason(error)}", file=sys.stderr)
         return 1
     except Exception as error:
         traceback.print_exc()
