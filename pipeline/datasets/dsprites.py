@@ -138,8 +138,7 @@ def _read_classes(archive: zipfile.ZipFile, path: Path) -> np.ndarray:
 def _pack(path: Path, copy: Path, num_images: int) -> None:
     """Streams the images once, and writes them as an npy file [N, 512] uint8."""
     with user_cache.writing(copy) as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (num_images, PACKED_BYTES)}
-        np.lib.format.write_array_header_1_0(file, header)
+        user_cache.write_header(file, (num_images, PACKED_BYTES))
         for chunk in _read_images(path, num_images):
             file.write(np.packbits(chunk, axis=1).data)
 
