@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from configs import beta_vae, capacity_vae, conditional_vae, default, mnist_vae, vq_vae
+from configs import (
+    beta_vae,
+    capacity_vae,
+    conditional_vae,
+    default,
+    mnist_vae,
+    vq_vae,
+    vq_vae_cifar10,
+)
 from pipeline import data, errors, named, run_config, step, tensorboard
 
 ROOT = Path(__file__).parents[1]
@@ -16,6 +24,7 @@ CONFIGS = {
     "conditional_vae": conditional_vae,
     "mnist_vae": mnist_vae,
     "vq_vae": vq_vae,
+    "vq_vae_cifar10": vq_vae_cifar10,
 }
 
 
