@@ -1,9 +1,17 @@
-"""Checkpoints by Orbax: asynchronous, atomic, and restored onto any mesh."""
+"""Checkpoints by Orbax: asynchronous, atomic, restored onto any mesh, and checked when they are.
 
+With the state go digests of its arrays, computed where the state lies: a flipped byte, which would
+be read back as a wrong value without a word, is found, as truncated and missing files are. A
+damaged checkpoint is set aside under another name and the one before it taken.
+"""
+
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from jax.sharding import Mesh
@@ -73,18 +81,94 @@ class Checkpoints:
             return
         with errors.writing(self._folder):
             saved = self._manager.save(
-                step, args=ocp.args.StandardSave(state), metrics=metrics, force=True
+                step,
+                args=ocp.args.StandardSave({"state": state, "digests": digests(state)}),
+                metrics=metrics,
+                force=True,
             )
         if not saved:
             raise RuntimeError(f"Orbax refused to save step {step}")
 
+    def check(self) -> None:
+        """Raises what stopped a save that has ended meanwhile; costs nothing, waits for none."""
+        with errors.writing(self._folder):
+            self._manager.check_for_errors()
+
     def restore(self, step: int, abstract: TrainState, mesh: Mesh) -> TrainState:
-        """Returns the state of `step`, replicated over `mesh`."""
-        where = sharding.replicated(mesh)
-        target = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), abstract
+        """Returns the state of `step`, replicated over `mesh`.
+
+        Raises:
+            OSError: it is damaged.
+        """
+        state, fault = self._read(step, abstract, mesh)
+        if fault or sharding.any_process(mesh, False):
+            raise OSError(f"checkpoint {self._folder / str(step)} is damaged: {fault}")
+        return state
+
+    def restore_newest(
+        self, abstract: TrainState, mesh: Mesh
+    ) -> tuple[int, TrainState, dict[int, str]]:
+        """Returns the newest step that is whole, its state, and the damaged ones after it.
+
+        Those are renamed to `damaged-<step>`, so that they are never chosen, nor in the way of the
+        save of that step, but not removed. Every process takes the same step.
+
+        Raises:
+            OSError: all are damaged; none is renamed.
+        """
+        damaged: dict[int, str] = {}
+        for step in reversed(self.steps()):
+            state, fault = self._read(step, abstract, mesh)
+            if not sharding.any_process(mesh, bool(fault)):
+                self._set_aside(damaged, mesh)
+                return step, state, damaged
+            damaged[step] = fault or "another process could not read it"
+        listed = "; ".join(f"{step}: {fault}" for step, fault in damaged.items())
+        raise OSError(
+            f"every checkpoint in {self._folder} is damaged ({listed}): put a good copy there, or "
+            "start anew with another --workdir"
         )
-        return self._manager.restore(step, args=ocp.args.StandardRestore(target))
+
+    def _read(self, step: int, abstract: TrainState, mesh: Mesh) -> tuple[Any, str]:
+        """Returns the state of `step`, and what is wrong with it: "" where nothing is.
+
+        Without a word to other processes, which may find it whole.
+        """
+        where = sharding.replicated(mesh)
+        leaves = jax.tree.leaves(abstract)
+        saved = {"state": abstract, "digests": jax.ShapeDtypeStruct((len(leaves),), np.uint32)}
+        target = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), saved
+        )
+        process = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"{process}"
+        )
+        handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+        folder = self._folder / str(step) / ocp.checkpoint_manager.DEFAULT_ITEM_NAME
+        try:
+            with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
+                saved = reader.restore(folder, args=ocp.args.StandardRestore(target))
+        except Exception as error:  # whatever it is, the one before may be whole
+            return None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        wrong = np.asarray(saved["digests"]) != np.asarray(digests(saved["state"]))
+        if not wrong.any():
+            return saved["state"], ""
+        paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(abstract)]
+        return None, f"the contents of {paths[wrong.argmax()]} do not match their digest"
+
+    def _set_aside(self, steps: Iterable[int], mesh: Mesh) -> None:
+        if not steps:
+            return
+        if jax.process_index() == 0:
+            for step in steps:
+                name = f"damaged-{step}"
+                while (self._folder / name).exists():
+                    name += "-again"
+                with errors.writing(self._folder):
+                    (self._folder / str(step)).rename(self._folder / name)
+        sharding.any_process(mesh, False)  # all wait for the renaming
+        self._manager.reload()
 
     def wait(self) -> None:
         """Returns when all saves are committed; raises what stopped one."""
@@ -94,3 +178,20 @@ class Checkpoints:
     def close(self) -> None:
         """Waits, and releases the threads."""
         self._manager.close()
+
+
+@jax.jit
+def digests(state: Any) -> jax.Array:
+    """Returns a digest of each array, [leaves] uint32: the same on any mesh, and exact.
+
+    A sum modulo 2³² of the bits of all values, each times an odd number of its own: one changed
+    value changes it, and so do two that are exchanged.
+    """
+
+    def digest(leaf):
+        kind = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+        bits = jax.lax.bitcast_convert_type(leaf, kind).astype(jnp.uint32).ravel()
+        weights = 2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1
+        return (bits * weights).sum(dtype=jnp.uint32)
+
+    return jnp.stack([digest(leaf) for leaf in jax.tree.leaves(state)])

@@ -4,11 +4,13 @@ Devices are ordered by process, so that a process holds a contiguous run of rows
 batch. Sums over all devices don't depend on that order, and the data's order relies on it.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -54,6 +56,18 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharded(mesh: Mesh) -> NamedSharding:
     """The leading axis cut over all devices of the mesh."""
     return NamedSharding(mesh, P(mesh.axis_names))
+
+
+def any_process(mesh: Mesh, value: bool) -> bool:
+    """Says on every process whether `value` holds on one of them; waits for all of them."""
+    local = np.full(len(mesh.local_devices), value, np.float32)
+    values = jax.make_array_from_process_local_data(batch_sharded(mesh), local)
+    return float(_maximum(replicated(mesh))(values)) > 0
+
+
+@functools.cache
+def _maximum(where: NamedSharding) -> Any:
+    return jax.jit(jnp.max, out_shardings=where)
 
 
 def check_batch(batch_size: int, *, mesh: Mesh, accumulation_steps: int) -> None:

@@ -58,7 +58,7 @@ def scalars(workdir):
 
 def state(workdir, step):
     folder = workdir / "checkpoints" / str(step) / "default"
-    return ocp.StandardCheckpointer().restore(folder)
+    return ocp.StandardCheckpointer().restore(folder)["state"]
 
 
 def assert_equal_trees(one, other):
