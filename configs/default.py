@@ -61,6 +61,9 @@ def get_config() -> ConfigDict:
     config.eval_examples = 2048  # held-out examples of an evaluation; 0: all
     config.evals = ("heldout", "reconstructions", "samples")  # files in pipeline/evals/
 
+    config.grace_seconds = 25.0  # from a signal to the end at the latest; platforms kill after 30
+    config.watchdog_seconds = 600.0  # without any progress the run ends, to be resumed; 0: off
+
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 500  # besides one at each evaluation and at the end
     config.checkpoint.keep_newest = 2

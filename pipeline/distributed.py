@@ -2,34 +2,61 @@
 
 import os
 import signal
+import socket
+import threading
+import time
 from collections.abc import Mapping
 
 from pipeline import errors
 
 RETRY = 75  # exit code of a preempted run: the same command resumes it
 INTERRUPTED = 130  # exit code after Ctrl-C, so that no launcher restarts it
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class StopRequest:
     """Notes SIGTERM, SIGUSR1 (as SLURM sends it) and Ctrl-C; the loop asks between steps.
 
-    Installed before the slow imports, so that a signal during start-up counts as well. A second
-    signal ends the process at once; checkpoints commit atomically, so nothing is damaged.
+    Installed before the slow imports, so that a signal during start-up counts as well. A thread
+    hears of signals from the C level, also while the main thread compiles or waits for a device. A
+    second signal, or the end of the grace period, ends the process at once; checkpoints commit
+    atomically, so nothing is damaged.
     """
 
-    def __init__(self) -> None:
-        """Installs the handlers."""
+    def __init__(self, grace_seconds: float = 0.0) -> None:
+        """Installs the handlers; `grace_seconds` may be set later, 0 is no limit."""
         self.signal: int | None = None
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-            signal.signal(number, self._note)
+        self.grace_seconds = grace_seconds
+        heard, self._wakeup = socket.socketpair()
+        self._wakeup.setblocking(False)
+        signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
+        for number in SIGNALS:
+            signal.signal(number, lambda number, frame: None)  # else it would end the process
+        threading.Thread(target=self._watch, args=(heard,), name="signals", daemon=True).start()
 
-    def _note(self, number: int, frame: object) -> None:
-        if self.signal is not None:
+    def _watch(self, heard: socket.socket) -> None:
+        number = self._next(heard)
+        # Before the flag is seen: the process may leave right after.
+        os.write(
+            2, f"{signal.Signals(number).name}: saving after this step, then leaving\n".encode()
+        )
+        self.signal, began = number, time.monotonic()
+        heard.settimeout(0.2)  # the grace period may become known meanwhile
+        while not self.grace_seconds or time.monotonic() - began < self.grace_seconds:
+            try:
+                self._next(heard)
+            except TimeoutError:
+                continue
             os.write(2, b"second signal: leaving at once; the last checkpoint stands\n")
             os._exit(self.exit_code)
-        self.signal = number
-        name = signal.Signals(number).name
-        os.write(2, f"{name}: saving after this step, then leaving\n".encode())
+        limit = f"config.grace_seconds={self.grace_seconds:g} are over"
+        os.write(2, f"{limit}: leaving at once; the last checkpoint stands\n".encode())
+        os._exit(self.exit_code)
+
+    def _next(self, heard: socket.socket) -> int:
+        while (number := heard.recv(1)[0]) not in SIGNALS:
+            pass
+        return number
 
     @property
     def exit_code(self) -> int:

@@ -15,16 +15,24 @@ from pipeline import (
     distributed,
     errors,
     named,
+    peers,
     run_config,
     sharding,
     step,
     tensorboard,
     terminal,
+    watchdog,
 )
 
 
-def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
+def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: peers.Peers) -> int:
     """Trains to `config.total_steps`, from the newest checkpoint in `workdir` if there is one.
+
+    Args:
+        config: of the run, locked.
+        workdir: its folder, the same for all processes.
+        stop: notes signals; what one process was asked, all obey at the same step.
+        others: is told what this process does.
 
     Returns:
         The exit code: 0 when the run is complete, else that of `stop`; the same call resumes.
@@ -35,6 +43,7 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
     # What the user can repair, checked before anything is built.
     started = time.perf_counter()
     run_config.check(config)
+    stop.grace_seconds = config.grace_seconds
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.batch_size, mesh=mesh, accumulation_steps=config.accumulation_steps)
     example = data.example_spec(config)
@@ -44,7 +53,8 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
     resuming = run_config.check_against_run(config, workdir)
     # Before data that one host may prepare for minutes where another has it at hand; and every
     # process has read config.json before process 0 replaces it.
-    _barrier(mesh)
+    if sharding.any_process(mesh, stop.signal is not None):
+        return stop.exit_code
     splits = data.load(config)
     measured = data.with_variance(config, splits.train)
 
@@ -53,28 +63,34 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
     screen = terminal.Terminal(active=first_process)
     if first_process:
         run_config.save(config, workdir)
-    _barrier(mesh)
+    sharding.any_process(mesh, False)  # waits: the folder is there
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint)
     steps = checkpoints.steps()
     screen.banner(_banner(config, workdir, mesh, splits, abstract, steps, started))
     variant = named.load("models", config.model.name, field="model.name")
     for caution in variant.cautions(config) if hasattr(variant, "cautions") else ():
         screen.warn(caution)
-    if steps and steps[-1] >= config.total_steps:
-        screen.note(
-            f"The run is complete at step {steps[-1]}: raise --config.total_steps to go on."
-        )
+    at = 0
+    if steps:
+        at, state, damaged = checkpoints.restore_newest(abstract, mesh)
+        for step_set_aside, fault in damaged.items():
+            screen.warn(f"checkpoint {step_set_aside} is damaged and set aside ({fault})")
+        if damaged:
+            screen.note(f"Going on from step {at} instead.")
+    if at >= config.total_steps:
+        screen.note(f"The run is complete at step {at}: raise --config.total_steps to go on.")
         checkpoints.close()
         return 0
+    if sharding.any_process(mesh, stop.signal is not None):
+        screen.note(f"Stopped before step {at + 1}: the same command goes on.")
+        checkpoints.close()
+        return stop.exit_code
     if measured is not config:
         screen.note(f"Variance of the training pixels: {measured.data.variance:.6g}")
     if resuming and not steps:
         screen.note("No checkpoint was committed yet: starting at step 0.")
 
-    at = steps[-1] if steps else 0
-    if steps:
-        state = checkpoints.restore(at, abstract, mesh)
-    else:
+    if not steps:
         state = step.create_state(measured, example, mesh)
     train_step = step.make_train_step(measured, example, mesh)
     evaluations = [module.make(measured, mesh, splits.heldout) for module in modules]
@@ -86,6 +102,7 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
     lasting = _lasting_warnings(variant)
     clock = _Clock(config.batch_size)
     with (
+        watchdog.Watchdog(config.watchdog_seconds, others) as watched,
         tensorboard.Writer(
             workdir / "tensorboard", resume_step=at if steps else None, active=first_process
         ) as writer,
@@ -94,10 +111,16 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
         while at < config.total_steps:
             with clock.waiting():
                 batch = next(batches)
+            if stopped is None:
+                others.doing = f"compiling and running step {at + 1}"
+            else:
+                watched.mark(f"running step {at + 1}")
             before = stopped
             state, metrics, stopped = train_step(state, batch, stop_flags())
             at += 1
-            if before is None:  # the first step of this start: its compilation is no speed
+            if before is not None:
+                watched.mark(f"reading data for step {at + 1}")
+            else:  # the first step of this start: its compilation is no speed
                 jax.block_until_ready(metrics)
                 clock.restart()
             # Read one step late, so that the device never waits for the host; the same on every
@@ -117,17 +140,21 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest) -> int:
             # Also when leaving: a resumed run starts behind this step and would never evaluate it.
             evaluated = at % config.eval_every_steps == 0 or ending
             if evaluated:
+                watched.mark(f"evaluating step {at}")
                 heldout = _evaluate(evaluations, state, writer, at)
                 for text in lasting(heldout):
                     screen.warn(text)
                     writer.write("heldout/warnings", text, at)
                 clock.restart()
+            checkpoints.check()
             if evaluated or leaving or at % config.checkpoint.every_steps == 0:
+                watched.mark(f"saving step {at}")
                 writer.flush()
                 checkpoints.save(at, state, heldout if evaluated else None)
             if leaving:
                 break
-    checkpoints.wait()
+        watched.mark(f"waiting for the save of step {at}")
+        checkpoints.wait()
 
     if at < config.total_steps:
         screen.note(f"Stopped at step {at}, which is saved: the same command resumes there.")
@@ -233,15 +260,6 @@ def _check_best_metric(config: Any, example: Any, mesh: Any, abstract: step.Trai
     figures = jax.eval_shape(step.make_summary(config, example), abstract, summed)
     scalars = [name for name, figure in figures.items() if not figure.ndim]
     named.check(config.checkpoint.best_metric, scalars, field="checkpoint.best_metric")
-
-
-def _barrier(mesh: jax.sharding.Mesh) -> None:
-    """Waits for all processes; also opens the connections before compilation makes them differ."""
-    ones = jax.make_array_from_process_local_data(
-        sharding.batch_sharded(mesh), np.ones(len(mesh.local_devices), np.float32)
-    )
-    total = jax.jit(lambda x: x.sum(), out_shardings=sharding.replicated(mesh))(ones)
-    assert float(total) == mesh.size, total
 
 
 def _banner(config, workdir, mesh, splits, abstract, steps, started) -> dict[str, str]:

@@ -16,6 +16,8 @@ MAY_CHANGE = (
     "eval_every_steps",
     "eval_examples",
     "evals",
+    "grace_seconds",
+    "watchdog_seconds",
     "checkpoint.",
     "mesh.",
     "accumulation_steps",

@@ -8,39 +8,46 @@ import os
 import sys
 import traceback
 
-from pipeline import distributed, errors, memory
+from pipeline import distributed, errors, memory, peers
 
 
 def main() -> int:
     """Reads the flags, joins the processes, and runs."""
     stop = distributed.StopRequest()  # before the slow imports: a signal then counts as well
     memory.keep_freed()
-    process_id = None
+    others = peers.alone()
     try:
         from pipeline import flags
 
         options = flags.parse(sys.argv)
-        process_id = options.process_id
         distributed.initialize(
             options.distributed,
             coordinator=options.coordinator,
             num_processes=options.num_processes,
             process_id=options.process_id,
         )
+        others = peers.connect()
         from pipeline import loop
 
-        return loop.run(options.config, options.workdir, stop=stop)
+        code = loop.run(options.config, options.workdir, stop=stop, others=others)
     except errors.InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _failed(str(error), others, 2)
     except OSError as error:
-        print(f"error: {errors.reason(error)}", file=sys.stderr)
-        return 1
+        return _failed(errors.reason(error), others, 1)
     except Exception as error:
+        if type(error).__name__ == "JaxRuntimeError":
+            others.settle()  # the sum that failed may be another process's death
         traceback.print_exc()
-        where = "" if process_id is None else f"process {process_id}: "
-        print(f"error: {where}{type(error).__name__}: {error}".split("\n")[0], file=sys.stderr)
-        return 1
+        return _failed(f"{type(error).__name__}: {error}".split("\n")[0], others, 1)
+    others.leave()
+    return code
+
+
+def _failed(reason: str, others: peers.Peers, code: int) -> int:
+    """Says why this process failed, here and to the others, which then leave."""
+    print(f"error: {reason}", file=sys.stderr, flush=True)
+    others.fail(reason, code)
+    return code
 
 
 if __name__ == "__main__":
