@@ -17,6 +17,9 @@ def get_config() -> ConfigDict:
     config.accumulation_steps = (
         1  # parts of a device's batch, one in memory at a time; same numbers
     )
+    # C, parts of the batch that are computed alike and added in one order on any devices: the bits
+    # of the results are then the same on every number of devices that divides C. 0: off, and faster
+    config.deterministic_shards = 0
     config.compute_dtype = "float32"  # "bfloat16" for the networks; state and sums stay float32
     config.mesh = ConfigDict({"data": -1})  # devices along each mesh axis; −1: all there are
 

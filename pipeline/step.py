@@ -13,11 +13,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
-from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from pipeline import named, optimizer, sharding
+from pipeline import named, optimizer, reductions, sharding
 from pipeline.metrics import Metrics
 
 Batch = dict[str, Array]
@@ -118,8 +117,10 @@ def make_train_step(config: Any, example: Any, mesh: Mesh) -> Callable:
     graphdef, _ = make_model(config, example)
     update = optimizer.make(config.optimizer).update
     rate = optimizer.learning_rate(config.optimizer)
-    axes, parts = mesh.axis_names, config.accumulation_steps
-    batch_size = config.batch_size
+    axes, batch_size = mesh.axis_names, config.batch_size
+    summed = reductions.make(
+        mesh, parts=config.accumulation_steps, shards=config.deterministic_shards
+    )
 
     def local_step(state: TrainState, batch: Batch, stop: Array):
         def model(params):
@@ -136,23 +137,23 @@ def make_train_step(config: Any, example: Any, mesh: Mesh) -> Callable:
 
         # Gradients stay local until the one sum: without this, each would be summed on its own.
         params = lax.pcast(state.params, axes, to="varying")
-        batch, keys = _by_position(batch, config.seed, state.step, axes)
-        split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), (batch, keys))
+        examples = _by_position(batch, config.seed, state.step, axes)
 
         def forward(examples):
             return summed_terms(params, examples)[0]
 
         # Weight of each term in the gradient. Only an objective that isn't linear in a mean makes
         # it depend on that mean, which must then be known before the backward pass.
-        shapes = jax.eval_shape(forward, jax.tree.map(lambda x: x[0], split))
+        shapes = jax.eval_shape(forward, examples)
         means = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
         needed = _inputs_read(jax.grad(objective), means)
         if any(needed):
-            totals = jax.tree.leaves(_accumulate(forward, split, parts))
-            leaves = jax.tree.leaves(means)
-            for index in (i for i, read in enumerate(needed) if read):
-                leaves[index] = lax.psum(totals[index], axes) / batch_size
-            means = jax.tree.unflatten(jax.tree.structure(means), leaves)
+            read = [index for index, is_read in enumerate(needed) if is_read]
+            leaves, structure = jax.tree.flatten(means)
+            few = lambda part: [jax.tree.leaves(forward(part))[i] for i in read]  # noqa: E731
+            for index, total in zip(read, summed(few, examples)[0], strict=True):
+                leaves[index] = total / batch_size
+            means = jax.tree.unflatten(structure, leaves)
         weights = jax.tree.map(lambda w: w / batch_size, jax.grad(objective)(means))
 
         def backward(examples):
@@ -161,9 +162,7 @@ def make_train_step(config: Any, example: Any, mesh: Mesh) -> Callable:
             )
             return pullback(lax.pcast(weights, axes, to="varying"))[0], totals, sums
 
-        local = (*_accumulate(backward, split, parts), stop.sum())
-        flat, unflatten = ravel_pytree(local)
-        gradients, totals, sums, stopped = unflatten(lax.psum(flat, axes))
+        (gradients, totals, sums), stopped = summed(backward, examples, stop.sum())
 
         means = jax.tree.map(lambda total: total / batch_size, totals)
         metrics = model(state.params).metrics(means, sums, step=state.step) | {
@@ -195,13 +194,18 @@ def make_eval_step(config: Any, example: Any, mesh: Mesh) -> Callable:
     """
     graphdef, _ = make_model(config, example)
     axes = mesh.axis_names
+    summed = reductions.make(mesh, parts=1, shards=config.deterministic_shards)
 
     def local_step(state: TrainState, batch: Batch, first_position: Array):
-        mask = batch["mask"]
-        batch, keys = _by_position(batch, config.seed, EVALUATION, axes, first=first_position)
-        terms, sums = _evaluation_model(graphdef, state).terms(batch, keys=keys, step=state.step)
-        flat, unflatten = ravel_pytree((_sum_examples(terms, mask), sums, mask.sum()))
-        return unflatten(lax.psum(flat, axes))
+        model = _evaluation_model(graphdef, state)
+
+        def sums_of(examples):
+            batch, keys = examples
+            terms, sums = model.terms(batch, keys=keys, step=state.step)
+            return _sum_examples(terms, batch["mask"]), sums, batch["mask"].sum()
+
+        examples = _by_position(batch, config.seed, EVALUATION, axes, first=first_position)
+        return summed(sums_of, examples)[0]
 
     sharded = jax.shard_map(
         local_step, mesh=mesh, in_specs=(P(), P(axes), P()), out_specs=P(), check_vma=False
@@ -257,16 +261,6 @@ def _by_position(
 
 def _sum_examples(terms: Any, mask: Array) -> Any:
     return jax.tree.map(lambda t: jnp.tensordot(mask, t.astype(jnp.float32), axes=1), terms)
-
-
-def _accumulate(function: Callable, split: Any, parts: int) -> Any:
-    """Sums `function` over the leading axis of `split`, one part in memory at a time."""
-    first = function(jax.tree.map(lambda x: x[0], split))
-    if parts == 1:
-        return first
-    rest = jax.tree.map(lambda x: x[1:], split)
-    body = lambda total, part: (jax.tree.map(jnp.add, total, function(part)), None)  # noqa: E731
-    return lax.scan(body, first, rest)[0]
 
 
 def _inputs_read(function: Callable, *args: Any) -> list[bool]:
