@@ -116,7 +116,7 @@ def with_variance(config: Any, source: Source) -> Any:
         chosen = np.sort(np.random.RandomState(config.seed % 2**32).permutation(len(source))[:num])
     count, total, squares = 0, 0, 0
     for first in range(0, num, 1024):
-        image = _read(source, chosen[first : first + 1024], config)["image"].astype(np.uint16)
+        image = read(source, chosen[first : first + 1024], config)["image"].astype(np.uint16)
         count, total = count + image.size, total + int(image.sum(dtype=np.uint64))
         squares += int(np.square(image).sum(dtype=np.uint64))
     if count * squares == total**2:
@@ -157,8 +157,8 @@ def train_batches(
     options = grain.ReadOptions(
         num_threads=config.data.num_threads, prefetch_buffer_size=config.data.prefetch_batches
     )
-    read = indices.map(lambda rows: _read(source, np.asarray(rows), config))
-    for batch in read.to_iter_dataset(options):
+    batches = indices.map(lambda rows: read(source, np.asarray(rows), config))
+    for batch in batches.to_iter_dataset(options):
         yield _to_global(batch, mesh)
 
 
@@ -173,14 +173,14 @@ def heldout_batches(
     rows = config.batch_size // jax.process_count()
     for first in range(0, num, config.batch_size):
         positions = first + jax.process_index() * rows + np.arange(rows)
-        batch = _read(source, np.minimum(positions, num - 1), config)
+        batch = read(source, np.minimum(positions, num - 1), config)
         batch["mask"] = (positions < num).astype(np.float32)
         yield first, _to_global(batch, mesh)
 
 
 def first_images(source: Source, config: Any, num: int) -> dict[str, np.ndarray]:
     """Returns the first `num` held-out examples, the same on every process."""
-    return _read(source, np.arange(min(num, len(source))), config)
+    return read(source, np.arange(min(num, len(source))), config)
 
 
 def abstract_batch(config: Any, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
@@ -194,7 +194,8 @@ def abstract_batch(config: Any, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-def _read(source: Source, indices: np.ndarray, config: Any) -> dict[str, np.ndarray]:
+def read(source: Source, indices: np.ndarray, config: Any) -> dict[str, np.ndarray]:
+    """Returns the examples `indices` [n] as a model sees them, and `mask` [n], all ones."""
     batch = dict(source.read(indices))
     if config.data.binarize:
         batch["image"] = np.where(batch["image"] >= 128, 255, 0).astype(np.uint8)

@@ -36,12 +36,7 @@ def parse(arguments: Sequence[str]) -> Options:
         "config", help_string="File, and presets: configs/beta_vae.py:mnist", flag_values=values
     )
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
-    flags.DEFINE_enum(
-        "distributed", "auto", ["auto", "off"], "auto: join a cluster if any.", flag_values=values
-    )
-    flags.DEFINE_string("coordinator", None, "host:port of process 0.", flag_values=values)
-    flags.DEFINE_integer("num_processes", None, "Number of processes.", flag_values=values)
-    flags.DEFINE_integer("process_id", None, "This process, from 0.", flag_values=values)
+    define_processes(values)
     try:
         rest = values(list(arguments))
         section = config.value
@@ -66,6 +61,16 @@ def parse(arguments: Sequence[str]) -> Options:
         num_processes=values.num_processes,
         process_id=values.process_id,
     )
+
+
+def define_processes(values: flags.FlagValues) -> None:
+    """Defines the flags that tell a command where its processes are: `distributed.initialize`'s."""
+    flags.DEFINE_enum(
+        "distributed", "auto", ["auto", "off"], "auto: join a cluster if any.", flag_values=values
+    )
+    flags.DEFINE_string("coordinator", None, "host:port of process 0.", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "Number of processes.", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "This process, from 0.", flag_values=values)
 
 
 def _check_fields(arguments: Sequence[str]) -> None:

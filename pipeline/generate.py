@@ -1,26 +1,34 @@
 """The command that generates: python -m pipeline.generate --workdir=RUN --labels=0,1,2 --num=8.
 
 Writes samples.png and samples.npz to RUN/reports/<step>/ and changes nothing else of the run. The
-i-th image of every row comes from the same z, so that along a column only the label changes. Exit
-codes: 0 complete; 2 a mistake in the input, one line says which; 1 a fault.
+i-th image of every row comes from the same z, so that along a column only the label changes. With
+--tokens=train or heldout it writes the codes of that split instead (see `tokens`), in as many
+processes as there are. Exit codes: 0 complete; 2 a mistake in the input, one line says which; 130
+after Ctrl-C; 1 a fault.
 """
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import numpy as np
 from absl import flags
-from jax.sharding import Mesh
-from PIL import Image
 
-from pipeline import checkpoint, data, errors, label_rows, pictures, run_config, sharding, step
-
-CHUNK = 256  # images decoded at a time
-MAX_COLUMNS = 32  # images in a row of the picture; the npz file has all of them
+from pipeline import (
+    data,
+    distributed,
+    errors,
+    label_rows,
+    run_config,
+    samples,
+    saved_state,
+    sharding,
+    tokens,
+)
+from pipeline import flags as process_flags
 
 
 class Options(NamedTuple):
@@ -32,6 +40,11 @@ class Options(NamedTuple):
     seed: int
     step: str
     out: Path | None
+    tokens: str | None
+    distributed: str
+    coordinator: str | None
+    num_processes: int | None
+    process_id: int | None
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -47,6 +60,8 @@ def parse(arguments: Sequence[str]) -> Options:
     flags.DEFINE_integer("seed", 0, "Of the latents.", flag_values=values)
     flags.DEFINE_string("step", "best", "best, latest or a number.", flag_values=values)
     flags.DEFINE_string("out", None, "Folder for the files.", flag_values=values)
+    flags.DEFINE_string("tokens", None, "Codes of a split: train, heldout.", flag_values=values)
+    process_flags.define_processes(values)
     try:
         rest = values(list(arguments))
     except flags.Error as error:
@@ -57,6 +72,7 @@ def parse(arguments: Sequence[str]) -> Options:
         raise errors.InputError(
             "--workdir is needed: python -m pipeline.generate --workdir=runs/conditional_vae"
         )
+    _check_kind(values)
     if values.num < 1:
         raise errors.InputError(f"--num={values.num} must be at least 1")
     if not 0 <= values.seed < 2**32:
@@ -68,102 +84,83 @@ def parse(arguments: Sequence[str]) -> Options:
         seed=values.seed,
         step=values.step,
         out=Path(values.out).expanduser().absolute() if values.out else None,
+        tokens=values.tokens,
+        distributed=values.distributed,
+        coordinator=values.coordinator,
+        num_processes=values.num_processes,
+        process_id=values.process_id,
     )
 
 
+def _check_kind(values: flags.FlagValues) -> None:
+    """Raises an InputError where flags of images and of codes meet."""
+    if values.tokens is None:
+        for name in ("coordinator", "num_processes", "process_id"):
+            if values[name].present:
+                raise errors.InputError(
+                    f"--{name}={values[name].value} goes with --tokens alone: images come from one "
+                    "process"
+                )
+        return
+    if values.tokens not in tokens.SPLITS:
+        raise errors.InputError(
+            f"--tokens={values.tokens} is no split: choose {' or '.join(tokens.SPLITS)}"
+        )
+    for name in ("labels", "num", "seed"):
+        if values[name].present:
+            raise errors.InputError(
+                f"--{name}={values[name].value} is for images: leave it out with "
+                f"--tokens={values.tokens}"
+            )
+
+
 def run(options: Options) -> Path:
-    """Generates the images and returns the folder with the files.
+    """Generates the images, or the codes, and returns the folder with the files.
 
     Raises:
-        InputError: no run, no such checkpoint, or labels that the model doesn't know.
+        InputError: no run, no such checkpoint, labels that the model doesn't know, or codes that it
+            doesn't have.
     """
     config = run_config.load(options.workdir)
     example = data.example_spec(config)
     names = tuple(config.model.get("conditions", ()))
     rows = label_rows.parse(options.labels, {name: example[name] for name in names})
-    abstract = step.abstract_state(config, example)
-    mesh = sharding.make_mesh({"data": -1})  # of this machine, whatever the run's was
-    at, state = _restore(options, config, abstract, mesh)
-
-    conditions = {name: np.repeat(rows.entries[name], options.num, axis=0) for name in rows.entries}
-    sample = step.make_method(config, example, "sample")
-    keys = _keys(options.seed, options.num, max(len(rows.texts), 1))
-    images = pictures.to_uint8(_in_chunks(sample, state, keys, conditions))
-
+    if options.tokens is not None:
+        tokens.model_of(config, example)  # its error comes before a checkpoint is read
+    mesh = sharding.make_mesh({"data": -1})  # of these machines, whatever the run's was
+    at, state = saved_state.restore(options.workdir, options.step, config, example, mesh)
     folder = options.out or options.workdir / "reports" / str(at)
-    arrays: dict[str, Any] = {"images": images, "seed": options.seed}
-    if rows.texts:
-        arrays["labels"] = np.repeat(rows.values, options.num, axis=0)
-    picture = Image.fromarray(_picture(images, rows.texts, options.num))
-    with errors.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        np.savez(folder / "samples.npz", **arrays)
-        picture.save(folder / "samples.png")
+    if options.tokens is not None:
+        tokens.write(config, state, mesh, split=options.tokens, folder=folder)
+        return folder
+    images = samples.draw(config, example, state, rows, num=options.num, seed=options.seed)
+    samples.write(folder, images, rows, num=options.num, seed=options.seed)
     return folder
-
-
-def _restore(options: Options, config: Any, abstract: Any, mesh: Mesh) -> tuple[int, Any]:
-    """Returns the step that was asked for, and its state."""
-    folder = options.workdir / "checkpoints"
-    if not folder.is_dir():
-        raise errors.InputError(f"--workdir={options.workdir} has no checkpoint yet")
-    checkpoints = checkpoint.Checkpoints(folder, config.checkpoint, read_only=True)
-    steps = checkpoints.steps()
-    if not steps:
-        raise errors.InputError(f"--workdir={options.workdir} has no checkpoint yet")
-    listed = ", ".join(map(str, steps))
-    choices: dict[str, int | None] = {str(number): number for number in steps}
-    choices |= {"latest": steps[-1], "best": checkpoints.best_step()}
-    if options.step not in choices:
-        raise errors.InputError(
-            f"--step={options.step} is no checkpoint of this run: choose best, latest or one of "
-            f"{listed}"
-        )
-    at = choices[options.step]
-    if at is None:
-        raise errors.InputError(
-            f"--step=best: no checkpoint was evaluated yet; use --step=latest or one of {listed}"
-        )
-    state = checkpoints.restore(at, abstract, mesh)
-    checkpoints.close()
-    return at, state
-
-
-def _keys(seed: int, num: int, rows: int) -> jax.Array:
-    """Returns [rows·num] keys, the same `num` in every row."""
-    fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
-    return fold(jax.random.key(seed), np.tile(np.arange(num, dtype=np.uint32), rows))
-
-
-def _in_chunks(sample: Any, state: Any, keys: jax.Array, conditions: Any) -> np.ndarray:
-    chunks = []
-    for first in range(0, len(keys), CHUNK):
-        part = slice(first, first + CHUNK)
-        given = ({name: values[part] for name, values in conditions.items()},) if conditions else ()
-        chunks.append(np.asarray(jax.device_get(sample(state, keys[part], *given))))
-    return np.concatenate(chunks)
-
-
-def _picture(images: np.ndarray, texts: Sequence[str], num: int) -> np.ndarray:
-    """Returns uint8 [H, W] or [H, W, 3]: a row a label, or all samples of the prior."""
-    columns = min(num, MAX_COLUMNS)
-    if texts:
-        shown = images.reshape(len(texts), num, *images.shape[1:])[:, :columns]
-        images = shown.reshape(-1, *images.shape[1:])
-    picture = pictures.grid(images / np.float32(255), columns=columns)
-    if texts:
-        picture = pictures.beside(texts, picture)
-    pixels = pictures.to_uint8(picture)
-    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
 def main() -> int:
     """Reads the flags, generates, and says where the files are."""
     try:
-        folder = run(parse(sys.argv))
+        options = parse(sys.argv)
+        if options.tokens is not None:
+            distributed.initialize(
+                options.distributed,
+                coordinator=options.coordinator,
+                num_processes=options.num_processes,
+                process_id=options.process_id,
+            )
+        folder = run(options)
+        if jax.process_index() == 0:
+            files = [f"tokens-{options.tokens}.json"]
+            if options.tokens is None:
+                files = ["samples.png", "samples.npz"]
+            print(*(folder / name for name in files), sep="\n")
     except errors.InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("error: interrupted; the same command starts again", file=sys.stderr)
+        return distributed.INTERRUPTED
     except OSError as error:
         print(f"error: {errors.reason(error)}", file=sys.stderr)
         return 1
@@ -171,9 +168,12 @@ def main() -> int:
         traceback.print_exc()
         print(f"error: {type(error).__name__}: {error}".split("\n")[0], file=sys.stderr)
         return 1
-    print(f"{folder / 'samples.png'}\n{folder / 'samples.npz'}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    # As in train.py: of several processes, a failed one must not wait for the others.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -33,7 +33,9 @@ def make_run(workdir, config, scores=(2.0, 1.0)):
     for at, score in enumerate(scores, start=1):
         params = jax.tree.map(lambda leaf, at=at: at * leaf, state.params)
         metrics = None if score is None else {"elbo": score}
-        checkpoints.save(at, dataclasses.replace(state, params=params), metrics)
+        checkpoints.save(
+            at, dataclasses.replace(state, step=state.step + at, params=params), metrics
+        )
     checkpoints.wait()
     checkpoints.close()
     return workdir
@@ -223,6 +225,16 @@ def test_a_run_that_was_not_evaluated_has_no_best_step(tmp_path, capsys, monkeyp
     line = refusal(capsys, monkeypatch, f"--workdir={tmp_path}")
     assert "--step=best: no checkpoint was evaluated yet; use --step=latest or one of 1" in line
     assert run(tmp_path, "--step=latest", "--num=1")[1]["images"].shape == (1, 28, 28, 1)
+
+
+def test_a_damaged_checkpoint_is_named_in_one_line(tmp_path, capsys, monkeypatch):
+    make_run(tmp_path, conditional_vae.get_config("smoke"))
+    files = (tmp_path / "checkpoints" / "1").rglob("ocdbt.process_0/d/*")
+    largest = max(files, key=lambda path: path.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+    line = refusal(capsys, monkeypatch, f"--workdir={tmp_path}", "--step=1")
+    assert f"checkpoint {tmp_path / 'checkpoints' / '1'} cannot be read" in line
+    assert "choose another by --step, of 1, 2" in line
 
 
 @pytest.mark.parametrize("module", [beta_vae, conditional_vae, mnist_vae, vq_vae])

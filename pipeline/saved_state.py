@@ -1,0 +1,68 @@
+"""The state of the checkpoint that --step names, of a run that is only read, also while it trains.
+
+The decision: process 0 chooses for all.
+"""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from pipeline import checkpoint, errors, step
+
+
+def restore(
+    workdir: Path, choice: str, config: Any, example: Any, mesh: Mesh
+) -> tuple[int, step.TrainState]:
+    """Returns the number of the step that `choice` means, and its state, replicated over `mesh`.
+
+    Args:
+        workdir: the run's.
+        choice: "best", "latest", or a step's number.
+        config: the run's.
+        example: abstract example of its data set.
+        mesh: all devices of all processes, whatever the run's was.
+
+    Raises:
+        InputError: no checkpoint, none of this name, or one that cannot be read.
+    """
+    folder = workdir / "checkpoints"
+    if not folder.is_dir():
+        raise errors.InputError(f"--workdir={workdir} has no checkpoint yet")
+    checkpoints = checkpoint.Checkpoints(folder, config.checkpoint, read_only=True)
+    # One that the run commits meanwhile may be the latest to some processes, and not to others.
+    at = int(multihost_utils.broadcast_one_to_all(np.int32(_choose(checkpoints, workdir, choice))))
+    try:
+        state = checkpoints.restore(at, step.abstract_state(config, example), mesh)
+    except errors.InputError:
+        raise
+    except Exception as error:  # Orbax turns what TensorStore finds into a plain Exception
+        raise errors.InputError(
+            f"checkpoint {folder / str(at)} cannot be read "
+            f"({textwrap.shorten(str(error), 100, placeholder=' …')}): choose another by --step, "
+            f"of {', '.join(map(str, checkpoints.steps()))}"
+        ) from error
+    checkpoints.close()
+    return at, state
+
+
+def _choose(checkpoints: checkpoint.Checkpoints, workdir: Path, choice: str) -> int:
+    steps = checkpoints.steps()
+    if not steps:
+        raise errors.InputError(f"--workdir={workdir} has no checkpoint yet")
+    listed = ", ".join(map(str, steps))
+    choices: dict[str, int | None] = {str(number): number for number in steps}
+    choices |= {"latest": steps[-1], "best": checkpoints.best_step()}
+    if choice not in choices:
+        raise errors.InputError(
+            f"--step={choice} is no checkpoint of this run: choose best, latest or one of {listed}"
+        )
+    at = choices[choice]
+    if at is None:
+        raise errors.InputError(
+            f"--step=best: no checkpoint was evaluated yet; use --step=latest or one of {listed}"
+        )
+    return at
