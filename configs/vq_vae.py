@@ -38,6 +38,9 @@ def get_config(presets: str = "") -> ConfigDict:
     quantizer.epsilon = 1e-5  # of Laplace smoothing
     quantizer.init = "uniform"  # uniform: ±√(3/D); data: encodings, `candidates` codes a step
     quantizer.restart_steps = 100  # a code unused for so many steps restarts; 0: never
+    # A code used by fewer vectors a step, averaged, restarts too; 0: off. At most half of what all
+    # codes have on average, batch_size·h·w/K; a quarter leaves a healthy codebook alone.
+    quantizer.restart_usage = 0.0
     quantizer.candidates = 32  # codes that can restart in a step: 4·32·D bytes more to reduce
     quantizer.cosine = False  # codes and encodings of length 1
     quantizer.gradient = "straight_through"  # straight_through, rotation (Fifty et al. 2024)

@@ -116,6 +116,7 @@ def make(config: Any, num_sites: int, *, rngs: nnx.Rngs) -> Any:
         return FSQ(section.levels)
     if section.name == "lfq":
         return LFQ(section, size)
+    _check_restart_usage(section, config.batch_size * num_sites)
     kind = ResidualVQ if section.name == "residual_vq" else VectorQuantizer
     return kind(config, size, num_sites, rngs=rngs)
 
@@ -128,7 +129,14 @@ def _check(section: Any) -> None:
     named.check(section.init, ("uniform", "data"), field=f"{field}.init")
     named.check(section.gradient, vectors.GRADIENTS, field=f"{field}.gradient")
     limits = dict.fromkeys(("num_codes", "candidates", "num_quantizers", "entropy_bits"), 1)
-    nonnegative = ("restart_steps", "chunk", "commitment", "entropy_weight", "diversity")
+    nonnegative = (
+        "restart_steps",
+        "restart_usage",
+        "chunk",
+        "commitment",
+        "entropy_weight",
+        "diversity",
+    )
     limits |= dict.fromkeys(nonnegative, 0)
     for name, least in limits.items():
         if not section[name] >= least:
@@ -143,4 +151,25 @@ def _check(section: Any) -> None:
         raise errors.InputError(
             f"config.{field}.decay={section.decay} must lie in [0, 1), epsilon="
             f"{section.epsilon} and temperature={section.temperature} above 0"
+        )
+
+
+def _check_restart_usage(section: Any, num_vectors: int) -> None:
+    """Raises an InputError where restarts by use can't work, or would never end.
+
+    Some codes are always used less than the average; and a restarted code starts at twice the
+    threshold, which is to be no more than its fair share of the vectors.
+    """
+    field, usage = "config.model.quantizer.restart_usage", section.restart_usage
+    if usage and section.codebook == "loss":
+        raise errors.InputError(
+            f"{field}={usage} needs codebook='ema', whose moving averages count the use of codes: "
+            "with codebook='loss' leave it 0 and set restart_steps"
+        )
+    limit = num_vectors / section.num_codes / 2
+    if usage > limit:
+        raise errors.InputError(
+            f"{field}={usage} must be at most {limit:g}, half of a code's average use of "
+            f"{num_vectors} vectors a step / num_codes={section.num_codes}: above, codes would "
+            "restart for ever"
         )

@@ -18,6 +18,8 @@ from pipeline import vectors
 # Restarts have a stream of random numbers of their own, apart from that of the examples' noise.
 CANDIDATES = 2**32 - 3
 UNPLACED = -1  # the age of a code that still waits for the data it is to start from
+# A young average is that of few batches: a code's use is judged from this weight (1 − γᵗ) on.
+SETTLED = 0.5
 
 
 class Quantized(NamedTuple):
@@ -52,7 +54,9 @@ class VectorQuantizer(nnx.Module):
         self.restart_steps, self.seed, self.stream = section.restart_steps, config.seed, stream
         self.num_vectors, self.num_sites = config.batch_size * num_sites, num_sites
         from_data = section.init == "data"
-        wanted = section.candidates if from_data or section.restart_steps else 0
+        self.restart_usage = section.restart_usage  # vectors a step
+        restarts = from_data or self.restart_steps or self.restart_usage
+        wanted = section.candidates if restarts else 0
         self.num_candidates = min(wanted, self.num_codes, self.num_vectors)
 
         limit = math.sqrt(3.0 / dim)
@@ -163,15 +167,21 @@ class VectorQuantizer(nnx.Module):
         return jnp.where(held[..., None], vector, 0.0).sum(axis=0)
 
     def _restart(self, candidates: Array) -> None:
-        """Puts candidates in the place of the codes unused for longest, if long enough.
+        """Puts candidates in the place of codes that are due, those unused for longest first.
 
-        Code, count and sum change together (a count of one vector a step), so that the averages
-        go on from there. Codes that wait for their first place come before all others.
+        Due are codes that wait for their first place, were unused for `restart_steps`, or whose
+        averaged use is below `restart_usage` (lucidrains' `threshold_ema_dead_code`). Code, count
+        and sum change together, so that the averages go on from there: from one vector a step, or
+        twice `restart_usage`, half of which must be forgotten before the code is due again.
         """
         last = jnp.iinfo(jnp.int32).max
         unused = jnp.where(self.age[...] == UNPLACED, last, self.age[...])
-        longest, index = lax.top_k(unused, self.num_candidates)
-        due = longest >= (self.restart_steps or last)
+        due = unused >= (self.restart_steps or last)
+        if self.restart_usage:
+            seldom = self.counts[...] < self.restart_usage * self.weight[...]
+            due |= seldom & (self.weight[...] >= SETTLED)
+        longest, index = lax.top_k(jnp.where(due, unused, -1), self.num_candidates)
+        due = longest >= 0
 
         def put(variable, new):
             kept = variable[...][index]
@@ -183,7 +193,8 @@ class VectorQuantizer(nnx.Module):
             put(self.origin, self.codebook[...][index])
         else:
             put(self.codebook, candidates)
-            put(self.counts, self.weight[...])
-            put(self.sums, candidates * self.weight[...])
+            count = max(1.0, 2.0 * self.restart_usage) * self.weight[...]
+            put(self.counts, count)
+            put(self.sums, candidates * count)
         put(self.age, 0)
         self.restarts[...] += due.sum()

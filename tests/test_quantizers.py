@@ -153,6 +153,55 @@ def test_a_restart_replaces_code_count_and_sum_and_waits_for_its_age(codebook):
         np.testing.assert_allclose(quantizer.sums[...][restarted][-4:], found * weight, rtol=1e-6)
 
 
+def test_a_collapsed_codebook_comes_back_by_use_alone():
+    quantizer = make(decay=0.8, restart_usage=1.0, candidates=8)
+    quantizer.codebook[...] = jnp.full((NUM_CODES, DIM), 50.0).at[0].set(-0.1)
+    usage, restarts = [], []
+    for step in range(10):
+        counts = update(quantizer, step=step)["counts"]
+        usage.append(metrics.code_use(counts[None])["codebook_usage"])
+        restarts.append(int(quantizer.restarts[...]))
+    assert usage[0] <= 2 / NUM_CODES
+    assert usage[-1] > 0.5
+    assert restarts[:4] == [0, 0, 0, 8]  # 1 − 0.8ᵗ reaches ½ at the fourth step
+
+
+def test_a_rarely_used_code_restarts_by_use_and_a_busy_one_never():
+    quantizer = make(num_codes=4, decay=0.9, restart_usage=12.0, candidates=2)
+    places = 10.0 * np.eye(4, DIM, dtype=np.float32)
+    counts = np.float32([60, 55, 13, 0])
+    quantizer.weight[...], quantizer.counts[...] = jnp.float32(1.0), jnp.asarray(counts)
+    quantizer.sums[...] = jnp.asarray(counts[:, None] * places)
+    restarts = []
+    for step in range(2):
+        quantizer.codebook[...] = jnp.asarray(places)  # what restarted is used no more, either
+        kept = np.asarray(quantizer.counts[...])
+        batch = places[np.repeat([0, 1], [70, 58])].reshape(ENCODINGS.shape)
+        update(quantizer, batch, step=step)
+        expected = 0.9 * kept + 0.1 * np.float32([70, 58, 0, 0])
+        # 13·0.9 = 11.7 is too little; a code that starts at 24 goes on with 21.6.
+        expected[expected < 12.0] = 24.0
+        np.testing.assert_allclose(quantizer.counts[...], expected, rtol=1e-5)
+        np.testing.assert_allclose(
+            quantizer.sums[...], quantizer.codes * expected[:, None], rtol=1e-3
+        )
+        restarts.append(int(quantizer.restarts[...]))
+    assert restarts == [2, 2]
+
+
+def test_a_restarted_code_has_a_half_life_before_it_restarts_again():
+    quantizer = make(decay=0.9, restart_usage=4.0, candidates=NUM_CODES)
+    quantizer.weight[...] = jnp.float32(1.0)
+    elsewhere = jnp.full((NUM_CODES, DIM), 50.0).at[0].set(0.0)
+    restarts = []
+    for step in range(8):
+        quantizer.codebook[...] = elsewhere  # only the first is ever used
+        update(quantizer, step=step)
+        restarts.append(int(quantizer.restarts[...]))
+    once = NUM_CODES - 1
+    assert restarts == [once] * 7 + [2 * once]  # 0.9⁷ is the first power below ½
+
+
 def test_candidates_are_the_same_however_the_batch_is_cut():
     quantizer = make(restart_steps=1, candidates=8)
     whole = quantizer.statistics(quantizer(ENCODINGS), EXAMPLES, jnp.int32(7))["candidates"]
@@ -298,6 +347,9 @@ def test_perplexity_comes_from_summed_counts():
         ({"num_codes": 0}, "num_codes=0 must be at least 1"),
         ({"chunk": 5}, "chunk=5 must divide num_codes=16"),
         ({"decay": 1.0}, "decay=1.0 must lie in"),
+        ({"restart_usage": -1.0}, "restart_usage=-1.0 must be at least 0"),
+        ({"restart_usage": 4.1}, "restart_usage=4.1 must be at most 4, half of a code's average"),
+        ({"restart_usage": 1.0, "codebook": "loss"}, "restart_usage=1.0 needs codebook='ema'"),
         ({"codebook": "both"}, "'both' is unknown: choose one of ema, loss"),
         ({"name": "lfq", "num_codes": 12}, "num_codes=12 must be a power of 2"),
         ({"name": "fsq", "levels": (8, 1)}, "must hold numbers from 2 on"),

@@ -31,7 +31,9 @@ QUANTIZERS = {
     "data": quantizer(init="data", restart_steps=2, candidates=4),
     "loss": quantizer(codebook="loss", restart_steps=2, candidates=4),
     "cosine": quantizer(codebook="loss", cosine=True, gradient="rotation", chunk=4),
-    "residual_vq": quantizer(name="residual_vq", num_quantizers=2, restart_steps=2, candidates=4),
+    "residual_vq": quantizer(
+        name="residual_vq", num_quantizers=2, decay=0.5, restart_usage=20.0, candidates=4
+    ),
     "fsq": quantizer(name="fsq", levels=(5, 4)),
     "lfq": quantizer(name="lfq"),
 }
@@ -50,12 +52,15 @@ def test_codebook_and_figures_are_the_same_on_any_mesh_and_with_accumulation(nam
             (state.stats, other_metrics),
             (reference.stats, metrics),
         )
+    if name == "residual_vq":  # by their use alone: no age reaches 100 steps
+        assert metrics["code_restarts"] >= 8
 
 
 @pytest.mark.parametrize("num_devices", [2, 8])
 @pytest.mark.parametrize("candidates", [0, 4])
 def test_one_all_reduce_of_parameters_counts_and_sums(num_devices, candidates):
-    changes = quantizer(restart_steps=100 if candidates else 0, candidates=candidates or 4)
+    restarts = {"restart_steps": 100, "restart_usage": 0.5} if candidates else {"restart_steps": 0}
+    changes = quantizer(candidates=candidates or 4, **restarts)
     num_params, found = test_step.all_reduces(make_config(**changes), num_devices)
     sums = 16 + 16 * 8 + candidates * 8 + 3  # K + K·D + R·D; reconstruction, commitment, stop
     assert found == [f"f32[{num_params + sums}]"]
