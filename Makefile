@@ -6,12 +6,20 @@ READY := $(VENV)/.ready
 EXTRAS ?= dev
 CONFIG ?= configs/beta_vae.py
 WORKDIR ?= runs/$(basename $(notdir $(firstword $(subst :, ,$(CONFIG)))))
+HOSTS ?= 4
+DEVICES ?= 1
+CHAOS ?=
 ARGS ?=
 
-.PHONY: train test check tensorboard clean
+.PHONY: train pod test check tensorboard clean
 
 train: $(READY)
 	$(BIN)/python -m pipeline.train --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
+
+# A pod on this machine: HOSTS processes with DEVICES virtual devices each. CHAOS=1 kills some.
+pod: $(READY)
+	$(BIN)/python launch/local.py --processes=$(HOSTS) --devices=$(DEVICES) \
+		$(if $(filter-out 0,$(CHAOS)),--chaos-seconds=30) -- --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)

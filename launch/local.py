@@ -1,0 +1,137 @@
+"""Trains with several processes on this machine, and starts them again when they end early.
+
+    python launch/local.py --processes=2 -- --config=configs/beta_vae.py --workdir=runs/a
+
+Behind `--` stand the arguments of pipeline.train. The exit code is 0 when the run is complete, 75
+after a forwarded SIGTERM or SIGUSR1 and 130 after Ctrl-C (the same command resumes), 2 for a
+mistake in the input, and the failure's own when restarts no longer help.
+"""
+
+import argparse
+import itertools
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import supervisor
+
+
+def main() -> int:
+    """Reads the flags and supervises the processes."""
+    options, training = parse(sys.argv[1:])
+    checkpoints = Path(workdir(training)).expanduser() / "checkpoints"
+
+    def start() -> list[supervisor.Command]:
+        address = f"127.0.0.1:{free_port()}"
+        return [
+            supervisor.Command(
+                [
+                    sys.executable,
+                    "-m",
+                    "pipeline.train",
+                    *training,
+                    *place(options, address, index),
+                ],
+                environment(options, index, os.environ),
+            )
+            for index in range(options.processes)
+        ]
+
+    return supervisor.supervise(
+        start,
+        progress=lambda: newest_step(checkpoints),
+        max_failures=options.max_failures,
+        grace_seconds=options.grace_seconds,
+        chaos=supervisor.Chaos(
+            options.chaos_seconds, faults=options.chaos_faults, seed=options.chaos_seed
+        ),
+    )
+
+
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Returns the launcher's options and the training command's arguments; a mistake exits 2."""
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s [options] -- --config=FILE --workdir=DIR …",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--processes", type=int, default=1, help="how many processes share the run")
+    add("--platform", choices=["cpu", "cuda", "tpu"], default="cpu", help="cpu: virtual devices")
+    add("--devices", type=int, default=0, help="of each process; 0: 1 on cpu, else all there are")
+    add("--max-failures", type=int, default=3, help="restarts without a new checkpoint in between")
+    add("--grace-seconds", type=float, default=60.0, help="of the others when one ends early")
+    add("--chaos-seconds", type=float, default=0.0, help="mean time between faults; 0: no faults")
+    add("--chaos-faults", type=int, default=5, help="how many faults at most")
+    add("--chaos-seed", type=int, default=0, help="of the kinds, places and moments of faults")
+    own = list(arguments)
+    split = own.index("--") if "--" in own else len(own)
+    options, training = parser.parse_args(own[:split]), own[split + 1 :]
+    mistake = ""
+    if not workdir(training):
+        mistake = "--workdir is missing: write -- --config=FILE --workdir=DIR behind the options"
+    elif options.processes < 1 or options.devices < 0:
+        mistake = (
+            f"--processes={options.processes} must be 1 or more, --devices={options.devices} 0"
+        )
+    elif options.processes > 1 and options.platform == "tpu":
+        mistake = "--platform=tpu runs one process a host: leave --processes out"
+    elif options.processes > 1 and options.platform == "cuda" and not options.devices:
+        mistake = "--devices=0 gives all GPUs to one process: say how many each of several gets"
+    if mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        raise SystemExit(supervisor.MISTAKE)
+    return options, training
+
+
+def place(options: argparse.Namespace, address: str, index: int) -> list[str]:
+    """Returns the flags by which process `index` finds the others."""
+    if options.processes == 1:
+        return []
+    count = options.processes
+    return [f"--coordinator={address}", f"--num_processes={count}", f"--process_id={index}"]
+
+
+def environment(
+    options: argparse.Namespace, index: int, outer: Mapping[str, str]
+) -> dict[str, str]:
+    """Returns the environment of process `index`: its platform and its devices."""
+    inner = {**outer, "JAX_PLATFORMS": options.platform, "PYTHONUNBUFFERED": "1"}
+    if options.platform == "cpu":
+        devices = f"--xla_force_host_platform_device_count={options.devices or 1}"
+        inner["XLA_FLAGS"] = f"{outer.get('XLA_FLAGS', '')} {devices}".strip()
+    elif options.platform == "cuda" and options.devices:
+        first, behind = index * options.devices, (index + 1) * options.devices
+        visible = outer.get("CUDA_VISIBLE_DEVICES", "")
+        names = visible.split(",") if visible else [str(number) for number in range(behind)]
+        inner["CUDA_VISIBLE_DEVICES"] = ",".join(names[first:behind])
+    return inner
+
+
+def workdir(training: Sequence[str]) -> str:
+    """Returns the value of --workdir, which may be two arguments; empty where there is none."""
+    found = ""
+    for text, following in itertools.pairwise([*training, ""]):
+        name, equals, value = text.partition("=")
+        if name in ("--workdir", "-workdir"):
+            found = value if equals else following
+    return found
+
+
+def newest_step(checkpoints: Path) -> int:
+    """Returns the newest committed step, −1 where there is none."""
+    names = [path.name for path in checkpoints.glob("*")]  # nothing where the folder is missing
+    return max((int(name) for name in names if name.isdecimal()), default=-1)
+
+
+def free_port() -> int:
+    """Returns a port of this machine that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
