@@ -67,6 +67,11 @@ def get_config() -> ConfigDict:
     config.grace_seconds = 25.0  # from a signal to the end at the latest; platforms kill after 30
     config.watchdog_seconds = 600.0  # without any progress the run ends, to be resumed; 0: off
 
+    config.guard = ConfigDict()
+    config.guard.action = "stop"  # where the loss isn't finite or leaps: stop, rollback, off
+    config.guard.leap_sigmas = 0.0  # a leap: so many deviations above the moving mean; 0: off
+    config.guard.max_rollbacks = 3  # in one start; then it stops
+
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 500  # besides one at each evaluation and at the end
     config.checkpoint.keep_newest = 2

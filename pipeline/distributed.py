@@ -11,6 +11,7 @@ from pipeline import errors
 
 RETRY = 75  # exit code of a preempted run: the same command resumes it
 INTERRUPTED = 130  # exit code after Ctrl-C, so that no launcher restarts it
+REPEAT_SECONDS = 5.0  # in which a second SIGTERM or SIGUSR1 repeats the first
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
@@ -19,8 +20,8 @@ class StopRequest:
 
     Installed before the slow imports, so that a signal during start-up counts as well. A thread
     hears of signals from the C level, also while the main thread compiles or waits for a device. A
-    second signal, or the end of the grace period, ends the process at once; checkpoints commit
-    atomically, so nothing is damaged.
+    second Ctrl-C, another signal 5 s after the first, or the end of the grace period ends the
+    process at once; checkpoints commit atomically, so nothing is damaged.
     """
 
     def __init__(self, grace_seconds: float = 0.0) -> None:
@@ -44,11 +45,13 @@ class StopRequest:
         heard.settimeout(0.2)  # the grace period may become known meanwhile
         while not self.grace_seconds or time.monotonic() - began < self.grace_seconds:
             try:
-                self._next(heard)
+                number = self._next(heard)
             except TimeoutError:
                 continue
-            os.write(2, b"second signal: leaving at once; the last checkpoint stands\n")
-            os._exit(self.exit_code)
+            # SLURM sends SIGTERM twice, to the task and through srun; a person means it.
+            if number == signal.SIGINT or time.monotonic() - began > REPEAT_SECONDS:
+                os.write(2, b"second signal: leaving at once; the last checkpoint stands\n")
+                os._exit(self.exit_code)
         limit = f"config.grace_seconds={self.grace_seconds:g} are over"
         os.write(2, f"{limit}: leaving at once; the last checkpoint stands\n".encode())
         os._exit(self.exit_code)
@@ -100,7 +103,10 @@ def initialize(
 
 def in_cluster(environment: Mapping[str, str]) -> bool:
     """Says whether the environment describes several processes, or a TPU VM, which may be one."""
+    from jax._src import hardware_utils  # looks for TPUs on the bus: device files differ by kind
+
     sizes = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
     return any(int(environment.get(size) or 1) > 1 for size in sizes) or bool(
-        environment.get("TPU_WORKER_HOSTNAMES") or os.path.exists("/dev/accel0")
+        environment.get("TPU_WORKER_HOSTNAMES")
+        or hardware_utils.num_available_tpu_chips_and_device_id()[0]
     )

@@ -1,6 +1,7 @@
 """The training run, read top to bottom: `run(config, workdir)`."""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pipeline import (
     data,
     distributed,
     errors,
+    guard,
     named,
     peers,
     run_config,
@@ -43,6 +45,7 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
     # What the user can repair, checked before anything is built.
     started = time.perf_counter()
     run_config.check(config)
+    guard.check(config.guard)
     stop.grace_seconds = config.grace_seconds
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.batch_size, mesh=mesh, accumulation_steps=config.accumulation_steps)
@@ -97,7 +100,8 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
     batches = data.train_batches(splits.train, config, mesh, first_step=at)
     stop_flags = _StopFlags(mesh, stop)
 
-    stopped: jax.Array | None = None
+    word: jax.Array | None = None  # the last step's, see `step.make_train_step`
+    rollbacks = 0
     heldout: dict[str, float] = {}
     lasting = _lasting_warnings(variant)
     clock = _Clock(config.batch_size)
@@ -111,12 +115,12 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
         while at < config.total_steps:
             with clock.waiting():
                 batch = next(batches)
-            if stopped is None:
+            if word is None:
                 others.doing = f"compiling and running step {at + 1}"
             else:
                 watched.mark(f"running step {at + 1}")
-            before = stopped
-            state, metrics, stopped = train_step(state, batch, stop_flags())
+            before = word
+            state, metrics, word = train_step(state, batch, stop_flags())
             at += 1
             if before is not None:
                 watched.mark(f"reading data for step {at + 1}")
@@ -125,8 +129,26 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
                 clock.restart()
             # Read one step late, so that the device never waits for the host; the same on every
             # process, so all of them leave at one step.
-            leaving = before is not None and float(before) > 0
-            ending = at == config.total_steps
+            stopped, judgement = (0.0, guard.GOOD) if before is None else jax.device_get(before)
+            leaving, ending = stopped > 0, at == config.total_steps
+            evaluated = at % config.eval_every_steps == 0 or ending
+            saving = evaluated or leaving or at % config.checkpoint.every_steps == 0
+            bad_step = at - 1
+            if saving and judgement == guard.GOOD:
+                bad_step, judgement = at, jax.device_get(word)[1]
+            if judgement != guard.GOOD and config.guard.action != "off":
+                what = f"the loss of step {bad_step} {guard.REASONS[float(judgement)]}"
+                if config.guard.action == "stop" or rollbacks == config.guard.max_rollbacks:
+                    raise FloatingPointError(f"{what}; {guard.bad_leaves(state.params)}")
+                rollbacks += 1
+                checkpoints.wait()
+                state, good = _rolled_back(checkpoints, abstract, measured, example, mesh, at)
+                text = f"{what}: back to the state of step {good}, going on behind step {at}"
+                screen.warn(text)
+                writer.write("train/rollbacks", text, at)
+                writer.flush()
+                checkpoints.save(at, state, None)
+                continue
 
             # The order is fixed: log, evaluate, save. A checkpoint of step k promises that all
             # points up to k are on disk.
@@ -138,7 +160,6 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
                 progress.update(at, metrics=values | speed)
                 writer.flush()
             # Also when leaving: a resumed run starts behind this step and would never evaluate it.
-            evaluated = at % config.eval_every_steps == 0 or ending
             if evaluated:
                 watched.mark(f"evaluating step {at}")
                 heldout = _evaluate(evaluations, state, writer, at)
@@ -147,7 +168,7 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
                     writer.write("heldout/warnings", text, at)
                 clock.restart()
             checkpoints.check()
-            if evaluated or leaving or at % config.checkpoint.every_steps == 0:
+            if saving:
                 watched.mark(f"saving step {at}")
                 writer.flush()
                 checkpoints.save(at, state, heldout if evaluated else None)
@@ -172,6 +193,26 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
     )
     checkpoints.close()
     return 0
+
+
+def _rolled_back(
+    checkpoints: checkpoint.Checkpoints,
+    abstract: Any,
+    config: Any,
+    example: Any,
+    mesh: Any,
+    at: int,
+) -> tuple[step.TrainState, int]:
+    """Returns the newest saved state with `at` as its step, and the step that it was saved at.
+
+    The data go on behind `at`: the window between is skipped, and schedules stand where they would.
+    """
+    if checkpoints.steps():
+        good, state, _ = checkpoints.restore_newest(abstract, mesh)
+    else:
+        good, state = 0, step.create_state(config, example, mesh)
+    number = jax.device_put(np.int32(at), sharding.replicated(mesh))
+    return dataclasses.replace(state, step=number), good
 
 
 class _StopFlags:

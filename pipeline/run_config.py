@@ -17,6 +17,7 @@ MAY_CHANGE = (
     "eval_examples",
     "evals",
     "grace_seconds",
+    "guard.",
     "watchdog_seconds",
     "checkpoint.",
     "mesh.",
@@ -39,6 +40,8 @@ POSITIVE = (
 )
 NOT_NEGATIVE = (
     "seed",
+    "grace_seconds",
+    "watchdog_seconds",
     "eval_examples",
     "data.resize",
     "data.max_corrupt_files",

@@ -16,7 +16,7 @@ from jax import Array, lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from pipeline import named, optimizer, reductions, sharding
+from pipeline import guard, named, optimizer, reductions, sharding
 from pipeline.metrics import Metrics
 
 Batch = dict[str, Array]
@@ -74,6 +74,7 @@ class TrainState:
     params: Any
     stats: Any
     opt_state: Any
+    trend: Array  # of the loss, for `guard`
 
 
 def make_model(config: Any, example: Any) -> tuple[nnx.GraphDef, Callable[[], tuple[Any, Any]]]:
@@ -109,10 +110,11 @@ def create_state(config: Any, example: Any, mesh: Mesh) -> TrainState:
 
 
 def make_train_step(config: Any, example: Any, mesh: Mesh) -> Callable:
-    """Returns the jitted step: (state, batch, stop) → (new state, metrics, stopped).
+    """Returns the jitted step: (state, batch, stop) → (new state, metrics, word).
 
-    `stop` is float32 [devices]: above 0 where a process was asked to stop. `stopped` is then above
-    0 on every process, at the same step. The state is donated. Pure: may be compiled ahead of time.
+    `stop` is float32 [devices]: above 0 where a process was asked to stop. `word` [2] is what every
+    process must know at the same step: above 0 where one was asked, and the guard's judgement of
+    this step. The state is donated. Pure: may be compiled ahead of time.
     """
     graphdef, _ = make_model(config, example)
     update = optimizer.make(config.optimizer).update
@@ -174,7 +176,11 @@ def make_train_step(config: Any, example: Any, mesh: Mesh) -> Callable:
         new_params = jax.tree.map(jnp.add, state.params, updates)
         # Statistics last: this step's forward pass used the old ones throughout.
         stats = _updated_stats(model(state.params), state.stats, sums)
-        return TrainState(state.step + 1, new_params, stats, opt_state), metrics, stopped
+        trend, judgement = guard.judge(
+            state.trend, metrics["loss"], metrics["grad_norm"], config.guard
+        )
+        new_state = TrainState(state.step + 1, new_params, stats, opt_state, trend)
+        return new_state, metrics, jnp.stack([stopped, judgement])
 
     sharded = jax.shard_map(
         local_step,
@@ -245,7 +251,7 @@ def _evaluation_model(graphdef: nnx.GraphDef, state: TrainState) -> Any:
 def _initial_state(config: Any, example: Any) -> TrainState:
     params, stats = make_model(config, example)[1]()
     opt_state = optimizer.make(config.optimizer).init(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, stats, opt_state)
+    return TrainState(jnp.zeros((), jnp.int32), params, stats, opt_state, guard.first_trend())
 
 
 def _by_position(

@@ -42,6 +42,7 @@ DESCRIPTIONS: dict[str, str] = {
     "code_usage": "Use of each code over that of uniform use, dimensionless, over the codes.",
     "code_age": "Steps since the longest unused code was last used, steps.",
     "code_restarts": "Codes replaced by encodings since the run began, a count.",
+    "rollbacks": "Why the run went back to an earlier state, and to which, as text.",
     "warnings": "What the model's author would have you look at, as text.",
     "reconstructions": "Held-out inputs and their reconstructions, pixels in [0, 1].",
     "samples": "Images decoded from draws of the prior, pixels in [0, 1].",

@@ -34,6 +34,8 @@ def main() -> int:
         return _failed(str(error), others, 2)
     except OSError as error:
         return _failed(errors.reason(error), others, 1)
+    except FloatingPointError as error:
+        return _failed(str(error), others, 1)
     except Exception as error:
         if type(error).__name__ == "JaxRuntimeError":
             others.settle()  # the sum that failed may be another process's death

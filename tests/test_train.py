@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -278,13 +277,26 @@ def test_a_workdir_that_cannot_be_written_is_a_fault_in_one_line():
     assert len(err.strip().splitlines()) == 1
 
 
-def test_a_second_signal_leaves_at_once(tmp_path):
+def test_a_second_ctrl_c_leaves_at_once(tmp_path):
     process = start(tmp_path / "run", "--config.total_steps=100000")
     for line in process.stdout:
         if line.startswith("workdir"):
             break
-    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert "SIGINT" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = finish(process, code=130)
+    assert "second signal" in err
+
+
+def test_a_signal_that_is_sent_twice_is_obeyed_once(tmp_path):
+    process = start(tmp_path / "run", "--config.total_steps=100000", "--config.log_every_steps=1")
+    for line in process.stdout:
+        if line.startswith("step 5/"):
+            break
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
-    finish(process, code=75)
-    assert time.monotonic() - began < 30
+    out, err = finish(process, code=75)
+    stopped = int(out.split("Stopped at step ")[1].split(",")[0])
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == [str(stopped)]
+    assert "second signal" not in err
