@@ -11,7 +11,7 @@ DEVICES ?= 1
 CHAOS ?=
 ARGS ?=
 
-.PHONY: train pod test check tensorboard clean
+.PHONY: train pod chaos test check tensorboard clean
 
 train: $(READY)
 	$(BIN)/python -m pipeline.train --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
@@ -20,6 +20,10 @@ train: $(READY)
 pod: $(READY)
 	$(BIN)/python launch/local.py --processes=$(HOSTS) --devices=$(DEVICES) \
 		$(if $(filter-out 0,$(CHAOS)),--chaos-seconds=30) -- --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
+
+# Runs of all variants are hurt 50 times, and compared with runs that were not.
+chaos: $(READY)
+	JAX_PLATFORMS=cpu $(BIN)/python -m tests.chaos $(ARGS)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)

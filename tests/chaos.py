@@ -1,0 +1,200 @@
+"""Chaos: runs of all variants lose processes at random moments, and must end as if they had not.
+
+python -m tests.chaos --faults=50
+
+Every restart is on another topology; `deterministic_shards` makes results comparable bit by bit.
+Prints what was done to the runs and what it cost; exits with 1 where a run differs.
+"""
+
+import argparse
+import collections
+import json
+import random
+import signal
+import sys
+import tempfile
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from pipeline import data, event_files, run_config
+from tests import processes
+
+VARIANTS = {
+    "beta_vae": ("beta_vae.py:smoke",),
+    "capacity_vae": ("capacity_vae.py:smoke",),
+    "conditional_vae": (
+        "conditional_vae.py:sprites,smoke",
+        "--config.model.conditions=('factors',)",
+    ),
+    "vq_vae": ("vq_vae.py:smoke", "--config.model.quantizer.restart_steps=5"),
+}
+TOPOLOGIES = [(1, 1), (1, 2), (1, 4), (2, 1), (2, 2)]  # processes × devices each
+SHARDS = 4
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL)
+TIMINGS = ("images_per_second", "ms_per_step", "data_wait_share")
+# In front of the command: notes which rows this process gives to which step, and takes its time.
+NOTING = """
+import json, os, time, zlib
+import numpy as np
+from pipeline import data
+original = data.train_batches
+def batches(source, config, mesh, *, first_step):
+    with open({path!r} + str(os.getpid()), "a") as notes:
+        for number, batch in enumerate(original(source, config, mesh, first_step=first_step)):
+            for shard in batch["image"].addressable_shards:
+                first = shard.index[0].start or 0
+                rows = [zlib.crc32(row.tobytes()) for row in np.asarray(shard.data)]
+                print(json.dumps([first_step + number, first, rows]), file=notes, flush=True)
+            time.sleep({pause})
+            yield batch
+data.train_batches = batches
+from pipeline import train
+os._exit(train.main())
+"""
+
+
+class Run:
+    """A run of one variant that is hurt until it is complete."""
+
+    def __init__(self, variant, folder, steps, pause):
+        self.config, *extra = VARIANTS[variant]
+        self.workdir, self.notes = folder / "run", folder / "notes"
+        self.notes.mkdir(parents=True)
+        self.arguments = [
+            *extra,
+            f"--config.total_steps={steps}",
+            f"--config.deterministic_shards={SHARDS}",
+            "--config.log_every_steps=5",
+            "--config.checkpoint.every_steps=10",
+        ]
+        self.command = ("-c", NOTING.format(path=f"{self.notes}/", pause=pause))
+
+    def start(self, topology):
+        count, devices = topology
+        options = {"processes": count, "devices": devices, "config": self.config}
+        return processes.start(self.workdir, *self.arguments, command=self.command, **options)
+
+    def last_step(self):
+        """Returns the number of steps begun so far."""
+        return max((note[0] + 1 for note in self.read_notes()), default=0)
+
+    def checkpoint(self):
+        names = [path.name for path in (self.workdir / "checkpoints").glob("*")]
+        return max((int(name) for name in names if name.isdecimal()), default=0)
+
+    def read_notes(self):
+        lines = [line for path in self.notes.iterdir() for line in path.read_text().splitlines()]
+        return [json.loads(line) for line in lines if line.endswith("]")]
+
+    def results(self):
+        """Returns the digests of the last state, and all points but timings."""
+        points = event_files.read_scalars(self.workdir / "tensorboard")
+        for tag, series in points.items():
+            numbers = [number for number, _ in series]
+            assert numbers == sorted(set(numbers)), f"{tag}: a step is twice, or out of order"
+        import orbax.checkpoint as ocp
+
+        folder = self.workdir / "checkpoints" / str(self.checkpoint()) / "default"
+        saved = ocp.StandardCheckpointer().restore(folder)
+        kept = {tag: series for tag, series in points.items() if not tag.endswith(TIMINGS)}
+        return np.asarray(saved["digests"]), kept
+
+    def check_examples(self, steps):
+        """Every start gave every step its rows of the one order, and none was left out."""
+        config = run_config.load(self.workdir)
+        source = data.load(config).train
+        size = config.batch_size
+        order = data.batch_indices(
+            len(source), seed=config.seed, batch_size=size, first_step=0, process=0, processes=1
+        )
+        expected = [
+            [zlib.crc32(image.tobytes()) for image in data.read(source, order[k], config)["image"]]
+            for k in range(steps)
+        ]
+        seen = np.zeros((steps, size), bool)
+        for step, first, rows in self.read_notes():
+            if step < steps:  # batches are read ahead
+                assert rows == expected[step][first : first + len(rows)], (step, first)
+                seen[step, first : first + len(rows)] = True
+        assert seen.all(), "examples were left out"
+
+
+def hurt(run, draw, tally, most):
+    """Starts the run until it is complete, and hurts it up to `most` times; returns how often."""
+    faults = 0
+    while True:
+        group = run.start(draw.choice(TOPOLOGIES))
+        if faults == most:
+            found = processes.codes(group, timeout=300)
+            assert set(found) == {0}, [process.output[-2000:] for process in group]
+            return faults
+        end, victim = time.monotonic() + draw.uniform(1.0, 14.0), draw.choice(group)
+        # A signal before Python listens for it kills, and is no request.
+        victim.wait_until_it_handles(signal.SIGTERM)
+        while time.monotonic() < end and all(process.poll() is None for process in group):
+            time.sleep(0.01)
+        kind, began = draw.choice(SIGNALS), time.monotonic()
+        hit = victim.poll() is None
+        victim.send_signal(kind)
+        found = processes.codes(group, timeout=90)
+        if set(found) == {0}:
+            return faults
+        assert hit, [process.output[-2000:] for process in group]
+        faults += 1
+        if kind == signal.SIGKILL:
+            assert all(code in (1, -9, 75, -6) for code in found), (found, kind)
+            lost = max(0, run.last_step() - run.checkpoint())
+        else:
+            assert set(found) == {75}, (found, [process.output[-2000:] for process in group])
+            lost = 0
+        tally[kind].append((lost, time.monotonic() - began))
+
+
+def chaos(folder, *, faults, steps, pause, seed, variants=tuple(VARIANTS), most=6, log=print):
+    """Hurts runs of the variants in turn, `faults` times in all; returns {signal: [lost, …]}."""
+    draw, tally = random.Random(seed), collections.defaultdict(list)
+    straight = {}
+    done = number = 0
+    while done < faults:
+        variant = variants[number % len(variants)]
+        if variant not in straight:
+            reference = Run(variant, folder / f"{variant}-straight", steps, 0.0)
+            assert processes.codes(reference.start((1, 2)), timeout=300) == [0]
+            straight[variant] = reference.results()
+        run = Run(variant, folder / f"{variant}-{number}", steps, pause)
+        hits = hurt(run, draw, tally, min(most, faults - done))
+        digests, points = run.results()
+        np.testing.assert_array_equal(digests, straight[variant][0], err_msg="the state differs")
+        assert points == straight[variant][1], "the logged points differ"
+        run.check_examples(steps)
+        done, number = done + hits, number + 1
+        log(f"{variant}: {hits} faults, same state and points bit by bit, same examples ({done})")
+    return tally
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--faults", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--pause", type=float, default=0.05, help="seconds before each step")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        tally = chaos(Path(folder), **vars(options))
+    table = Table(
+        "fault", "times", "steps lost (mean)", "steps lost (most)", "seconds to end (mean)"
+    )
+    for kind, costs in sorted(tally.items()):
+        lost, seconds = np.array(costs).T
+        cells = (len(lost), f"{lost.mean():.1f}", f"{lost.max():.0f}", f"{seconds.mean():.1f}")
+        table.add_row(kind.name, *map(str, cells))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
