@@ -48,7 +48,12 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
     guard.check(config.guard)
     stop.grace_seconds = config.grace_seconds
     mesh = sharding.make_mesh(config.mesh)
-    sharding.check_batch(config.batch_size, mesh=mesh, accumulation_steps=config.accumulation_steps)
+    sharding.check_batch(
+        config.batch_size,
+        mesh=mesh,
+        accumulation_steps=config.accumulation_steps,
+        deterministic_shards=config.deterministic_shards,
+    )
     example = data.example_spec(config)
     abstract = step.abstract_state(config, example)
     modules = [named.load("evals", name, field="evals") for name in config.evals]

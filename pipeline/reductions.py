@@ -64,14 +64,15 @@ def in_order(
 ) -> tuple[Any, Any]:
     """Sums as `by_all_reduce` does, with the same bits wherever devices × parts is the same.
 
-    The results of a device's parts are in memory at once: parts × the buffer.
+    In memory at once are the results of two parts for each power of 2 in `parts`, and of as many
+    more as the odd rest of it.
     """
-    stacked = lax.map(_alone(function), _split(examples, parts))
+    split, function = _split(examples, parts), _alone(function)
     # Pairs that lie within one device on this mesh; the order is that of any other mesh.
-    remaining = parts
-    while remaining % 2 == 0:
-        stacked, remaining = jax.tree.map(_pairs, stacked), remaining // 2
-    extras = jax.tree.map(lambda x: jnp.broadcast_to(x, (remaining, *x.shape)), extra)
+    while parts % 2 == 0:
+        split, function, parts = _split(split, parts // 2), _of_pair(function), parts // 2
+    stacked = lax.map(function, split)
+    extras = jax.tree.map(lambda x: jnp.broadcast_to(x, (parts, *x.shape)), extra)
     first, unflatten = ravel_pytree(jax.tree.map(lambda x: x[0], (stacked, extras)))
     rows = jax.vmap(lambda tree: ravel_pytree(tree)[0])((stacked, extras))
     # Each device adds up one piece of the buffer, and all get all pieces: as many bytes as in an
@@ -91,6 +92,11 @@ def _split(examples: Any, parts: int) -> Any:
 def _alone(function: Callable) -> Callable:
     """Keeps the compiler from merging `function` with what stands around it."""
     return lambda part: lax.optimization_barrier(function(lax.optimization_barrier(part)))
+
+
+def _of_pair(function: Callable) -> Callable:
+    """Returns the sum of two results of `function`, from a loop: it is compiled once."""
+    return lambda two: jax.tree.map(lambda x: x[0] + x[1], lax.map(function, two))
 
 
 def _pairs(rows: Array) -> Array:

@@ -6,6 +6,7 @@ batch. Sums over all devices don't depend on that order, and the data's order re
 
 import functools
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,10 +71,13 @@ def _maximum(where: NamedSharding) -> Any:
     return jax.jit(jnp.max, out_shardings=where)
 
 
-def check_batch(batch_size: int, *, mesh: Mesh, accumulation_steps: int) -> None:
+def check_batch(
+    batch_size: int, *, mesh: Mesh, accumulation_steps: int, deterministic_shards: int = 0
+) -> None:
     """Raises an InputError where the global batch can't be cut evenly.
 
-    Every device takes `batch_size / devices` examples a step, in `accumulation_steps` equal parts.
+    Every device takes `batch_size / devices` examples a step, in `accumulation_steps` equal parts;
+    with `deterministic_shards`, its share of these instead.
     """
     if batch_size < 1:
         raise errors.InputError(f"config.batch_size={batch_size} must be at least 1")
@@ -81,11 +85,45 @@ def check_batch(batch_size: int, *, mesh: Mesh, accumulation_steps: int) -> None
         raise errors.InputError(
             f"config.accumulation_steps={accumulation_steps} must be at least 1"
         )
-    parts = mesh.size * accumulation_steps
+    if deterministic_shards:
+        _check_shards(deterministic_shards, mesh, accumulation_steps)
+        parts, cut = deterministic_shards, "config.deterministic_shards"
+    else:
+        parts = mesh.size * accumulation_steps
+        cut = f"{mesh.size} devices × {accumulation_steps} accumulation steps"
     if batch_size % parts:
-        below = batch_size // parts * parts
-        nearest = f"{below} or {below + parts}" if below else f"{parts}"
         raise errors.InputError(
-            f"config.batch_size={batch_size} is not divisible by {mesh.size} devices × "
-            f"{accumulation_steps} accumulation steps = {parts}: use {nearest}"
+            f"config.batch_size={batch_size} is not divisible by {cut} = {parts}: use "
+            f"{_nearest(batch_size, parts)}"
         )
+
+
+def _check_shards(shards: int, mesh: Mesh, accumulation_steps: int) -> None:
+    given = f"config.deterministic_shards={shards}"
+    if shards < 0:
+        raise errors.InputError(f"{given} must not be negative; 0 switches them off")
+    if accumulation_steps > 1:
+        raise errors.InputError(
+            f"{given} and config.accumulation_steps={accumulation_steps} don't go together: a "
+            "device computes its shards one by one as it is; set accumulation_steps=1"
+        )
+    if shards % mesh.size:
+        raise errors.InputError(
+            f"{given} is not divisible by {mesh.size} devices: use {_nearest(shards, mesh.size)} "
+            "or other devices"
+        )
+    # A CPU's matrix products depend on the size of the thread pool: NPROC where it is set, else the
+    # number of cores, but at least the number of the process's devices, which is no larger than C.
+    if mesh.devices.flat[0].platform == "cpu":
+        threads = os.environ.get("NPROC", "")
+        if not threads.isdecimal() or int(threads) < shards:
+            raise errors.InputError(
+                f"{given} on CPUs needs NPROC, the number of threads, which last bits depend on: "
+                f"it is {threads or 'not set'}; set NPROC={shards}, or more, alike at every start"
+            )
+
+
+def _nearest(number: int, divisor: int) -> str:
+    """Names the multiples of `divisor` next to `number`."""
+    below = number // divisor * divisor
+    return f"{below} or {below + divisor}" if below else f"{divisor}"

@@ -26,7 +26,7 @@ class Process(subprocess.Popen):
         self.log = Path(log)
         environment = os.environ | {
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {OPTIMIZATION}",
-            "NPROC": "2",  # the size of the thread pool, on which the last bits depend
+            "NPROC": "4",  # the size of the thread pool, on which the last bits depend
             "PYTHONUNBUFFERED": "1",
         }
         with self.log.open("w") as output:
