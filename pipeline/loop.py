@@ -118,18 +118,18 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
         screen.progress(config.total_steps, at) as progress,
     ):
         while at < config.total_steps:
+            if word is not None:
+                watched.mark(f"reading data for step {at + 1}")
             with clock.waiting():
                 batch = next(batches)
             if word is None:
                 others.doing = f"compiling and running step {at + 1}"
             else:
-                watched.mark(f"running step {at + 1}")
+                watched.mark(f"running step {at + 1}", waiting=True)
             before = word
             state, metrics, word = train_step(state, batch, stop_flags())
             at += 1
-            if before is not None:
-                watched.mark(f"reading data for step {at + 1}")
-            else:  # the first step of this start: its compilation is no speed
+            if before is None:  # the first step of this start: its compilation is no speed
                 jax.block_until_ready(metrics)
                 clock.restart()
             # Read one step late, so that the device never waits for the host; the same on every

@@ -19,13 +19,19 @@ class Watchdog:
     def __init__(self, seconds: float, others: peers.Peers):
         """Starts to watch; 0 seconds: only tells the others what is done."""
         self._seconds, self._others = seconds, others
+        self._limit = seconds
         self._marked: float | None = None
         self._closed = threading.Event()
         if seconds:
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
-    def mark(self, doing: str) -> None:
-        """Notes that there was progress, and what comes next."""
+    def mark(self, doing: str, *, waiting: bool = False) -> None:
+        """Notes that there was progress, and what comes next.
+
+        Twice as much patience with one that is `waiting` for all: so that the one that they wait
+        for is found first, and named.
+        """
+        self._limit = self._seconds * (2 if waiting else 1)
         self._others.doing, self._marked = doing, time.monotonic()
 
     def __enter__(self) -> Self:
@@ -39,7 +45,7 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._closed.wait(min(1.0, self._seconds / 4)):
             still = 0.0 if self._marked is None else time.monotonic() - self._marked
-            if still < self._seconds:
+            if still < self._limit:
                 continue
             reason = (
                 f"no progress for {still:.0f} s (config.watchdog_seconds={self._seconds:g}); "
