@@ -151,9 +151,8 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
                 text = f"{what}: back to the state of step {good}, going on behind step {at}"
                 screen.warn(text)
                 writer.write("train/rollbacks", text, at)
-                writer.flush()
-                checkpoints.save(at, state, None)
-                continue
+                saving = True  # so that a restart goes on from here, as this process does
+                word = None  # the step that was under way judged a state that is gone
 
             # The order is fixed: log, evaluate, save. A checkpoint of step k promises that all
             # points up to k are on disk.
