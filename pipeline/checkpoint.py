@@ -101,7 +101,8 @@ class Checkpoints:
             OSError: it is damaged.
         """
         state, fault = self._read(step, abstract, mesh)
-        if fault or sharding.any_process(mesh, False):
+        if sharding.any_process(mesh, bool(fault)):
+            fault = fault or "another process could not read it"
             raise OSError(f"checkpoint {self._folder / str(step)} is damaged: {fault}")
         return state
 
@@ -167,7 +168,7 @@ class Checkpoints:
                     name += "-again"
                 with errors.writing(self._folder):
                     (self._folder / str(step)).rename(self._folder / name)
-        sharding.any_process(mesh, False)  # all wait for the renaming
+        sharding.wait_for_all(mesh)  # for the renaming
         self._manager.reload()
 
     def wait(self) -> None:

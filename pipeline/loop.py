@@ -71,7 +71,7 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
     screen = terminal.Terminal(active=first_process)
     if first_process:
         run_config.save(config, workdir)
-    sharding.any_process(mesh, False)  # waits: the folder is there
+    sharding.wait_for_all(mesh)  # for the folder
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint)
     steps = checkpoints.steps()
     screen.banner(_banner(config, workdir, mesh, splits, abstract, steps, started))

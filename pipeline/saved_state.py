@@ -37,9 +37,7 @@ def restore(
     at = int(multihost_utils.broadcast_one_to_all(np.int32(_choose(checkpoints, workdir, choice))))
     try:
         state = checkpoints.restore(at, step.abstract_state(config, example), mesh)
-    except errors.InputError:
-        raise
-    except Exception as error:  # Orbax turns what TensorStore finds into a plain Exception
+    except OSError as error:
         raise errors.InputError(
             f"checkpoint {folder / str(at)} cannot be read "
             f"({textwrap.shorten(str(error), 100, placeholder=' …')}): choose another by --step, "

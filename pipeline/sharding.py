@@ -66,6 +66,11 @@ def any_process(mesh: Mesh, value: bool) -> bool:
     return float(_maximum(replicated(mesh))(values)) > 0
 
 
+def wait_for_all(mesh: Mesh) -> None:
+    """Returns when all processes are here."""
+    any_process(mesh, False)
+
+
 @functools.cache
 def _maximum(where: NamedSharding) -> Any:
     return jax.jit(jnp.max, out_shardings=where)
