@@ -18,10 +18,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pipeline.distributed import RETRY
+
 BEAT_SECONDS = 1.0
 SILENCE_SECONDS = 25.0  # longer than any pause of a live process, shorter than launchers' patience
 LEAVE_SECONDS = 30.0  # how long an orderly end waits for the other processes'
-FAULT, RETRY = 1, 75
+FAULT = 1
 KEY = "pipeline/peers"
 
 

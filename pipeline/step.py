@@ -2,7 +2,8 @@
 
 A model says what to add up (`Model.terms`), and this module adds it up once: gradients, sums of the
 terms and every other sum travel in one flat float32 buffer. The objective sees means over the
-global batch, however that is cut over devices, processes and accumulation steps.
+global batch, however that is cut over devices, processes and accumulation steps. (Where bits must
+not depend on the mesh, `reductions` adds in a fixed order instead.)
 """
 
 import dataclasses

@@ -21,8 +21,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import data, event_files, run_config
+from pipeline import data, run_config
 from tests import processes
+from tests.test_train import scalars
 
 VARIANTS = {
     "beta_vae": ("beta_vae.py:smoke",),
@@ -36,7 +37,6 @@ VARIANTS = {
 TOPOLOGIES = [(1, 1), (1, 2), (1, 4), (2, 1), (2, 2)]  # processes × devices each
 SHARDS = 4
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL)
-TIMINGS = ("images_per_second", "ms_per_step", "data_wait_share")
 # In front of the command: notes which rows this process gives to which step, and takes its time.
 NOTING = """
 import json, os, time, zlib
@@ -93,16 +93,11 @@ class Run:
 
     def results(self):
         """Returns the digests of the last state, and all points but timings."""
-        points = event_files.read_scalars(self.workdir / "tensorboard")
-        for tag, series in points.items():
-            numbers = [number for number, _ in series]
-            assert numbers == sorted(set(numbers)), f"{tag}: a step is twice, or out of order"
         import orbax.checkpoint as ocp
 
         folder = self.workdir / "checkpoints" / str(self.checkpoint()) / "default"
         saved = ocp.StandardCheckpointer().restore(folder)
-        kept = {tag: series for tag, series in points.items() if not tag.endswith(TIMINGS)}
-        return np.asarray(saved["digests"]), kept
+        return np.asarray(saved["digests"]), scalars(self.workdir)
 
     def check_examples(self, steps):
         """Every start gave every step its rows of the one order, and none was left out."""

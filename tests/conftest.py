@@ -10,7 +10,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # What one test has compiled, another that starts the same program need not; workers inherit it.
 COMPILED = "JAX_COMPILATION_CACHE_DIR"
 OWNER = COMPILED not in os.environ
-os.environ.setdefault(COMPILED, tempfile.mkdtemp(prefix="compiled-") if OWNER else "")
+if OWNER:
+    os.environ[COMPILED] = tempfile.mkdtemp(prefix="compiled-")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 # Level 1: tests mostly compile, and steps run as fast at three times less compilation.
 OPTIMIZATION = "--xla_backend_optimization_level=1"

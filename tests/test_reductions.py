@@ -1,7 +1,6 @@
 import functools
 import json
 import re
-import socket
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from pipeline import errors, reductions, run_config, sharding, step
 from tests import test_step, test_train
+from tests.processes import free_port
 
 EXAMPLE = test_step.EXAMPLE | {"image": jax.ShapeDtypeStruct((8, 8, 1), np.uint8)}
 IMAGES = test_step.IMAGES[:16, ::2, ::2]
@@ -101,9 +101,7 @@ def test_the_shards_travel_in_one_exchange_and_one_gathering():
 
 
 def test_two_processes_two_devices_and_one_have_the_same_bits(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     arguments = [
         "--config.deterministic_shards=2", "--config.total_steps=10", "--config.log_every_steps=1",
         "--config.evals=('heldout',)",

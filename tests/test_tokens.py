@@ -1,6 +1,5 @@
 import json
 import os
-import socket
 import subprocess
 import sys
 
@@ -23,6 +22,7 @@ from pipeline import (
     token_files,
 )
 from tests.conftest import OPTIMIZATION
+from tests.processes import free_port
 
 NUM = {"heldout": 150, "train": 70}
 
@@ -129,9 +129,7 @@ def test_the_description_says_what_a_prior_needs(workdir, tmp_path, monkeypatch,
 
 
 def test_two_processes_write_what_one_writes(workdir, straight, tmp_path, monkeypatch):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = os.environ | {"XLA_FLAGS": OPTIMIZATION, "NPROC": "2"}
     arguments = [f"--workdir={workdir}", "--tokens=heldout", "--step=latest", f"--out={tmp_path}"]
     together = [

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from pipeline import event_files
 from tests.conftest import OPTIMIZATION
+from tests.processes import free_port
 
 ROOT = Path(__file__).parents[1]
 TIMINGS = ("images_per_second", "ms_per_step", "data_wait_share")
@@ -177,9 +177,7 @@ def test_a_stop_at_an_evaluation_leaves_no_gap(tmp_path):
     ],
 )
 def test_two_processes_and_one_have_the_same_losses(tmp_path, config, tags):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     arguments = ["--config.total_steps=20", "--config.log_every_steps=1"]
     together = [
         start(
