@@ -163,13 +163,15 @@ def train_batches(
 
 
 def heldout_batches(
-    source: Source, config: Any, mesh: Mesh
+    source: Source, config: Any, mesh: Mesh, *, num: int | None = None
 ) -> Iterator[tuple[int, dict[str, jax.Array]]]:
-    """Yields (first position, batch) over the first `eval_examples` of the held-out part, in order.
+    """Yields (first position, batch) over the first `num` held-out examples, in order.
 
-    The last batch is padded and masked, so that every process takes the same number of steps.
+    Without `num` they are `config.eval_examples`; 0 stands for all. The last batch is padded and
+    masked, so that every process takes the same number of steps.
     """
-    num = min(config.eval_examples or len(source), len(source))
+    wanted = config.eval_examples if num is None else num
+    num = min(wanted or len(source), len(source))
     rows = config.batch_size // jax.process_count()
     for first in range(0, num, config.batch_size):
         positions = first + jax.process_index() * rows + np.arange(rows)

@@ -31,6 +31,8 @@ class Model(Protocol):
     A model with statistics of its own also has `updated_stats(sums)`, which returns the new `stats`
     from the global sums. One that is trained on less than it is given also has
     `augment(batch, *, keys)`, which returns the batch as training sees it: evaluation skips it.
+    One with a Gaussian posterior also has `posterior(batch)`, which returns its mean and
+    log-variance, [B, D] each.
     """
 
     def terms(self, batch: Batch, *, keys: Array, step: Array) -> tuple[Any, Any]:
@@ -97,6 +99,12 @@ def make_model(config: Any, example: Any) -> tuple[nnx.GraphDef, Callable[[], tu
 
     graphdef = nnx.split(nnx.eval_shape(build), nnx.Param, ...)[0]
     return graphdef, init
+
+
+def abstract_model(config: Any, example: Any) -> Any:
+    """Returns the model without values: its methods and sizes can be asked for."""
+    graphdef, init = make_model(config, example)
+    return nnx.merge(graphdef, *jax.eval_shape(init))
 
 
 def abstract_state(config: Any, example: Any) -> TrainState:

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from orbax.checkpoint import multihost
@@ -31,8 +30,7 @@ def model_of(config: Any, example: Any) -> Any:
     Raises:
         InputError: it has no codes.
     """
-    graphdef, init = step.make_model(config, example)
-    model = nnx.merge(graphdef, *jax.eval_shape(init))
+    model = step.abstract_model(config, example)
     if not hasattr(model, "quantizer"):
         raise errors.InputError(
             f"--tokens: the run's model {config.model.name!r} has no codes: give the --workdir of "

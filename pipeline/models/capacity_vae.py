@@ -63,6 +63,10 @@ class Model(nnx.Module):
         """Returns the expected images in [0, 1], [B, H, W, C], for latents [B, D]."""
         return self.likelihood.display(self.decoder(z))
 
+    def posterior(self, batch: dict[str, Array]) -> tuple[Array, Array]:
+        """Returns mean and log-variance of q(z|x) for a batch, [B, D] each."""
+        return self.encode(batch["image"])
+
     def reconstruct(self, batch: dict[str, Array]) -> Array:
         """Returns the images decoded from the posterior's means, [B, H, W, C] in [0, 1]."""
         return self.decode(self.encode(batch["image"])[0])

@@ -60,6 +60,10 @@ class Model(nnx.Module):
         condition = self.embedding(conditions, num=z.shape[0])
         return self.likelihood.display(self.decoder(z, condition))
 
+    def posterior(self, batch: dict[str, Array]) -> tuple[Array, Array]:
+        """Returns mean and log-variance of q(z|x, y) for a batch, [B, D] each."""
+        return self.encode(batch["image"], batch)
+
     def reconstruct(self, batch: dict[str, Array]) -> Array:
         """Returns the images decoded from the posterior's means, [B, H, W, C] in [0, 1]."""
         return self.decode(self.encode(batch["image"], batch)[0], batch)
