@@ -32,7 +32,11 @@ VARIANTS = {
         "conditional_vae.py:sprites,smoke",
         "--config.model.conditions=('factors',)",
     ),
-    "vq_vae": ("vq_vae.py:smoke", "--config.model.quantizer.restart_steps=5"),
+    "vq_vae": (
+        "vq_vae.py:smoke",
+        "--config.model.quantizer.restart_steps=5",
+        "--config.data.variance=0.04",
+    ),
 }
 TOPOLOGIES = [(1, 1), (1, 2), (1, 4), (2, 1), (2, 2)]  # processes × devices each
 SHARDS = 4

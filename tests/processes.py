@@ -11,6 +11,7 @@ from tests.conftest import OPTIMIZATION
 
 ROOT = Path(__file__).parents[1]
 COMMAND = ("-m", "pipeline.train")
+SCALARS = "--config.evals=('heldout',)"  # no pictures, which would be compiled by every process
 
 
 def free_port():
@@ -66,6 +67,7 @@ def start(workdir, *arguments, processes=1, devices=1, config="beta_vae.py:smoke
     workdir.parent.mkdir(exist_ok=True)
     port, number = free_port(), len(list(workdir.parent.glob("log*")))
     started = []
+    arguments = (SCALARS, *arguments)
     for process in range(processes):
         one = command.get(process, COMMAND) if isinstance(command, dict) else command
         flags = [f"--config=configs/{config}", f"--workdir={workdir}", *arguments]

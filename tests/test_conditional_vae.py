@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import test_step
 from flax import nnx
 
 from configs import conditional_vae
 from pipeline import conditioning, embeddings, errors, features, networks, sharding, step
 from pipeline.models import conditional_vae as variant
+from tests import test_step
 
 EXAMPLE = {
     "image": jax.ShapeDtypeStruct((16, 16, 1), np.uint8),
@@ -136,7 +136,7 @@ def test_with_every_kind_of_condition_one_device_equals_four(form):
     losses = []
     for num_devices in (1, 4):
         mesh = test_step.mesh_of(num_devices)
-        state = step.create_state(config, EXAMPLE, mesh)
+        state = test_step.first_state(config, mesh, EXAMPLE)
         train_step = step.make_train_step(config, EXAMPLE, mesh)
         batch, stop = jax.device_put(
             (make_batch(64), np.zeros(num_devices, np.float32)), sharding.batch_sharded(mesh)
@@ -151,7 +151,7 @@ def test_with_every_kind_of_condition_one_device_equals_four(form):
 def figures_of(config, change):
     """Held-out figures of the first state, after `change` of its embedding."""
     mesh = test_step.mesh_of(1)
-    state = step.create_state(config, EXAMPLE, mesh)
+    state = test_step.first_state(config, mesh, EXAMPLE)
     embedding = change(state.params["embedding"])
     state = dataclasses.replace(state, params=state.params | {"embedding": embedding})
     batch = jax.device_put(make_batch(config.batch_size), sharding.batch_sharded(mesh))
@@ -178,7 +178,7 @@ def test_labels_say_what_is_sampled_and_the_null_class_leaves_it_open():
     mesh = test_step.mesh_of(1)
     batch = {"image": stripes[label], "label": label, "mask": np.ones(64, np.float32)}
     example = {name: EXAMPLE[name] for name in ("image", "label")}
-    state = step.create_state(config, example, mesh)
+    state = test_step.first_state(config, mesh, example)
     train_step = step.make_train_step(config, example, mesh)
     for _ in range(100):
         state, _, _ = train_step(state, batch, np.zeros(1, np.float32))

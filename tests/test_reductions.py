@@ -31,7 +31,7 @@ def make_config(variant, network="dense", *, shards=8):
 def results(variant, network, num_devices, *, shards=8):
     """All that a run depends on or logs: states, metrics, sums over held-out data, by path."""
     config, mesh = make_config(variant, network, shards=shards), test_step.mesh_of(num_devices)
-    state = step.create_state(config, EXAMPLE, mesh)
+    state = test_step.first_state(config, mesh, EXAMPLE)
     train_step = step.make_train_step(config, EXAMPLE, mesh)
     batch, stop = test_step.batch_on(mesh, IMAGES)
     logged = []
@@ -47,9 +47,9 @@ def results(variant, network, num_devices, *, shards=8):
     ("variant", "network", "meshes"),
     [
         ("beta", "dense", (2, 4, 8)),
-        ("capacity", "dense", (2, 4, 8)),
-        ("concat", "dense", (2, 4, 8)),
-        ("vq", "dense", (2, 4, 8)),
+        ("capacity", "dense", (8,)),
+        ("concat", "dense", (4,)),
+        ("vq", "dense", (2, 8)),
         ("beta", "conv", (8,)),
     ],
 )

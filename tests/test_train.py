@@ -13,7 +13,7 @@ import pytest
 
 from pipeline import event_files
 from tests.conftest import OPTIMIZATION
-from tests.processes import free_port
+from tests.processes import SCALARS, free_port
 
 ROOT = Path(__file__).parents[1]
 TIMINGS = ("images_per_second", "ms_per_step", "data_wait_share")
@@ -105,6 +105,8 @@ def test_a_codebook_resumes_bitwise_and_its_collapse_is_warned_of(tmp_path):
         "--config.model.quantizer.restart_steps=5",
         "--config.model.quantizer.num_codes=1024",
         "--config.eval_every_steps=20",
+        "--config.data.variance=0.04",
+        SCALARS,
     ]
     one, other = tmp_path / "one", tmp_path / "other"
     out, _ = train(one, "--config.total_steps=40", *arguments, config="vq_vae.py:smoke")
@@ -136,7 +138,7 @@ def test_another_config_is_refused_and_the_fields_are_named(straight):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_saves_the_step_and_the_same_command_resumes(tmp_path, number):
     workdir = tmp_path / "run"
-    arguments = ["--config.total_steps=100000", "--config.log_every_steps=1"]
+    arguments = ["--config.total_steps=100000", "--config.log_every_steps=1", SCALARS]
     process = start(workdir, *arguments)
     for line in process.stdout:
         if line.startswith("step 5/"):
@@ -152,7 +154,7 @@ def test_a_signal_saves_the_step_and_the_same_command_resumes(tmp_path, number):
 
 def test_a_stop_at_an_evaluation_leaves_no_gap(tmp_path):
     workdir = tmp_path / "run"
-    every = ["--config.log_every_steps=1", "--config.eval_every_steps=1"]
+    every = ["--config.log_every_steps=1", "--config.eval_every_steps=1", SCALARS]
     process = start(workdir, "--config.total_steps=100000", *every)
     for line in process.stdout:
         if line.startswith("step 5/"):
@@ -178,7 +180,9 @@ def test_a_stop_at_an_evaluation_leaves_no_gap(tmp_path):
 )
 def test_two_processes_and_one_have_the_same_losses(tmp_path, config, tags):
     port = free_port()
-    arguments = ["--config.total_steps=20", "--config.log_every_steps=1"]
+    arguments = ["--config.total_steps=20", "--config.log_every_steps=1", SCALARS]
+    if config.startswith("vq"):
+        arguments.append("--config.data.variance=0.04")
     together = [
         start(
             tmp_path / "two",
@@ -200,10 +204,11 @@ def test_two_processes_and_one_have_the_same_losses(tmp_path, config, tags):
 
 
 def test_the_kl_follows_the_capacity_up_its_ramp(tmp_path):
-    arguments = ["--config.total_steps=1000", "--config.model.capacity.steps=1000"]
+    arguments = ["--config.total_steps=1000", "--config.model.capacity.steps=1000", SCALARS]
     seldom = ["--config.eval_every_steps=1000", "--config.checkpoint.every_steps=1000"]
     config = "capacity_vae.py:smoke"
-    train(tmp_path / "run", *arguments, *seldom, "--config.log_every_steps=1", config=config)
+    train(tmp_path / "run", *arguments, *seldom, "--config.log_every_steps=1",
+          "--config.batch_size=64", config=config)  # fmt: skip
     points = scalars(tmp_path / "run")
     kl, capacity = (
         np.array(points[f"train/{name}"])[:, 1].reshape(10, 100)

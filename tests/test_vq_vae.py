@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import test_step
 from flax import nnx
 
 from configs import vq_vae as config_file
 from pipeline import data, errors, named, sharding, step
+from tests import test_step
 
 SMALL = {"model.network": "dense", "model.quantizer.num_codes": 16, "model.latent_dim": 8}
 
@@ -119,7 +119,7 @@ def test_a_collapsed_model_uses_its_codes_again_with_restarts():
     config = make_config(**quantizer(restart_steps=5, candidates=8))
     config.optimizer.learning_rate = 3e-3
     mesh = test_step.mesh_of(4)
-    state = step.create_state(config, test_step.EXAMPLE, mesh)
+    state = test_step.first_state(config, mesh)
     state.stats["quantizer"]["codebook"] = jax.device_put(
         jnp.full((16, 8), 1e3).at[0].set(0.0), sharding.replicated(mesh)
     )
@@ -136,7 +136,7 @@ def test_a_collapsed_model_uses_its_codes_again_with_restarts():
 def test_usage_of_held_out_data_is_that_of_all_its_batches():
     config = make_config(batch_size=8)
     mesh = test_step.mesh_of(2)
-    state = step.create_state(config, test_step.EXAMPLE, mesh)
+    state = test_step.first_state(config, mesh)
     eval_step = step.make_eval_step(config, test_step.EXAMPLE, mesh)
     summed = None
     for first in range(0, 64, 8):
