@@ -11,7 +11,7 @@ DEVICES ?= 1
 CHAOS ?=
 ARGS ?=
 
-.PHONY: train pod chaos test check tensorboard clean
+.PHONY: train pod chaos bench test check tensorboard clean
 
 train: $(READY)
 	$(BIN)/python -m pipeline.train --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
@@ -24,6 +24,10 @@ pod: $(READY)
 # Runs of all variants are hurt 50 times, and compared with runs that were not.
 chaos: $(READY)
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.chaos $(ARGS)
+
+# What a step costs here, and what the loop adds to it: make bench CONFIG=configs/vq_vae.py
+bench: $(READY)
+	$(BIN)/python -m pipeline.benchmark --config=$(CONFIG) $(ARGS)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)

@@ -30,25 +30,15 @@ def parse(arguments: Sequence[str]) -> Options:
     Raises:
         InputError: an unknown flag or config field, or a value of the wrong type.
     """
-    _check_fields(arguments)
     values = flags.FlagValues()
-    config = config_flags.DEFINE_config_file(
-        "config", help_string="File, and presets: configs/beta_vae.py:mnist", flag_values=values
-    )
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
     define_processes(values)
-    try:
-        rest = values(list(arguments))
-        section = config.value
-    except (flags.Error, TypeError, ValueError) as error:
-        raise errors.InputError(_one_line(str(error))) from None
-    if section is None or values.workdir is None:
+    section = parse_config(arguments, values, command="pipeline.train")
+    if values.workdir is None:
         raise errors.InputError(
             "--config and --workdir are needed: python -m pipeline.train "
             "--config=configs/beta_vae.py --workdir=runs/beta_vae"
         )
-    if len(rest) > 1:
-        raise errors.InputError(f"argument {rest[1]!r} is not a flag: write --config.field=value")
     if "://" in values.workdir:
         raise errors.InputError(
             f"--workdir={values.workdir} must be a folder of a (shared) file system"
@@ -61,6 +51,32 @@ def parse(arguments: Sequence[str]) -> Options:
         num_processes=values.num_processes,
         process_id=values.process_id,
     )
+
+
+def parse_config(arguments: Sequence[str], values: flags.FlagValues, *, command: str) -> Any:
+    """Parses the flags defined in `values`, and --config with its overrides, which it returns.
+
+    Raises:
+        InputError: an unknown flag or config field, or a value of the wrong type.
+    """
+    _check_fields(arguments)
+    config = config_flags.DEFINE_config_file(
+        "config", help_string="File, and presets: configs/beta_vae.py:mnist", flag_values=values
+    )
+    try:
+        rest = values(list(arguments))
+        section = config.value
+    except (flags.Error, TypeError, ValueError) as error:
+        raise errors.InputError(_one_line(str(error))) from None
+    if section is None:
+        workdir = "--config and --workdir are" if "workdir" in values else "--config is"
+        example = " --workdir=runs/beta_vae" if "workdir" in values else ""
+        raise errors.InputError(
+            f"{workdir} needed: python -m {command} --config=configs/beta_vae.py{example}"
+        )
+    if len(rest) > 1:
+        raise errors.InputError(f"argument {rest[1]!r} is not a flag: write --config.field=value")
+    return section
 
 
 def define_processes(values: flags.FlagValues) -> None:

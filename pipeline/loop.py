@@ -1,9 +1,8 @@
 """The training run, read top to bottom: `run(config, workdir)`."""
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from pipeline import (
     checkpoint,
+    clock,
     data,
     distributed,
     errors,
@@ -21,6 +21,7 @@ from pipeline import (
     run_config,
     sharding,
     step,
+    stop_flags,
     tensorboard,
     terminal,
     watchdog,
@@ -103,13 +104,13 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
     train_step = step.make_train_step(measured, example, mesh)
     evaluations = [module.make(measured, mesh, splits.heldout) for module in modules]
     batches = data.train_batches(splits.train, config, mesh, first_step=at)
-    stop_flags = _StopFlags(mesh, stop)
+    flags = stop_flags.StopFlags(mesh, stop)
 
     word: jax.Array | None = None  # the last step's, see `step.make_train_step`
     rollbacks = 0
     heldout: dict[str, float] = {}
     lasting = _lasting_warnings(variant)
-    clock = _Clock(config.batch_size)
+    speed = clock.Clock(config.batch_size)
     with (
         watchdog.Watchdog(config.watchdog_seconds, others) as watched,
         tensorboard.Writer(
@@ -120,18 +121,18 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
         while at < config.total_steps:
             if word is not None:
                 watched.mark(f"reading data for step {at + 1}")
-            with clock.waiting():
+            with speed.waiting():
                 batch = next(batches)
             if word is None:
                 others.doing = f"compiling and running step {at + 1}"
             else:
                 watched.mark(f"running step {at + 1}", waiting=True)
             before = word
-            state, metrics, word = train_step(state, batch, stop_flags())
+            state, metrics, word = train_step(state, batch, flags())
             at += 1
             if before is None:  # the first step of this start: its compilation is no speed
                 jax.block_until_ready(metrics)
-                clock.restart()
+                speed.restart()
             # Read one step late, so that the device never waits for the host; the same on every
             # process, so all of them leave at one step.
             stopped, judgement = (0.0, guard.GOOD) if before is None else jax.device_get(before)
@@ -158,10 +159,10 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
             # points up to k are on disk.
             if at % config.log_every_steps == 0 or ending:
                 values = jax.device_get(metrics)
-                speed = clock.lap()
-                for name, value in (values | speed).items():
+                values |= speed.lap()
+                for name, value in values.items():
                     writer.write(f"train/{name}", value, at)
-                progress.update(at, metrics=values | speed)
+                progress.update(at, metrics=values)
                 writer.flush()
             # Also when leaving: a resumed run starts behind this step and would never evaluate it.
             if evaluated:
@@ -170,7 +171,7 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
                 for text in lasting(heldout):
                     screen.warn(text)
                     writer.write("heldout/warnings", text, at)
-                clock.restart()
+                speed.restart()
             checkpoints.check()
             if saving:
                 watched.mark(f"saving step {at}")
@@ -217,51 +218,6 @@ def _rolled_back(
         good, state = 0, step.create_state(config, example, mesh)
     number = jax.device_put(np.int32(at), sharding.replicated(mesh))
     return dataclasses.replace(state, step=number), good
-
-
-class _StopFlags:
-    """The `stop` argument of a step: two arrays made once, so that asking costs no transfer."""
-
-    def __init__(self, mesh: jax.sharding.Mesh, stop: distributed.StopRequest):
-        where, rows = sharding.batch_sharded(mesh), len(mesh.local_devices)
-        self._flags = [
-            jax.make_array_from_process_local_data(where, np.full(rows, value, np.float32))
-            for value in (0.0, 1.0)
-        ]
-        self._stop = stop
-
-    def __call__(self) -> jax.Array:
-        return self._flags[self._stop.signal is not None]
-
-
-class _Clock:
-    """Speed since the last lap, and the share of it spent waiting for data."""
-
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
-        self.restart()
-
-    def restart(self) -> None:
-        self._since, self._steps, self._waited = time.perf_counter(), 0, 0.0
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - began
-        self._steps += 1
-
-    def lap(self) -> dict[str, float]:
-        """Returns the figures to log; none where no step was timed."""
-        seconds, steps, waited = time.perf_counter() - self._since, self._steps, self._waited
-        self.restart()
-        if not steps:
-            return {}
-        return {
-            "images_per_second": steps * self._batch_size / seconds,
-            "ms_per_step": 1000.0 * seconds / steps,
-            "data_wait_share": waited / seconds,
-        }
 
 
 def _evaluate(

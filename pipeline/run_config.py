@@ -1,7 +1,9 @@
 """A run's config: checked before anything is built, saved with the run, compared on resuming."""
 
+import ast
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,30 @@ def differences(saved: dict[str, Any], config: Any) -> list[str]:
     ]
 
 
+def changed(config: Any, changes: str) -> ConfigDict:
+    """Returns the config with other values: `changes` is FIELD=VALUE, and more after commas.
+
+    Raises:
+        InputError: a field that doesn't exist, or a value of another type.
+    """
+    flat = flatten(config)
+    for change in re.split(r",(?=[a-z_.0-9]+=)", changes):
+        field, _, text = change.strip().partition("=")
+        named.check(field, flat, field="field")
+        try:
+            value = ast.literal_eval(text)
+        except (SyntaxError, ValueError):
+            value = text
+        if type(value) is not type(flat[field]) and not (
+            isinstance(value, int | tuple) and isinstance(flat[field], float | list)
+        ):
+            raise errors.InputError(
+                f"config.{field}={text} must be like its present value, {flat[field]!r}"
+            )
+        flat[field] = value
+    return _unflatten(flat)
+
+
 def check_against_run(config: Any, workdir: Path) -> bool:
     """Says whether `workdir` holds a run of this config, which would then be resumed.
 
@@ -121,14 +147,7 @@ def load(workdir: Path) -> ConfigDict:
     path = workdir / "config.json"
     if not path.is_file():
         raise errors.InputError(f"--workdir={workdir} holds no run: there is no config.json in it")
-    nested: dict[str, Any] = {}
-    for field, value in _read(path).items():
-        *sections, name = field.split(".")
-        section = nested
-        for part in sections:
-            section = section.setdefault(part, {})
-        section[name] = tuple(value) if isinstance(value, list) else value
-    return ConfigDict(nested).lock()
+    return _unflatten(_read(path))
 
 
 def save(config: Any, workdir: Path) -> None:
@@ -138,6 +157,17 @@ def save(config: Any, workdir: Path) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(flatten(config), indent=2, sort_keys=True) + "\n")
         os.replace(temporary, workdir / "config.json")
+
+
+def _unflatten(flat: dict[str, Any]) -> ConfigDict:
+    nested: dict[str, Any] = {}
+    for field, value in flat.items():
+        *sections, name = field.split(".")
+        section = nested
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = tuple(value) if isinstance(value, list) else value
+    return ConfigDict(nested).lock()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class Process(subprocess.Popen):
             assert self.poll() is None and time.monotonic() < end, self.output
             time.sleep(0.01)
 
-    def wait_until_it_handles(self, number, timeout=30.0):
+    def wait_until_it_handles(self, number, timeout=120.0):
         """Returns once the process has a handler of its own for the signal."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
