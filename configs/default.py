@@ -64,6 +64,9 @@ def get_config() -> ConfigDict:
     config.eval_examples = 2048  # held-out examples of an evaluation; 0: all
     config.evals = ("heldout", "reconstructions", "samples")  # files in pipeline/evals/
 
+    # Folder of compiled programs, so that a resumed run starts at once; shared by all processes.
+    # "auto": JAX_COMPILATION_CACHE_DIR where it is set, else the user's cache folder; "": none
+    config.compilation_cache = "auto"
     config.grace_seconds = 25.0  # from a signal to the end at the latest; platforms kill after 30
     config.watchdog_seconds = 600.0  # without any progress the run ends, to be resumed; 0: off
 

@@ -28,7 +28,14 @@ from pipeline import (
 )
 
 
-def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: peers.Peers) -> int:
+def run(
+    config: Any,
+    workdir: Path,
+    *,
+    stop: distributed.StopRequest,
+    others: peers.Peers,
+    imported: float = 0.0,
+) -> int:
     """Trains to `config.total_steps`, from the newest checkpoint in `workdir` if there is one.
 
     Args:
@@ -36,6 +43,7 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
         workdir: its folder, the same for all processes.
         stop: notes signals; what one process was asked, all obey at the same step.
         others: is told what this process does.
+        imported: seconds that the command took so far.
 
     Returns:
         The exit code: 0 when the run is complete, else that of `stop`; the same call resumes.
@@ -75,7 +83,8 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
     sharding.wait_for_all(mesh)  # for the folder
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint)
     steps = checkpoints.steps()
-    screen.banner(_banner(config, workdir, mesh, splits, abstract, steps, started))
+    start_up = f"imports {imported:.1f} s, config and data {time.perf_counter() - started:.1f} s"
+    screen.banner(_banner(config, workdir, mesh, splits, abstract, steps) | {"start-up": start_up})
     variant = named.load("models", config.model.name, field="model.name")
     for caution in variant.cautions(config) if hasattr(variant, "cautions") else ():
         screen.warn(caution)
@@ -106,6 +115,7 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
     batches = data.train_batches(splits.train, config, mesh, first_step=at)
     flags = stop_flags.StopFlags(mesh, stop)
 
+    first_step = at + 1
     word: jax.Array | None = None  # the last step's, see `step.make_train_step`
     rollbacks = 0
     heldout: dict[str, float] = {}
@@ -133,6 +143,9 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
             if before is None:  # the first step of this start: its compilation is no speed
                 jax.block_until_ready(metrics)
                 speed.restart()
+                if at == first_step:
+                    took = imported + time.perf_counter() - started
+                    screen.note(f"The first step was done {took:.1f} s after the command.")
             # Read one step late, so that the device never waits for the host; the same on every
             # process, so all of them leave at one step.
             stopped, judgement = (0.0, guard.GOOD) if before is None else jax.device_get(before)
@@ -263,7 +276,7 @@ def _check_best_metric(config: Any, example: Any, mesh: Any, abstract: step.Trai
     named.check(config.checkpoint.best_metric, scalars, field="checkpoint.best_metric")
 
 
-def _banner(config, workdir, mesh, splits, abstract, steps, started) -> dict[str, str]:
+def _banner(config, workdir, mesh, splits, abstract, steps) -> dict[str, str]:
     device = mesh.devices.flat[0]
     axes = " × ".join(f"{name} {size}" for name, size in mesh.shape.items())
     num_params = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
@@ -279,5 +292,4 @@ def _banner(config, workdir, mesh, splits, abstract, steps, started) -> dict[str
         f"{config.total_steps / batches:.1f} epochs in all",
         "workdir": str(workdir),
         "tensorboard": f"tensorboard --logdir {workdir / 'tensorboard'}",
-        "start-up": f"{time.perf_counter() - started:.1f} s before compiling",
     }

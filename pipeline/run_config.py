@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs import default
 from pipeline import errors, named
 
 # What may change when a run is resumed: its length, what is shown and kept, and where it runs.
@@ -18,6 +19,7 @@ MAY_CHANGE = (
     "eval_every_steps",
     "eval_examples",
     "evals",
+    "compilation_cache",
     "grace_seconds",
     "guard.",
     "watchdog_seconds",
@@ -139,7 +141,7 @@ def check_against_run(config: Any, workdir: Path) -> bool:
 
 
 def load(workdir: Path) -> ConfigDict:
-    """Returns the config that `save` wrote, locked.
+    """Returns the config that `save` wrote, locked; what an older one lacks has its default.
 
     Raises:
         InputError: the folder holds no run, or its config.json is damaged.
@@ -147,7 +149,7 @@ def load(workdir: Path) -> ConfigDict:
     path = workdir / "config.json"
     if not path.is_file():
         raise errors.InputError(f"--workdir={workdir} holds no run: there is no config.json in it")
-    return _unflatten(_read(path))
+    return _unflatten(flatten(default.get_config()) | _read(path))
 
 
 def save(config: Any, workdir: Path) -> None:

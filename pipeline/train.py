@@ -6,6 +6,7 @@ Exit codes: 0 complete; 2 a mistake in the input, one line says which; 75 stoppe
 
 import os
 import sys
+import time
 import traceback
 
 from pipeline import distributed, errors, memory, peers
@@ -13,13 +14,15 @@ from pipeline import distributed, errors, memory, peers
 
 def main() -> int:
     """Reads the flags, joins the processes, and runs."""
+    began = time.perf_counter()
     stop = distributed.StopRequest()  # before the slow imports: a signal then counts as well
     memory.keep_freed()
     others = peers.alone()
     try:
-        from pipeline import flags
+        from pipeline import compilation_cache, flags
 
         options = flags.parse(sys.argv)
+        compilation_cache.enable(options.config.compilation_cache)
         distributed.initialize(
             options.distributed,
             coordinator=options.coordinator,
@@ -29,7 +32,10 @@ def main() -> int:
         others = peers.connect()
         from pipeline import loop
 
-        code = loop.run(options.config, options.workdir, stop=stop, others=others)
+        imported = time.perf_counter() - began
+        code = loop.run(
+            options.config, options.workdir, stop=stop, others=others, imported=imported
+        )
     except errors.InputError as error:
         return _failed(str(error), others, 2)
     except OSError as error:

@@ -1,5 +1,6 @@
 """The presets that every config accepts, and the contracts between the files."""
 
+import json
 import re
 from pathlib import Path
 
@@ -61,6 +62,16 @@ def test_what_may_change_on_resuming_is_not_a_difference():
     assert run_config.differences(saved, config) == []
     config.seed = 3
     assert run_config.differences(saved, config) == ["config.seed is 3, was 0"]
+
+
+def test_a_field_that_an_older_run_lacks_has_its_default(tmp_path):
+    config = beta_vae.get_config("smoke")
+    run_config.save(config, tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    del saved["watchdog_seconds"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    assert run_config.load(tmp_path).watchdog_seconds == config.watchdog_seconds
+    assert run_config.differences(saved, config) == []
 
 
 def test_the_readme_explains_every_tag():

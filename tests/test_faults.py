@@ -1,9 +1,12 @@
 """Faults of the disk under a real run: one line, nothing lost, and the same command goes on."""
 
+import contextlib
 import subprocess
+import time
 
 import pytest
 
+from tests import processes
 from tests.test_train import scalars, train
 
 ARGUMENTS = ("--config.total_steps=60", "--config.checkpoint.keep_every_steps=1")
@@ -45,6 +48,27 @@ def test_a_disk_that_fills_up_stops_the_run_which_then_goes_on(disk):
     out, _ = train(workdir, *ARGUMENTS)
     assert "20 of 60 done" in out
     assert [step for step, _ in scalars(workdir)["train/loss"]] == [10, 20, 30, 40, 50, 60]
+
+
+def test_a_full_disk_ends_all_processes_within_a_minute_and_says_so_on_one(disk):
+    folder, _ = disk
+    workdir = folder / "run"
+    every = ("--config.total_steps=100000", "--config.checkpoint.every_steps=20")
+    group = processes.start(workdir, *every, "--config.eval_every_steps=100000", processes=2)
+    group[0].wait_for("step 30/")
+    with (folder / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+        while filler.write(bytes(2**16)):
+            pass
+    began = time.monotonic()
+    found = processes.codes(group)
+    assert time.monotonic() - began < 60
+    assert found == [1, 1]
+    assert any("No space left on device" in process.output for process in group)
+    good = [path for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal()]
+    assert good
+    (folder / "filler").unlink()
+    at = max(int(path.name) for path in good) + 10
+    processes.train(workdir, f"--config.total_steps={at}", *every[1:])
 
 
 def test_a_disk_without_room_for_anything_is_one_line(disk):
