@@ -1,6 +1,7 @@
 """Why a command cannot go on: an `InputError` is the user's to repair, all else is a fault."""
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -35,3 +36,13 @@ def writing(path: Path) -> Iterator[None]:
             f"cannot write to {path} ({os.strerror(number)}): what was complete before stands; "
             "mend that, and give the same command again",
         ) from error
+
+
+def check_writable(path: Path) -> None:
+    """Raises an OSError where a folder can't be made or written at `path`; makes nothing."""
+    place = path
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        number = errno.EACCES if place.is_dir() else errno.ENOTDIR
+        raise OSError(number, f"cannot write to {path} ({os.strerror(number)} at {place})")

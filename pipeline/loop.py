@@ -18,12 +18,14 @@ from pipeline import (
     guard,
     named,
     peers,
+    planning,
     run_config,
     sharding,
     step,
     stop_flags,
     tensorboard,
     terminal,
+    topologies,
     watchdog,
 )
 
@@ -35,6 +37,7 @@ def run(
     stop: distributed.StopRequest,
     others: peers.Peers,
     imported: float = 0.0,
+    dry_run: bool = False,
 ) -> int:
     """Trains to `config.total_steps`, from the newest checkpoint in `workdir` if there is one.
 
@@ -44,6 +47,7 @@ def run(
         stop: notes signals; what one process was asked, all obey at the same step.
         others: is told what this process does.
         imported: seconds that the command took so far.
+        dry_run: checks and compiles, says what the step needs, and leaves no trace.
 
     Returns:
         The exit code: 0 when the run is complete, else that of `stop`; the same call resumes.
@@ -75,9 +79,12 @@ def run(
     splits = data.load(config)
     measured = data.with_variance(config, splits.train)
 
-    # Where the run lives.
     first_process = jax.process_index() == 0
     screen = terminal.Terminal(active=first_process)
+    if dry_run:
+        return _dry_run(measured, workdir, mesh, screen)
+
+    # Where the run lives.
     if first_process:
         run_config.save(config, workdir)
     sharding.wait_for_all(mesh)  # for the folder
@@ -211,6 +218,16 @@ def run(
     )
     checkpoints.close()
     return 0
+
+
+def _dry_run(config: Any, workdir: Path, mesh: Any, screen: terminal.Terminal) -> int:
+    """Compiles the step for these devices, and says what it needs; the exit code of `plan`."""
+    errors.check_writable(workdir)
+    topology = topologies.here(list(mesh.devices.flat))
+    found = planning.plan(config, topology, config.batch_size)
+    screen.table("The step on these devices", planning.rows(found, topology))
+    screen.note("Nothing was trained or written: the same command without --dry_run trains.")
+    return 0 if found["fits"] else 2
 
 
 def _rolled_back(

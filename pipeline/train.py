@@ -34,7 +34,12 @@ def main() -> int:
 
         imported = time.perf_counter() - began
         code = loop.run(
-            options.config, options.workdir, stop=stop, others=others, imported=imported
+            options.config,
+            options.workdir,
+            stop=stop,
+            others=others,
+            imported=imported,
+            dry_run=options.dry_run,
         )
     except errors.InputError as error:
         return _failed(str(error), others, 2)

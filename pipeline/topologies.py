@@ -1,0 +1,175 @@
+"""Devices that aren't there, to compile for: `v5e:16x16`, `4*v5e:16x16`, `h100:1x8x8`, `cpu:8`.
+
+The decision: JAX's own topology descriptions, so that the compiler is the one of the real machine;
+the description needs that platform's package and no device.
+"""
+
+import difflib
+import importlib.util
+import os
+import re
+from typing import Any, NamedTuple
+
+from pipeline import chips, errors
+
+# Sizes of slices that are sold, chips along each axis of the torus.
+SOLD = {
+    "v5e": ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
+    "v6e": ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
+    "v4": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16",
+           "8x16x16", "16x16x16"),
+    "v5p": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16",
+            "8x16x16", "16x16x16", "16x16x24"),
+    "tpu7x": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16",
+              "8x16x16"),
+}  # fmt: skip
+FORM = re.compile(r"(?:(\d+)\*)?([a-z0-9]+):(\d+(?:x\d+)*)")
+# The package with each platform's compiler, and the extra that installs it.
+EXTRAS = {"tpu": ("libtpu", "plan-tpu"), "cuda": ("jax_plugins.xla_cuda12", "plan-gpu")}
+
+
+class Topology(NamedTuple):
+    """Devices to compile for."""
+
+    name: str
+    chip: chips.Chip
+    devices: list[Any]
+    num_slices: int  # parts that only the hosts' network connects
+
+
+class Asked(NamedTuple):
+    """A topology's name, taken apart."""
+
+    name: str
+    kind: str
+    shape: str
+    num_slices: int
+
+
+def parse(name: str) -> Asked:
+    """Takes the name apart; touches no device.
+
+    Raises:
+        InputError: no such kind, or a shape that isn't sold; the message names the nearest.
+    """
+    match = FORM.fullmatch(name)
+    if not match:
+        raise errors.InputError(
+            f"--topology={name} has another form: write KIND:SHAPE, such as v5e:16x16, "
+            "4*v5e:16x16 (slices), h100:1x8x8 (slices × hosts × GPUs) or cpu:8"
+        )
+    slices, kind, shape = int(match[1] or 1), match[2], match[3]
+    if kind not in chips.CHIPS:
+        near = difflib.get_close_matches(kind, chips.CHIPS, n=2, cutoff=0.3)
+        raise errors.InputError(
+            f"--topology={name}: {kind!r} is unknown; "
+            + (f"did you mean {' or '.join(near)}? " if near else "")
+            + f"Known are {', '.join(chips.CHIPS)}"
+        )
+    if kind in SOLD and shape not in SOLD[kind]:
+        raise errors.InputError(
+            f"--topology={name}: {kind} has no slice of {shape} chips; its neighbours are "
+            f"{' and '.join(_neighbours(SOLD[kind], shape))}"
+        )
+    platform, axes = chips.CHIPS[kind].platform, shape.count("x") + 1
+    if axes != {"cpu": 1, "cuda": 3}.get(platform, axes) or slices < 1:
+        form = "cpu:N" if platform == "cpu" else f"{kind}:SLICESxHOSTSxGPUS"
+        raise errors.InputError(f"--topology={name} has another form: write {form}")
+    if platform != "tpu" and slices > 1:
+        raise errors.InputError(f"--topology={name}: N* counts slices of TPUs alone")
+    if platform == "cuda":
+        slices = int(shape.partition("x")[0])
+    return Asked(name, kind, shape, slices)
+
+
+def prepare(asked: Asked) -> None:
+    """Sets the environment that JAX reads when it is imported: nothing here has a device to find.
+
+    Raises:
+        InputError: the package with that platform's compiler is missing.
+    """
+    platform = chips.CHIPS[asked.kind].platform
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if platform == "cpu":
+        count = f"--xla_force_host_platform_device_count={asked.shape}"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {count}"
+        return
+    package, extra = EXTRAS[platform]
+    try:
+        found = importlib.util.find_spec(package)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise errors.InputError(
+            f"--topology={asked.name} needs its compiler: pip install -e '.[{extra}]'"
+        )
+    # There is no TPU to ask, and libtpu would complain of that at length.
+    os.environ |= {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+
+
+def load(asked: Asked) -> Topology:
+    """Returns the devices.
+
+    Raises:
+        InputError: the compiler doesn't know the topology.
+    """
+    import jax
+    from jax.experimental import topologies
+
+    chip = chips.CHIPS[asked.kind]
+    if chip.platform == "cpu":
+        return Topology(asked.name, chip, jax.devices()[: int(asked.shape)], 1)
+    try:
+        if chip.platform == "cuda":
+            described = topologies.get_topology_desc(
+                platform="cuda", target_config=_target(asked.kind), topology=asked.shape
+            )
+        else:
+            options: dict[str, Any] = {}
+            if asked.num_slices > 1:
+                options["num_slices"] = asked.num_slices
+            if asked.shape == "1x1":
+                options["chips_per_host_bounds"] = (1, 1, 1)
+            described = topologies.get_topology_desc(
+                platform="tpu", topology_name=f"{asked.kind}:{asked.shape}", **options
+            )
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).split("\n")[0]
+        raise errors.InputError(f"--topology={asked.name}: {reason}") from None
+    return Topology(asked.name, chip, list(described.devices), asked.num_slices)
+
+
+def here(devices: list[Any]) -> Topology:
+    """Returns the devices of this run; their memory is known where they tell, their speed not."""
+    stats = devices[0].memory_stats() or {}
+    memory = float(stats.get("bytes_limit", float("inf")))
+    chip = chips.Chip(devices[0].platform, memory, 0.0, 0.0, 0.0, 0.0, 1)
+    return Topology("these devices", chip, devices, 1)
+
+
+def _neighbours(sold: tuple[str, ...], shape: str) -> list[str]:
+    """Returns the sizes next to `shape`, by their number of chips."""
+
+    def size(text):
+        product = 1
+        for axis in text.split("x"):
+            product *= int(axis)
+        return product
+
+    asked = size(shape)
+    below = [text for text in sold if size(text) <= asked]
+    above = [text for text in sold if size(text) > asked]
+    return below[-1:] + above[:1]
+
+
+def _target(kind: str) -> str:
+    """Returns XLA's description of the GPU (a text protocol buffer)."""
+    from pipeline import gpu_targets
+
+    return gpu_targets.TARGETS[kind]
