@@ -65,6 +65,7 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
         return stop.exit_code
     splits = data.load(config)
     measured = data.with_variance(config, splits.train)
+    evaluations = [module.make(measured, mesh, splits.heldout) for module in modules]
 
     # Where the run lives.
     first_process = jax.process_index() == 0
@@ -101,7 +102,6 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
     if not steps:
         state = step.create_state(measured, example, mesh)
     train_step = step.make_train_step(measured, example, mesh)
-    evaluations = [module.make(measured, mesh, splits.heldout) for module in modules]
     batches = data.train_batches(splits.train, config, mesh, first_step=at)
     stop_flags = _StopFlags(mesh, stop)
 
