@@ -1,4 +1,8 @@
-"""Explicitness (Ridgeway & Mozer 2018, arXiv:1802.05312, section 3): factors can be read off."""
+"""Explicitness (Ridgeway & Mozer 2018, arXiv:1802.05312, section 3): factors can be read off.
+
+By straight lines: a value in the middle of a latent's range can't be told from both sides at once,
+so that a factor of many values in one latent stays below 1 however well it is encoded.
+"""
 
 from typing import NamedTuple
 
