@@ -9,6 +9,7 @@ The paper's figures leave out shape, which has no order, and draw z; the other r
 """
 
 from collections.abc import Sequence
+from concurrent import futures
 from typing import NamedTuple
 
 import numpy as np
@@ -85,20 +86,26 @@ def information(
 
 def log_mixture(points: np.ndarray, mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
     """Returns log q(z_d) of points [P, D], but for a constant, for posteriors [M, D]: [P, D]."""
-    found = np.empty(points.shape, np.float32)
-    size = max(1, CHUNK // len(mean))
-    for d in range(mean.shape[1]):
-        centre, log_var = mean[:, d].astype(np.float32), log_variance[:, d].astype(np.float32)
-        deviation = np.exp(0.5 * log_var)
-        for first in range(0, len(points), size):
-            rows = slice(first, first + size)
-            # Minus twice the log density, in place: this is where the time goes.
-            terms = points[rows, d, None].astype(np.float32) - centre
-            terms /= deviation
-            np.square(terms, out=terms)
-            terms += log_var
-            least = terms.min(axis=1)
-            terms -= least[:, None]
-            terms *= -0.5
-            found[rows, d] = np.log(np.exp(terms, out=terms).mean(axis=1)) - 0.5 * least
+    with futures.ThreadPoolExecutor() as threads:  # NumPy computes outside the interpreter's lock
+        columns = threads.map(_log_mixture, points.T, mean.T, log_variance.T)
+        return np.stack(list(columns), axis=1)
+
+
+def _log_mixture(points: np.ndarray, mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
+    """Returns `log_mixture` of one latent, [P] float32, for [P], [M] and [M]."""
+    points, mean = points.astype(np.float32), mean.astype(np.float32)
+    log_variance = log_variance.astype(np.float32)
+    deviation = np.exp(0.5 * log_variance)
+    found, size = np.empty_like(points), max(1, CHUNK // len(mean))
+    for first in range(0, len(points), size):
+        rows = slice(first, first + size)
+        # Minus twice the log density, in place: this is where the time goes.
+        terms = points[rows, None] - mean
+        terms /= deviation
+        np.square(terms, out=terms)
+        terms += log_variance
+        least = terms.min(axis=1)
+        terms -= least[:, None]
+        terms *= -0.5
+        found[rows] = np.log(np.exp(terms, out=terms).mean(axis=1)) - 0.5 * least
     return found
