@@ -61,6 +61,7 @@ def test_all_figures_are_the_same_on_any_devices_and_for_any_batch_size(monkeypa
     for module in (disentanglement.factor_vae_score, disentanglement.beta_vae_score):
         monkeypatch.setattr(module, "NUM_TRAIN", 300)
         monkeypatch.setattr(module, "NUM_TEST", 100)
+    monkeypatch.setattr(disentanglement.dci, "NUM_STAGES", 2)
     every = tuple(disentanglement.METRICS)
     one, *_ = evaluated(config_of(metrics=every, batch_size=16))
     four, *_ = evaluated(config_of(metrics=every, batch_size=96), devices=4)
