@@ -67,6 +67,24 @@ def get_config() -> ConfigDict:
     # Folder of compiled programs, so that a resumed run starts at once; shared by all processes.
     # "auto": JAX_COMPILATION_CACHE_DIR where it is set, else the user's cache folder; "": none
     config.compilation_cache = "auto"
+    config.disentanglement = ConfigDict()  # of evals/disentanglement.py; the data set needs factors
+    config.disentanglement.num_examples = (
+        10_000  # held-out, encoded once (Locatello et al.); 0: all
+    )
+    config.disentanglement.metrics = (  # files in pipeline/disentanglement/
+        "mig",
+        "mig_chen",
+        "dci",
+        "sap",
+        "factor_vae_score",
+        "beta_vae_score",
+        "modularity",
+        "explicitness",
+        "irs",
+    )
+    # factors that Chen et al. leave out of their MIG, as without order; absent ones: no matter
+    config.disentanglement.chen_excludes = ("shape",)
+
     config.grace_seconds = 25.0  # from a signal to the end at the latest; platforms kill after 30
     config.watchdog_seconds = 600.0  # without any progress the run ends, to be resumed; 0: off
 

@@ -78,6 +78,7 @@ def run(
         return stop.exit_code
     splits = data.load(config)
     measured = data.with_variance(config, splits.train)
+    evaluations = [module.make(measured, mesh, splits.heldout) for module in modules]
 
     first_process = jax.process_index() == 0
     screen = terminal.Terminal(active=first_process)
@@ -118,7 +119,6 @@ def run(
     if not steps:
         state = step.create_state(measured, example, mesh)
     train_step = step.make_train_step(measured, example, mesh)
-    evaluations = [module.make(measured, mesh, splits.heldout) for module in modules]
     batches = data.train_batches(splits.train, config, mesh, first_step=at)
     flags = stop_flags.StopFlags(mesh, stop)
 

@@ -4,6 +4,7 @@ The decision: all goes to stdout, as a live bar where that is a terminal and els
 per report without control codes, so that a log file reads like the screen did.
 """
 
+import functools
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -36,8 +37,7 @@ class Terminal:
           console: a rich console to write to, for tests; stdout if None.
         """
         if console is None or not active:
-            # force_terminal: else FORCE_COLOR, which some CI sets, would put codes into logs.
-            console = Console(force_terminal=sys.stdout.isatty(), quiet=not active)
+            console = _stdout(sys.stdout.isatty(), active)
         self._console = console
         self._live = active and console.is_terminal and not console.is_dumb_terminal
 
@@ -74,7 +74,7 @@ class Terminal:
     def progress(
         self, total_steps: int, start_step: int = 0, *, noun: str = "step"
     ) -> Iterator["Progress"]:
-        """Shows the progress of the block's steps.
+        """Shows the progress of the block's steps, below that of a block around it.
 
         Args:
           total_steps: the step at which the run ends.
@@ -88,7 +88,8 @@ class Terminal:
             yield Progress(self._console, total_steps, noun=noun)
             return
         # Drawn at each update only: no thread that competes with the training loop.
-        with Live(console=self._console, auto_refresh=False) as live:
+        inner = bool(self._console._live_stack)
+        with Live(console=self._console, auto_refresh=False, transient=inner) as live:
             # rich hides the cursor, which a SIGKILL would leave hidden for ever.
             self._console.show_cursor(True)
             progress = Progress(self._console, total_steps, live, noun=noun)
@@ -126,7 +127,10 @@ class Progress:
           metrics: host numbers by name without prefix; those in `SHOWN` are shown.
         """
         shown = ((text, metrics[name]) for name, text in SHOWN.items() if name in metrics)
-        status = "  ".join(text.format(_number(value)) for text, value in shown)
+        self.report(step, "  ".join(text.format(_number(value)) for text, value in shown))
+
+    def report(self, step: int, status: str) -> None:
+        """Reports that `step` steps are done, and says what of it in words."""
         self.draw(step, self._time_left(step), status)
 
     def draw(self, step: int, time_left: str, status: str) -> None:
@@ -157,6 +161,13 @@ class Progress:
             return "-:--:--"
         seconds = (self._total_steps - step) * (now - first_time) / (step - first_step)
         return str(timedelta(seconds=round(seconds)))
+
+
+@functools.cache
+def _stdout(is_terminal: bool, active: bool) -> Console:
+    """Returns the one console of stdout: rich stacks the bars of one, those of two would clash."""
+    # force_terminal: else FORCE_COLOR, which some CI sets, would put codes into logs.
+    return Console(force_terminal=is_terminal, quiet=not active)
 
 
 def _print(console: Console, text: str, *, style: str = "") -> None:

@@ -204,3 +204,22 @@ def test_other_processes_print_nothing(capsys):
     shown.note("x")
     shown.table("x", {"x": 1.0})
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_within_a_bar_is_drawn_below_it_and_leaves_nothing():
+    shown, output, _ = make(screen=True)
+    with shown.progress(10) as outer:
+        outer.update(5, metrics={})
+        with terminal.Terminal(console=shown._console).progress(3, noun="metric") as inner:
+            inner.report(1, "computing mig")
+            drawn = plain(output.getvalue())
+            assert drawn.rindex("step 5/10") < drawn.rindex("metric 1/3")
+            assert drawn.rindex("metric 1/3") < drawn.rindex("computing mig")
+        before = len(output.getvalue())
+        outer.update(6, metrics={})
+        assert "metric" not in output.getvalue()[before:]
+
+
+def test_all_terminals_of_a_process_draw_on_one_console():
+    assert terminal.Terminal()._console is terminal.Terminal()._console
+    assert terminal.Terminal(active=False)._console.quiet

@@ -1,0 +1,147 @@
+"""How well latents and factors match: the metrics of `pipeline.disentanglement` on held-out data.
+
+Examples are drawn by the seed and encoded once, on the mesh. Process 0 alone runs the learners; its
+figures are then every process's.
+"""
+
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from pipeline import data, encodings, errors, heat_map, named, step, terminal
+from pipeline.disentanglement import (
+    beta_vae_score,
+    dci,
+    explicitness,
+    factor_vae_score,
+    irs,
+    mig,
+    mig_chen,
+    modularity,
+    mutual_information,
+    sap,
+)
+
+METRICS = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (
+        mig,
+        mig_chen,
+        dci,
+        sap,
+        factor_vae_score,
+        beta_vae_score,
+        modularity,
+        explicitness,
+        irs,
+    )
+}
+FEWEST_EXAMPLES = 200  # with fewer, learners would meet values in the test that they never saw
+# Examples of a device in a batch. Not config.batch_size: the bits of an encoding depend on the
+# shapes that a device computes, and a tree's or a vote's outcome may hang on a bit.
+ROWS = 64
+
+
+def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+    """Returns the evaluation: state → scalars, each metric's, and the heat map of information.
+
+    Raises:
+        InputError: no factors, no Gaussian posterior, too few examples, or an unknown metric.
+    """
+    settings = config.disentanglement
+    factors = _check(config, len(source))
+    chosen = [
+        named.choose(METRICS, name, field="disentanglement.metrics") for name in settings.metrics
+    ]
+    names = [name for module in chosen for name in module.Scores._fields]
+    excluded = [k for k, name in enumerate(factors.names) if name in settings.chen_excludes]
+    # RandomState, not Generator: its stream is frozen (NEP 19), and figures of years compare.
+    order = np.random.RandomState(config.seed % 2**32).permutation(len(source))
+    subset = data.Subset(source, order[: settings.num_examples or len(order)])
+    config = config.copy_and_resolve_references()
+    config.batch_size = ROWS * mesh.size
+    encode = encodings.make(config, mesh)
+
+    def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
+        batches = (batch for _, batch in data.heldout_batches(subset, config, mesh, num=0))
+        encoded = encode(state, batches)
+        # A diverged model has no figures; every process sees that it is one.
+        known = bool(np.isfinite([encoded.mean, encoded.log_variance]).all())
+        figures = np.full(len(names), np.nan, np.float32)
+        if known and jax.process_index() == 0:
+            figures = np.array(_scores(chosen, encoded, excluded, config.seed), np.float32)
+        for name, value in zip(names, multihost_utils.broadcast_one_to_all(figures), strict=True):
+            yield f"heldout/{name}", float(value)
+        if known:
+            yield "heldout/mutual_information", _picture(encoded, factors.names)
+
+    return evaluate
+
+
+def _check(config: Any, num_heldout: int) -> Any:
+    """Returns the data set's entry of factors, if figures can be had at all."""
+    factors = data.example_spec(config).get("factors")
+    if factors is None or max(factors.num_classes) < 2:
+        raise errors.InputError(
+            f"config.evals has 'disentanglement', but config.data.name={config.data.name!r} has no "
+            "factors: take it out, or choose sprites or dsprites"
+        )
+    model = named.load("models", config.model.name, field="model.name").Model
+    if not hasattr(model, "posterior"):
+        raise errors.InputError(
+            f"config.evals has 'disentanglement', but config.model.name={config.model.name!r} has "
+            "no Gaussian posterior: take it out, or choose a model that has one"
+        )
+    sized = {n for n, size in zip(factors.names, factors.num_classes, strict=True) if size > 1}
+    if sized <= set(config.disentanglement.chen_excludes):
+        raise errors.InputError(
+            f"config.disentanglement.chen_excludes={tuple(config.disentanglement.chen_excludes)} "
+            f"leaves no factor of {', '.join(factors.names)}: name fewer"
+        )
+    num = config.disentanglement.num_examples
+    if min(num or num_heldout, num_heldout) < FEWEST_EXAMPLES:
+        raise errors.InputError(
+            f"config.disentanglement.num_examples={num} of {num_heldout} held-out examples: give "
+            f"{FEWEST_EXAMPLES} at least (by config.data.heldout_examples too), or 0 for all"
+        )
+    return factors
+
+
+def _scores(
+    chosen: list[ModuleType], encoded: encodings.Encodings, excluded: list[int], seed: int
+) -> list[float]:
+    """Returns the figures of all metrics in their order, showing how far it is."""
+    factors = encoded.attributes["factors"]
+    figures: list[float] = []
+    with terminal.Terminal().progress(len(chosen), noun="metric") as progress:
+        for done, module in enumerate(chosen):
+            progress.report(done, f"computing {module.__name__.rpartition('.')[2]}")
+            if module is mig_chen:
+                figures += mig_chen.scores(
+                    encoded.mean, encoded.log_variance, factors, seed=seed, excluded=excluded
+                )
+            else:
+                figures += module.scores(encoded.mean, factors, seed=seed)
+        progress.report(len(chosen), "disentanglement is known")
+    return figures
+
+
+def _picture(encoded: encodings.Encodings, names: tuple[str, ...]) -> np.ndarray:
+    """Returns the heat map, [H, W, 3] uint8; process 0 alone draws, the others return a blank."""
+    if jax.process_index() > 0:
+        return np.zeros((1, 1, 3), np.uint8)
+    factors = encoded.attributes["factors"]
+    entropy = mutual_information.entropies(factors)
+    varying = np.flatnonzero(entropy)
+    return heat_map.draw(
+        mutual_information.between(encoded.mean, factors[:, varying]),
+        rows=[f"z{d}" for d in range(encoded.mean.shape[1])],
+        columns=[f"{names[k]}\nH = {entropy[k]:.2f}" for k in varying],
+        title="Mutual information of latents and factors",
+        unit="nats",
+    )
