@@ -100,11 +100,17 @@ class Run:
 
     def results(self):
         """Returns the digests of the last state, and all points but timings."""
+        import jax
         import orbax.checkpoint as ocp
 
         folder = self.workdir / "checkpoints" / str(self.checkpoint()) / "default"
-        saved = ocp.StandardCheckpointer().restore(folder)
-        return np.asarray(saved["digests"]), scalars(self.workdir)
+        reader = ocp.StandardCheckpointer()
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # whatever it was saved from
+        target = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+            reader.metadata(folder).item_metadata.tree,
+        )
+        return np.asarray(reader.restore(folder, target)["digests"]), scalars(self.workdir)
 
     def check_examples(self, steps):
         """Every start gave every step its rows of the one order, and none was left out."""
