@@ -1,13 +1,12 @@
 """A run's config: checked before anything is built, saved with the run, compared on resuming."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from pipeline import errors, named
+from pipeline import errors, named, whole_files
 
 # What may change when a run is resumed: its length, what is shown and kept, and where it runs.
 MAY_CHANGE = (
@@ -136,11 +135,8 @@ def load(workdir: Path) -> ConfigDict:
 
 def save(config: Any, workdir: Path) -> None:
     """Writes `config.json`, atomically; a resumed run's newest values replace the older."""
-    temporary = workdir / ".config.json.tmp"
-    with errors.writing(workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(flatten(config), indent=2, sort_keys=True) + "\n")
-        os.replace(temporary, workdir / "config.json")
+    text = json.dumps(flatten(config), indent=2, sort_keys=True) + "\n"
+    whole_files.write(workdir / "config.json", text)
 
 
 def _read(path: Path) -> dict[str, Any]:

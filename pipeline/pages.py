@@ -1,0 +1,73 @@
+"""Web pages that are one file each: styles, pictures and charts stand in the page itself.
+
+The decision: templates in `pipeline/templates/`, by Jinja2 with everything escaped but what the
+filters below make; no script, and nothing from the network.
+"""
+
+import base64
+import html
+import math
+from typing import Any
+
+from markupsafe import Markup
+
+from pipeline import tensorboard
+
+SHOWN_PIXELS = 560  # width up to which small pictures are enlarged, by whole factors
+
+
+def render(template: str, **values: Any) -> str:
+    """Returns the page that a file in `pipeline/templates/` makes of `values`."""
+    import jinja2  # no training start needs it
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": number, "words": words, "describe": describe, "markdown": markdown,
+        "picture": picture, "svg": Markup,
+    }  # fmt: skip
+    return environment.get_template(template).render(**values)
+
+
+def number(value: float | None) -> str:
+    """Four significant digits, or more where the whole part has more; "–" where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value:,.1f}" if 1000 <= abs(value) < math.inf else f"{value:.4g}"
+
+
+def words(name: str) -> str:
+    """Returns a metric's name as a person writes it."""
+    return name.replace("_", " ")
+
+
+def describe(name: str) -> str:
+    """Returns what TensorBoard says of a metric, its unit included; "" of an unknown one."""
+    return tensorboard.DESCRIPTIONS.get(name, "")
+
+
+def markdown(text: str) -> Markup:
+    """Returns Markdown as HTML; HTML in it stays text."""
+    import markdown as library
+
+    return Markup(library.markdown(html.escape(text, quote=False), extensions=["tables"]))
+
+
+def picture(content: bytes, name: str) -> Markup:
+    """Returns an `img` element that holds the PNG or GIF, enlarged where it is small."""
+    import io
+
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as file:
+        width = file.width * max(1, SHOWN_PIXELS // file.width)
+    kind = "image/gif" if content.startswith(b"GIF") else "image/png"
+    data = base64.b64encode(content).decode()
+    return Markup('<img src="data:{};base64,{}" width="{}" alt="{}">').format(
+        kind, data, width, words(name)
+    )
