@@ -15,7 +15,7 @@ Series = Mapping[str, Sequence[tuple[float, float]]]
 
 
 def lines(series: Series, *, title: str, unit: str = "") -> str:
-    """Returns a chart of (step, value) pairs; what is held out has marks on its line.
+    """Returns a chart of (step, value) pairs; held-out ones, which are few, have marks.
 
     Args:
         series: by what the legend calls it. Values that aren't finite leave a gap.
@@ -27,8 +27,10 @@ def lines(series: Series, *, title: str, unit: str = "") -> str:
         for colour, (name, points) in zip(_colours(series), series.items(), strict=True):
             steps, values = np.transpose(_thinned(points))
             values = np.where(np.isfinite(values), values, np.nan)
-            few = {"marker": "o", "markersize": 3} if len(steps) < 60 else {}
-            axes.plot(steps, values, color=colour, label=name, linewidth=1.4, **few)
+            marks = "o" if name.startswith("heldout/") and len(steps) < 60 else ""
+            axes.plot(
+                steps, values, color=colour, label=name, linewidth=1.4, marker=marks, markersize=3
+            )
         axes.set_xlabel("step")
         axes.set_ylabel(unit)
         axes.margins(x=0.02)

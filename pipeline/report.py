@@ -26,8 +26,9 @@ from pipeline import (
 # The figures that stand above all others, where there are any: see `tensorboard.DESCRIPTIONS`.
 HEADLINES = (
     "elbo", "iw_elbo", "distortion", "rate", "bits_per_dim", "perplexity", "codebook_usage",
-    "reconstruction_loss", "active_units", "capacity_error", "mig",
+    "reconstruction_loss", "mig", "active_units", "capacity_error",
 )  # fmt: skip
+SAME = {"reconstruction_loss": "distortion"}  # not shown beside what it equals
 NUM_HEADLINES = 6
 # The curves that are drawn, where the run has logged them; the tags of one chart share a unit.
 CURVES = (
@@ -99,7 +100,7 @@ def write(
         "report.html",
         about=about,
         warnings=warnings,
-        headlines=[name for name in HEADLINES if name in found["figures"]][:NUM_HEADLINES],
+        headlines=_headlines(found["figures"]),
         found=found,
         evaluations=_by_evaluation(values, found),
         pictures=encoded,
@@ -139,6 +140,11 @@ def curves(workdir: Path) -> list[str]:
     return drawn
 
 
+def _headlines(figures: Mapping[str, Any]) -> list[str]:
+    shown = [name for name in HEADLINES if name in figures and SAME.get(name) not in figures]
+    return shown[:NUM_HEADLINES]
+
+
 def _by_evaluation(
     values: list[evaluations.Value], found: dict[str, Any]
 ) -> dict[str, dict[str, float | None]]:
@@ -152,7 +158,9 @@ def _by_evaluation(
 
 def _bars(name: str, numbers: list[float | None]) -> str:
     known = [number for number in numbers if number is not None]
-    return charts.bars(np.array(known), title=pages.words(name)) if known else ""
+    if not known:
+        return ""
+    return charts.bars(np.array(known), title=pages.words(name), unit=pages.unit(name))
 
 
 def _finite(value: Any) -> float | None:

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, config_flags
 
 from configs import default
 from pipeline import data, errors, evaluations, report, run_config, saved_state, sharding, terminal
+from pipeline import flags as process_flags
 
 
 def make(
@@ -88,15 +89,18 @@ def _config(workdir: Path, overrides: Sequence[str]) -> ConfigDict:
     config = default.get_config()
     config.update(saved)
     config.lock()
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_dict("config", config, flag_values=values)
     before = run_config.flatten(config)
+    for text in overrides:
+        name, equals, _ = text.lstrip("-").partition("=")
+        process_flags.check_field(name.removeprefix("config."), list(before))
+        if not equals:
+            raise errors.InputError(f"argument {text!r} has no value: write {text}=value")
+    values, arguments = flags.FlagValues(), ["evaluate", *overrides]
     try:
-        rest = values(["evaluate", *overrides])
-    except (flags.Error, TypeError, ValueError, KeyError) as error:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
+        values(arguments)
+    except (flags.Error, TypeError, ValueError) as error:
         raise errors.InputError(" ".join(str(error).split())) from None
-    if len(rest) > 1:
-        raise errors.InputError(f"argument {rest[1]!r} is not a flag: write --config.field=value")
     if differing := run_config.differences(before, config):
         raise errors.InputError(f"an evaluation is of the run as it is: {'; '.join(differing)}")
     run_config.check(config)

@@ -87,15 +87,13 @@ def evaluated(module, *, devices=1, batch=16, evaluation=importance_weighted, **
     return dict(evaluation.make(config, mesh, data.load(config).heldout)(state))
 
 
-@pytest.mark.parametrize("module", [beta_vae, conditional_vae])
-def test_the_figures_depend_on_no_mesh_and_no_batch(module):
-    one = evaluated(module)
-    chunk = {"importance_weighted.chunk": 7}
-    for other in (evaluated(module, devices=4, batch=64), evaluated(module, batch=70, **chunk)):
-        assert one.keys() == other.keys()
-        for tag in ("heldout/iw_elbo", "heldout/iw_bits_per_dim"):
-            np.testing.assert_allclose(one[tag], other[tag], rtol=1e-5)
-    elbo = evaluated(module, evaluation=heldout)["heldout/elbo"]
+def test_the_figures_depend_on_no_mesh_no_batch_and_no_chunk():
+    one = evaluated(conditional_vae)
+    four = evaluated(conditional_vae, devices=4, batch=64, **{"importance_weighted.chunk": 7})
+    assert one.keys() == four.keys()
+    for tag in ("heldout/iw_elbo", "heldout/iw_bits_per_dim"):
+        np.testing.assert_allclose(one[tag], four[tag], rtol=1e-5)
+    elbo = evaluated(conditional_vae, evaluation=heldout)["heldout/elbo"]
     assert one["heldout/iw_elbo"] > elbo
 
 
