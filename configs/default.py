@@ -62,6 +62,7 @@ def get_config() -> ConfigDict:
     config.log_every_steps = 50  # steps between points in TensorBoard
     config.eval_every_steps = 500  # steps between evaluations
     config.eval_examples = 2048  # held-out examples of an evaluation; 0: all
+    config.eval_batch_size = 0  # examples of an evaluation's batch; 0: batch_size; same figures
     config.evals = ("heldout", "reconstructions", "samples")  # files in pipeline/evals/
 
     # Folder of compiled programs, so that a resumed run starts at once; shared by all processes.
@@ -84,6 +85,9 @@ def get_config() -> ConfigDict:
     )
     # factors that Chen et al. leave out of their MIG, as without order; absent ones: no matter
     config.disentanglement.chen_excludes = ("shape",)
+    config.importance_weighted = ConfigDict()  # of evals/importance_weighted.py
+    config.importance_weighted.num_samples = 200  # K, draws of z an example; higher is tighter
+    config.importance_weighted.chunk = 10  # draws decoded at a time; bounds memory, same figures
 
     config.grace_seconds = 25.0  # from a signal to the end at the latest; platforms kill after 30
     config.watchdog_seconds = 600.0  # without any progress the run ends, to be resumed; 0: off

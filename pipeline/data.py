@@ -167,13 +167,15 @@ def heldout_batches(
 ) -> Iterator[tuple[int, dict[str, jax.Array]]]:
     """Yields (first position, batch) over the first `num` held-out examples, in order.
 
-    Without `num` they are `config.eval_examples`; 0 stands for all. The last batch is padded and
-    masked, so that every process takes the same number of steps.
+    Without `num` they are `config.eval_examples`; 0 stands for all. Batches have
+    `config.eval_batch_size` examples, or the training's number where that is 0. The last batch is
+    padded and masked, so that every process takes the same number of steps.
     """
+    batch_size = config.eval_batch_size or config.batch_size
     wanted = config.eval_examples if num is None else num
     num = min(wanted or len(source), len(source))
-    rows = config.batch_size // jax.process_count()
-    for first in range(0, num, config.batch_size):
+    rows = batch_size // jax.process_count()
+    for first in range(0, num, batch_size):
         positions = first + jax.process_index() * rows + np.arange(rows)
         batch = read(source, np.minimum(positions, num - 1), config)
         batch["mask"] = (positions < num).astype(np.float32)

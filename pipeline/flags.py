@@ -104,11 +104,17 @@ def _check_fields(arguments: Sequence[str]) -> None:
     if not Path(path).is_file():
         raise errors.InputError(f"--config={path}: there is no such file; see configs/")
     known = list(run_config.flatten(runpy.run_path(path)["get_config"](presets)))
-    for field in (name[len("config.") :] for name in given if name.startswith("config.")):
-        if field not in known:
-            close = difflib.get_close_matches(field, known, n=3)
-            hint = f"did you mean {' or '.join(close)}?" if close else "see configs/default.py"
-            raise errors.InputError(f"--config.{field}: the config has no such field; {hint}")
+    for name in given:
+        if name.startswith("config."):
+            check_field(name.removeprefix("config."), known)
+
+
+def check_field(field: str, known: Sequence[str]) -> None:
+    """Raises an InputError, with names that are close, where the config has no such field."""
+    if field not in known:
+        close = difflib.get_close_matches(field, known, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "see configs/default.py"
+        raise errors.InputError(f"--config.{field}: the config has no such field; {hint}")
 
 
 def _one_line(message: str) -> str:

@@ -55,6 +55,11 @@ class Likelihood(nnx.Module):
             return jnp.exp(MIN_LOG_SIGMA + jax.nn.softplus(self.log_sigma[...]))
         return jnp.float32(math.exp(self.log_sigma))
 
+    @property
+    def bin_width(self) -> float:
+        """Width of a value of 8-bit data: 1 for probabilities, 1/255 for densities over [0, 1]."""
+        return 1.0 / 255.0 if self.name == "gaussian" else 1.0
+
     def nll(self, outputs: Array, image: Array) -> Array:
         """Returns −log p(image | outputs), [B] nats, summed over pixels.
 
@@ -80,11 +85,7 @@ class Likelihood(nnx.Module):
             rate: KL(q(z|x) ‖ p(z)), nats, summed over latents, mean over the batch.
             num_dims: H·W·C of an image.
         """
-        gaussian = self.name == "gaussian"
         bound = metrics.rate_distortion(
-            distortion=distortion,
-            rate=rate,
-            num_dims=num_dims,
-            bin_width=1.0 / 255.0 if gaussian else 1.0,
+            distortion=distortion, rate=rate, num_dims=num_dims, bin_width=self.bin_width
         )
-        return bound | ({"sigma": self.sigma} if gaussian else {})
+        return bound | ({"sigma": self.sigma} if self.name == "gaussian" else {})

@@ -61,12 +61,21 @@ def run(
     guard.check(config.guard)
     stop.grace_seconds = config.grace_seconds
     mesh = sharding.make_mesh(config.mesh)
+    shards = config.deterministic_shards
     sharding.check_batch(
         config.batch_size,
         mesh=mesh,
         accumulation_steps=config.accumulation_steps,
-        deterministic_shards=config.deterministic_shards,
+        deterministic_shards=shards,
     )
+    if config.eval_batch_size:
+        sharding.check_batch(
+            config.eval_batch_size,
+            mesh=mesh,
+            accumulation_steps=1,
+            deterministic_shards=shards,
+            field="eval_batch_size",
+        )
     example = data.example_spec(config)
     abstract = step.abstract_state(config, example)
     modules = [named.load("evals", name, field="evals") for name in config.evals]
@@ -126,7 +135,7 @@ def run(
     word: jax.Array | None = None  # the last step's, see `step.make_train_step`
     rollbacks = 0
     heldout: dict[str, float] = {}
-    lasting = _lasting_warnings(variant)
+    lasting = _lasting_warnings([variant, *modules])
     speed = clock.Clock(config.batch_size)
     with (
         watchdog.Watchdog(config.watchdog_seconds, others) as watched,
@@ -263,14 +272,15 @@ def _evaluate(
     return scalars
 
 
-def _lasting_warnings(variant: Any) -> Callable[[dict[str, float]], list[str]]:
-    """Returns held-out figures → the variant's `warnings`, from the second in a row on."""
-    before: list[str] = []
+def _lasting_warnings(modules: list[Any]) -> Callable[[dict[str, float]], list[str]]:
+    """Returns held-out figures → each module's `warnings`, from the second in a row on."""
+    before: dict[Any, list[str]] = {}
 
     def lasting(figures):
         nonlocal before
-        found = variant.warnings(figures) if hasattr(variant, "warnings") else []
-        shown, before = (found if before else []), found
+        found = {one: one.warnings(figures) for one in modules if hasattr(one, "warnings")}
+        shown = [text for one, texts in found.items() if before.get(one) for text in texts]
+        before = found
         return shown
 
     return lasting

@@ -83,6 +83,23 @@ def kl_to_standard_normal(mean: Array, log_variance: Array) -> Array:
     return 0.5 * (jnp.square(mean) + jnp.expm1(log_variance) - log_variance)
 
 
+def log_prior_ratio(z: Array, mean: Array, log_variance: Array) -> Array:
+    """log N(z; 0, 1) − log N(z; mean, exp(log_variance)), per latent.
+
+    Args:
+        z: [B, D].
+        mean: [B, D].
+        log_variance: [B, D].
+
+    Returns:
+        [B, D] float32, nats per latent. Its mean over z ~ N(mean, exp(log_variance)) is minus the
+        KL of `kl_to_standard_normal`.
+    """
+    mean, log_variance = mean.astype(jnp.float32), log_variance.astype(jnp.float32)
+    standardised = (z - mean) * jnp.exp(-0.5 * log_variance)
+    return 0.5 * (jnp.square(standardised) + log_variance - jnp.square(z))
+
+
 def sample_normal(mean: Array, log_variance: Array, keys: Array) -> Array:
     """Draws z = μ + σ·ε, ε ~ N(0, 1), with a key of its own for every example.
 

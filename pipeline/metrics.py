@@ -24,8 +24,13 @@ def rate_distortion(*, distortion: Array, rate: Array, num_dims: int, bin_width:
         better), and `bits_per_dim` = −(ELBO/D + log bin_width) / log 2.
     """
     elbo = -(distortion + rate)
-    bits = -(elbo / num_dims + math.log(bin_width)) / math.log(2.0)
+    bits = bits_per_dim(elbo, num_dims=num_dims, bin_width=bin_width)
     return {"rate": rate, "distortion": distortion, "elbo": elbo, "bits_per_dim": bits}
+
+
+def bits_per_dim(bound: Array, *, num_dims: int, bin_width: float) -> Array:
+    """A bound on log p(x), nats per example, as bits per pixel and channel; lower is better."""
+    return -(bound / num_dims + math.log(bin_width)) / math.log(2.0)
 
 
 def code_use(counts: Array) -> Metrics:

@@ -1,5 +1,6 @@
 """Pictures out of images."""
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,3 +53,27 @@ def beside(texts: Sequence[str], picture: np.ndarray) -> np.ndarray:
 def to_uint8(images: np.ndarray) -> np.ndarray:
     """Rounds [0, 1] to 0 … 255."""
     return np.rint(np.clip(images, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def gif(frames: np.ndarray, *, milliseconds: int = 120) -> bytes:
+    """Encodes frames [T, H, W, 1 or 3] uint8 as a GIF that repeats for ever.
+
+    Args:
+        frames: in their order.
+        milliseconds: for which each is shown; GIF counts in tens.
+    """
+    pixels = frames[..., 0] if frames.shape[-1] == 1 else frames
+    first, *others = (Image.fromarray(frame) for frame in pixels)
+    file = io.BytesIO()
+    first.save(
+        file, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0
+    )
+    return file.getvalue()
+
+
+def png(picture: np.ndarray) -> bytes:
+    """Encodes a picture [H, W, 1 or 3], uint8 or float in [0, 1] (else clipped, NaN as 0)."""
+    pixels = picture if picture.dtype == np.uint8 else to_uint8(np.nan_to_num(picture))
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, format="PNG")
+    return file.getvalue()

@@ -2,7 +2,6 @@
 
 import ast
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import default
-from pipeline import errors, named
+from pipeline import errors, named, whole_files
 
 # What may change when a run is resumed: its length, what is shown and kept, and where it runs.
 MAY_CHANGE = (
@@ -18,9 +17,11 @@ MAY_CHANGE = (
     "log_every_steps",
     "eval_every_steps",
     "eval_examples",
+    "eval_batch_size",
     "evals",
     "compilation_cache",
     "disentanglement.",
+    "importance_weighted.",
     "grace_seconds",
     "guard.",
     "watchdog_seconds",
@@ -49,6 +50,7 @@ NOT_NEGATIVE = (
     "watchdog_seconds",
     "eval_examples",
     "disentanglement.num_examples",
+    "eval_batch_size",
     "data.resize",
     "data.max_corrupt_files",
     "checkpoint.keep_best",
@@ -156,11 +158,8 @@ def load(workdir: Path) -> ConfigDict:
 
 def save(config: Any, workdir: Path) -> None:
     """Writes `config.json`, atomically; a resumed run's newest values replace the older."""
-    temporary = workdir / ".config.json.tmp"
-    with errors.writing(workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(flatten(config), indent=2, sort_keys=True) + "\n")
-        os.replace(temporary, workdir / "config.json")
+    text = json.dumps(flatten(config), indent=2, sort_keys=True) + "\n"
+    whole_files.write(workdir / "config.json", text)
 
 
 def _unflatten(flat: dict[str, Any]) -> ConfigDict:

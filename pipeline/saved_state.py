@@ -29,22 +29,39 @@ def restore(
     Raises:
         InputError: no checkpoint, none of this name, or one that cannot be read.
     """
-    folder = workdir / "checkpoints"
-    if not folder.is_dir():
-        raise errors.InputError(f"--workdir={workdir} has no checkpoint yet")
-    checkpoints = checkpoint.Checkpoints(folder, config.checkpoint, read_only=True)
-    # One that the run commits meanwhile may be the latest to some processes, and not to others.
-    at = int(multihost_utils.broadcast_one_to_all(np.int32(_choose(checkpoints, workdir, choice))))
+    checkpoints = _open(workdir, config)
+    at = _agreed(checkpoints, workdir, choice)
     try:
         state = checkpoints.restore(at, step.abstract_state(config, example), mesh)
     except OSError as error:
         raise errors.InputError(
-            f"checkpoint {folder / str(at)} cannot be read "
+            f"checkpoint {workdir / 'checkpoints' / str(at)} cannot be read "
             f"({textwrap.shorten(str(error), 100, placeholder=' …')}): choose another by --step, "
             f"of {', '.join(map(str, checkpoints.steps()))}"
         ) from error
     checkpoints.close()
     return at, state
+
+
+def number(workdir: Path, choice: str, config: Any) -> int:
+    """Returns the number of the step that `choice` means, see `restore`, without reading it."""
+    checkpoints = _open(workdir, config)
+    at = _agreed(checkpoints, workdir, choice)
+    checkpoints.close()
+    return at
+
+
+def _open(workdir: Path, config: Any) -> checkpoint.Checkpoints:
+    folder = workdir / "checkpoints"
+    if not folder.is_dir():
+        raise errors.InputError(f"--workdir={workdir} has no checkpoint yet")
+    return checkpoint.Checkpoints(folder, config.checkpoint, read_only=True)
+
+
+def _agreed(checkpoints: checkpoint.Checkpoints, workdir: Path, choice: str) -> int:
+    # One that the run commits meanwhile may be the latest to some processes, and not to others.
+    chosen = np.int32(_choose(checkpoints, workdir, choice))
+    return int(multihost_utils.broadcast_one_to_all(chosen))
 
 
 def _choose(checkpoints: checkpoint.Checkpoints, workdir: Path, choice: str) -> int:

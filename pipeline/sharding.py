@@ -77,15 +77,20 @@ def _maximum(where: NamedSharding) -> Any:
 
 
 def check_batch(
-    batch_size: int, *, mesh: Mesh, accumulation_steps: int, deterministic_shards: int = 0
+    batch_size: int,
+    *,
+    mesh: Mesh,
+    accumulation_steps: int,
+    deterministic_shards: int = 0,
+    field: str = "batch_size",
 ) -> None:
-    """Raises an InputError where the global batch can't be cut evenly.
+    """Raises an InputError where the global batch, the config's `field`, can't be cut evenly.
 
     Every device takes `batch_size / devices` examples a step, in `accumulation_steps` equal parts;
     with `deterministic_shards`, its share of these instead.
     """
     if batch_size < 1:
-        raise errors.InputError(f"config.batch_size={batch_size} must be at least 1")
+        raise errors.InputError(f"config.{field}={batch_size} must be at least 1")
     if accumulation_steps < 1:
         raise errors.InputError(
             f"config.accumulation_steps={accumulation_steps} must be at least 1"
@@ -98,7 +103,7 @@ def check_batch(
         cut = f"{mesh.size} devices × {accumulation_steps} accumulation steps"
     if batch_size % parts:
         raise errors.InputError(
-            f"config.batch_size={batch_size} is not divisible by {cut} = {parts}: use "
+            f"config.{field}={batch_size} is not divisible by {cut} = {parts}: use "
             f"{_nearest(batch_size, parts)}"
         )
 

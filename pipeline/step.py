@@ -7,6 +7,7 @@ not depend on the mesh, `reductions` adds in a fixed order instead.)
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -32,7 +33,7 @@ class Model(Protocol):
     from the global sums. One that is trained on less than it is given also has
     `augment(batch, *, keys)`, which returns the batch as training sees it: evaluation skips it.
     One with a Gaussian posterior also has `posterior(batch)`, which returns its mean and
-    log-variance, [B, D] each.
+    log-variance, [B, D] each, and `nll(z, batch)`, which returns −log p(x|z) [B] in nats.
     """
 
     def terms(self, batch: Batch, *, keys: Array, step: Array) -> tuple[Any, Any]:
@@ -200,12 +201,20 @@ def make_train_step(config: Any, example: Any, mesh: Mesh) -> Callable:
     return jax.jit(sharded, donate_argnums=0)
 
 
-def make_eval_step(config: Any, example: Any, mesh: Mesh) -> Callable:
+def make_eval_step(
+    config: Any, example: Any, mesh: Mesh, *, terms: Callable | None = None
+) -> Callable:
     """Returns the jitted (state, batch, first_position) → sums over the batch's true examples.
 
-    The sums are a pytree to be added over batches, and then given to `make_summary`'s function.
-    They are exact: padding is masked. Here, in `make_summary` and in `make_method`, the averaged
-    parameters are used where the optimizer keeps them.
+    The sums are a pytree, (terms, sums, number of examples), to be added over batches, and then
+    given to `make_summary`'s function. They are exact: padding is masked. Here, in `make_summary`
+    and in `make_method`, the averaged parameters are used where the optimizer keeps them.
+
+    Args:
+        config: of the run.
+        example: abstract example of the data set.
+        mesh: its devices.
+        terms: what is summed in place of `Model.terms`, called as that is with the model before.
     """
     graphdef, _ = make_model(config, example)
     axes = mesh.axis_names
@@ -216,8 +225,9 @@ def make_eval_step(config: Any, example: Any, mesh: Mesh) -> Callable:
 
         def sums_of(examples):
             batch, keys = examples
-            terms, sums = model.terms(batch, keys=keys, step=state.step)
-            return _sum_examples(terms, batch["mask"]), sums, batch["mask"].sum()
+            score = model.terms if terms is None else functools.partial(terms, model)
+            values, sums = score(batch, keys=keys, step=state.step)
+            return _sum_examples(values, batch["mask"]), sums, batch["mask"].sum()
 
         examples = _by_position(batch, config.seed, EVALUATION, axes, first=first_position)
         return summed(sums_of, examples)[0]

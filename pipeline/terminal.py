@@ -7,7 +7,7 @@ per report without control codes, so that a log file reads like the screen did.
 import functools
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -69,6 +69,14 @@ class Terminal:
         _print(self._console, title, style="bold")
         for name, text in texts.items():
             _print(self._console, f"  {name:<{names_width}}  {text:>{values_width}}")
+
+    def columns(self, title: str, rows: Sequence[Sequence[str]]) -> None:
+        """Prints a title and rows of equally many texts, the first at the left of its column."""
+        _print(self._console, title, style="bold")
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for first, *rest in rows:
+            cells = [f"{text:>{width}}" for text, width in zip(rest, widths[1:], strict=True)]
+            _print(self._console, f"  {first:<{widths[0]}}  {'  '.join(cells)}")
 
     @contextmanager
     def progress(

@@ -5,7 +5,6 @@ stopped half-way; so it is written last, and removed first.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from pipeline import errors, features
+from pipeline import errors, features, whole_files
 
 Rows = Mapping[str, jax.ShapeDtypeStruct]  # by the array's name, shape and type of one row
 
@@ -80,10 +79,7 @@ def describe(
         "arrays": listed,
         "shards": [shard._asdict() for shard in cut],
     }
-    temporary = path.with_name(f".{path.name}.tmp")
-    with errors.writing(path):
-        temporary.write_text(json.dumps(whole, indent=2) + "\n")
-        os.replace(temporary, path)
+    whole_files.write(path, json.dumps(whole, indent=2) + "\n")
 
 
 def remove(path: Path) -> None:

@@ -67,6 +67,10 @@ class Model(nnx.Module):
         """Returns mean and log-variance of q(z|x) for a batch, [B, D] each."""
         return self.encode(batch["image"])
 
+    def nll(self, z: Array, batch: dict[str, Array]) -> Array:
+        """Returns −log p(x|z) of a batch, [B] nats, summed over pixels, for latents [B, D]."""
+        return self.likelihood.nll(self.decoder(z), networks.unit_interval(batch["image"]))
+
     def reconstruct(self, batch: dict[str, Array]) -> Array:
         """Returns the images decoded from the posterior's means, [B, H, W, C] in [0, 1]."""
         return self.decode(self.encode(batch["image"])[0])
@@ -77,10 +81,8 @@ class Model(nnx.Module):
 
     def terms(self, batch: dict[str, Array], *, keys: Array, step: Array) -> tuple[Terms, dict]:
         """Returns the terms of every example, with one sample of z, and no sums."""
-        image = networks.unit_interval(batch["image"])
-        mean, log_variance = self.encode(image)
-        z = losses.sample_normal(mean, log_variance, keys)
-        reconstruction = self.likelihood.nll(self.decoder(z), image)
+        mean, log_variance = self.posterior(batch)
+        reconstruction = self.nll(losses.sample_normal(mean, log_variance, keys), batch)
         kl = losses.kl_to_standard_normal(mean, log_variance).sum(axis=-1)
         return Terms(reconstruction, kl, jnp.abs(kl - self.capacity(step))), {}
 
@@ -102,6 +104,7 @@ class Model(nnx.Module):
             "kl_loss": means.kl,
             "capacity_loss": self.capacity_loss(means, step=step),
             "current_capacity": self.capacity(step),
+            "capacity_error": jnp.abs(means.kl - self.capacity(step)),
             **self.likelihood.metrics(
                 distortion=means.reconstruction, rate=means.kl, num_dims=math.prod(self.shape)
             ),

@@ -64,6 +64,10 @@ class Model(nnx.Module):
         """Returns mean and log-variance of q(z|x, y) for a batch, [B, D] each."""
         return self.encode(batch["image"], batch)
 
+    def nll(self, z: Array, batch: dict[str, Array]) -> Array:
+        """Returns −log p(x|z, y) of a batch, [B] nats, summed over pixels, for latents [B, D]."""
+        return self._nll(z, batch, self.embedding(batch, num=z.shape[0]))
+
     def reconstruct(self, batch: dict[str, Array]) -> Array:
         """Returns the images decoded from the posterior's means, [B, H, W, C] in [0, 1]."""
         return self.decode(self.encode(batch["image"], batch)[0], batch)
@@ -90,7 +94,7 @@ class Model(nnx.Module):
         condition = self.embedding(batch, num=image.shape[0])
         mean, log_variance = networks.gaussian(self.encoder(image, condition))
         z = losses.sample_normal(mean, log_variance, keys)
-        reconstruction = self.likelihood.nll(self.decoder(z, condition), image)
+        reconstruction = self._nll(z, batch, condition)
         kl = losses.kl_to_standard_normal(mean, log_variance).sum(axis=-1)
         return Terms(reconstruction, kl), {}
 
@@ -111,3 +115,7 @@ class Model(nnx.Module):
                 distortion=means.reconstruction, rate=means.kl, num_dims=num_dims
             ),
         }
+
+    def _nll(self, z: Array, batch: dict[str, Array], condition: Array) -> Array:
+        outputs = self.decoder(z, condition)
+        return self.likelihood.nll(outputs, networks.unit_interval(batch["image"]))

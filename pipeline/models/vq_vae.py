@@ -143,7 +143,7 @@ class Model(nnx.Module):
 
 def warnings(figures: dict[str, float]) -> list[str]:
     """Returns what is wrong by the held-out figures, and what helps."""
-    usage = figures["codebook_usage"]
+    usage = figures.get("codebook_usage", 1.0)
     if usage >= COLLAPSED:
         return []
     return [

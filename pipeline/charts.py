@@ -1,0 +1,95 @@
+"""Charts as SVG that stands in a page, and takes the page's own text colour, light or dark."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+INK = "#010203"  # stands for the page's text colour while matplotlib draws
+COLOURS = ("#3b82c4", "#e8792b", "#2f9e6e", "#b65fb8")  # told apart on white and on black
+MAX_POINTS = 1000  # of a line; a screen shows no more
+SIZE = (4.4, 2.5)  # inches
+
+Series = Mapping[str, Sequence[tuple[float, float]]]
+
+
+def lines(series: Series, *, title: str, unit: str = "") -> str:
+    """Returns a chart of (step, value) pairs; held-out ones, which are few, have marks.
+
+    Args:
+        series: by what the legend calls it. Values that aren't finite leave a gap.
+        title: above the chart.
+        unit: beside the vertical axis.
+    """
+
+    def draw(axes: Any) -> None:
+        for colour, (name, points) in zip(_colours(series), series.items(), strict=True):
+            steps, values = np.transpose(_thinned(points))
+            values = np.where(np.isfinite(values), values, np.nan)
+            marks = "o" if name.startswith("heldout/") and len(steps) < 60 else ""
+            axes.plot(
+                steps, values, color=colour, label=name, linewidth=1.4, marker=marks, markersize=3
+            )
+        axes.set_xlabel("step")
+        axes.set_ylabel(unit)
+        axes.margins(x=0.02)
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+
+    return _svg(draw, title)
+
+
+def bars(values: np.ndarray, *, title: str, unit: str = "") -> str:
+    """Returns a chart of numbers [N], the highest first; those that aren't finite are left out."""
+    values = np.asarray(values, np.float64).ravel()
+    ordered = np.sort(values[np.isfinite(values)])[::-1]
+
+    def draw(axes: Any) -> None:
+        axes.fill_between(
+            np.arange(len(ordered) + 1), np.append(ordered, ordered[-1:]), step="post",
+            color=COLOURS[0], alpha=0.85, linewidth=0,
+        )  # fmt: skip
+        axes.set_xlabel(f"rank, of {values.size:,}")
+        axes.set_ylabel(unit)
+        axes.margins(x=0.0)
+
+    return _svg(draw, title)
+
+
+def _svg(draw: Any, title: str) -> str:
+    import matplotlib  # no training start needs it
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    style: Any = {
+        "svg.fonttype": "none",  # text stays text, in the page's font
+        "svg.hashsalt": title,  # the same file each time, and names of its own in the page
+        "font.family": "sans-serif",
+        "font.size": 9,
+        **dict.fromkeys(
+            ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
+        ),
+    }
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color=INK, alpha=0.12, linewidth=0.6)
+        axes.set_axisbelow(True)
+        draw(axes)
+        file = io.StringIO()
+        FigureCanvasSVG(figure)
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue()
+    return text[text.index("<svg") :].replace(INK, "currentColor")
+
+
+def _colours(series: Series) -> list[str]:
+    return [COLOURS[index % len(COLOURS)] for index in range(len(series))]
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """Returns at most MAX_POINTS of them, the last one always."""
+    stride = -(-len(points) // MAX_POINTS)
+    return points[::-stride][::-1]

@@ -1,0 +1,105 @@
+"""The importance-weighted bound on log p(x): Burda et al. 2016 (arXiv:1509.00519), eq. 8.
+
+L_K = E[log 1/K Σ p(x, z_k) / q(z_k|x)] with z_k ~ q(z|x). L_1 is the ELBO; it rises with K, and
+tends to log p(x). The decision: the k-th draw of an example hangs on its position and on k alone,
+so that neither the mesh nor batches nor chunks matter, and fewer samples are the first of more.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.sharding import Mesh
+
+from pipeline import data, errors, losses, metrics, step
+
+
+def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+    """Returns the evaluation: state → (tag, value) pairs.
+
+    Raises:
+        InputError: the model has no Gaussian posterior, or a number that isn't positive.
+    """
+    section, example = config.importance_weighted, data.example_spec(config)
+    for field in ("num_samples", "chunk"):
+        if section[field] < 1:
+            raise errors.InputError(
+                f"config.importance_weighted.{field}={section[field]} must be at least 1"
+            )
+    model = step.abstract_model(config, example)
+    if not (hasattr(model, "posterior") and hasattr(model, "nll")):
+        raise errors.InputError(
+            f"'importance_weighted' needs a model with a Gaussian posterior, which "
+            f"config.model.name={config.model.name!r} has not: leave it out of the evaluations"
+        )
+    counts = sample_counts(section.num_samples)
+    terms = functools.partial(_terms, counts=counts, chunk=section.chunk)
+    eval_step = step.make_eval_step(config, example, mesh, terms=terms)
+    in_bits = functools.partial(
+        metrics.bits_per_dim,
+        num_dims=math.prod(example["image"].shape),
+        bin_width=model.likelihood.bin_width,
+    )
+
+    def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
+        total, count = 0.0, 0.0
+        for first, batch in data.heldout_batches(source, config, mesh):
+            summed, _, examples = eval_step(state, batch, jnp.uint32(first))
+            total, count = total + summed, count + examples
+        bounds = np.asarray(jax.device_get(total / count), np.float64)
+        yield "heldout/iw_elbo", float(bounds[-1])
+        yield "heldout/iw_bits_per_dim", float(in_bits(bounds[-1]))
+        rows = [f"| {k} | {bound:.3f} |" for k, bound in zip(counts, bounds, strict=True)]
+        head = "| samples K | bound on log p(x), nats |\n|---:|---:|"
+        yield "heldout/iw_convergence", "\n".join([head, *rows])
+
+    return evaluate
+
+
+def sample_counts(num_samples: int) -> tuple[int, ...]:
+    """Returns 1, 2, 5, 10, 20, … below `num_samples`, and `num_samples` itself."""
+    series = (digit * 10**power for power in range(len(str(num_samples))) for digit in (1, 2, 5))
+    return (*(count for count in series if count < num_samples), num_samples)
+
+
+def log_weights(
+    model: Any, batch: dict[str, Array], keys: Array, *, num_samples: int, chunk: int
+) -> Array:
+    """Returns log p(x, z_k) − log q(z_k|x) for K draws of each example, [K, B] nats.
+
+    Args:
+        model: has `posterior` and `nll`, see `step.Model`.
+        batch: of B examples.
+        keys: [B], one PRNG key an example.
+        num_samples: K.
+        chunk: draws that are decoded at a time, which bounds the memory.
+    """
+    mean, log_variance = model.posterior(batch)
+
+    def of_draw(number):
+        of_example = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+        z = losses.sample_normal(mean, log_variance, of_example)
+        return losses.log_prior_ratio(z, mean, log_variance).sum(axis=-1) - model.nll(z, batch)
+
+    return lax.map(of_draw, jnp.arange(num_samples, dtype=jnp.uint32), batch_size=chunk)
+
+
+def _terms(
+    model: Any,
+    batch: dict[str, Array],
+    *,
+    keys: Array,
+    step: Array,
+    counts: tuple[int, ...],
+    chunk: int,
+) -> tuple[Array, dict]:
+    """Returns the bounds of each example, [B, len(counts)] nats, and no sums."""
+    del step
+    weights = log_weights(model, batch, keys, num_samples=counts[-1], chunk=chunk)
+    bounds = [jax.nn.logsumexp(weights[:k], axis=0) - math.log(k) for k in counts]
+    return jnp.stack(bounds, axis=-1), {}

@@ -1,0 +1,114 @@
+"""Latent health: KL and activity of each latent, and the aggregate posterior against the prior.
+
+The decision: all of it follows from the posteriors' means and variances, in closed form, without a
+sample. A unit is active where the variance of its posterior mean over the data is above 0.01 (Burda
+et al. 2016, arXiv:1509.00519, section 5.2).
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from pipeline import data, encodings, errors, step
+
+ACTIVE = 0.01  # variance of the posterior mean, in units of the prior's
+COLLAPSED = 0.1  # share of active units below which the posterior counts as collapsed
+LOW_RATE = 0.1  # nats; below, z says nothing of x whatever the units do
+
+
+class Health(NamedTuple):
+    """Of each latent, [D] float64, over N examples; and of all together."""
+
+    kl: np.ndarray  # KL(q(z_d|x) ‖ N(0, 1)), nats, mean over examples
+    mean_variance: np.ndarray  # variance of the posterior mean over examples
+    aggregate_mean: np.ndarray  # mean of q(z_d) = 1/N Σ q(z_d|x)
+    aggregate_deviation: np.ndarray  # its standard deviation
+    aggregate_kl: float  # see `health`
+
+    @property
+    def active(self) -> np.ndarray:
+        """Which units are active, [D] bool."""
+        return self.mean_variance > ACTIVE
+
+
+def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+    """Returns the evaluation: state → (tag, value) pairs.
+
+    Raises:
+        InputError: the model has no Gaussian posterior.
+    """
+    if not hasattr(step.abstract_model(config, data.example_spec(config)), "posterior"):
+        raise errors.InputError(
+            f"'latents' needs a model with a Gaussian posterior, which "
+            f"config.model.name={config.model.name!r} has not: leave it out of the evaluations"
+        )
+    encode = encodings.make(config, mesh)
+
+    def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
+        batches = (batch for _, batch in data.heldout_batches(source, config, mesh))
+        found = health(encode(state, batches))
+        yield "heldout/active_units", float(found.active.sum())
+        yield "heldout/active_share", float(found.active.mean())
+        yield "heldout/aggregate_kl", found.aggregate_kl
+        yield "heldout/kl_per_latent", found.kl
+        yield "heldout/latents", table(found)
+
+    return evaluate
+
+
+def health(encoded: encodings.Encodings) -> Health:
+    """Returns the figures of N posteriors.
+
+    `aggregate_kl` is KL(N(m, S) ‖ N(0, 1)) in nats, summed over latents, with mean m and covariance
+    S of the aggregate posterior 1/N Σ q(z|x): 0 where its first two moments are the prior's. It is
+    a lower bound on what draws of the prior miss, the marginal KL of Hoffman & Johnson (2016).
+    """
+    means, variances = encoded.mean.astype(np.float64), np.exp(encoded.log_variance.astype(float))
+    mean = means.mean(axis=0)
+    covariance = np.cov(means, rowvar=False, bias=True).reshape(mean.size, mean.size)
+    covariance += np.diag(variances.mean(axis=0))
+    log_determinant = np.linalg.slogdet(covariance)[1]
+    excess = np.trace(covariance) + mean @ mean - mean.size - log_determinant
+    return Health(
+        kl=encoded.kl.mean(axis=0, dtype=np.float64),
+        mean_variance=means.var(axis=0),
+        aggregate_mean=mean,
+        aggregate_deviation=np.sqrt(np.diag(covariance)),
+        aggregate_kl=float(0.5 * excess),
+    )
+
+
+def table(found: Health) -> str:
+    """Returns a Markdown table of the latents, that of the highest KL first."""
+    rows = [
+        f"| {i} | {found.kl[i]:.3f} | {found.mean_variance[i]:.3f} | "
+        f"{'yes' if found.active[i] else 'no'} | {found.aggregate_mean[i]:+.3f} | "
+        f"{found.aggregate_deviation[i]:.3f} |"
+        for i in np.argsort(-found.kl, kind="stable")
+    ]
+    head = (
+        "| latent | KL, nats | variance of the mean | active | mean of q(z) | deviation of q(z) |"
+    )
+    return "\n".join([head, "|---:|---:|---:|:---:|---:|---:|", *rows])
+
+
+def warnings(figures: dict[str, float]) -> list[str]:
+    """Returns what is wrong by the held-out figures, and what helps.
+
+    Where the rate follows a target that is still low, few units are in use as they should be.
+    """
+    share, rate = figures.get("active_share", 1.0), figures.get("rate")
+    if share >= COLLAPSED and (rate is None or rate >= LOW_RATE):
+        return []
+    if rate is not None and rate >= figures.get("current_capacity", math.inf) / 2:
+        return []
+    known = "" if rate is None else f", and the rate is {rate:.2g} nats"
+    return [
+        f"only {share:.1%} of the latents are active{known}: the posterior has collapsed onto the "
+        "prior. With config.model: a lower beta, or one that rises from 0 (beta.schedule='linear' "
+        "or 'cyclical'); name='capacity_vae', which holds the rate at a target, or there a higher "
+        "gamma; a smaller latent_dim; a smaller sigma; or a lower config.optimizer.learning_rate"
+    ]
