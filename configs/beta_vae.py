@@ -17,6 +17,7 @@ def get_config(presets: str = "") -> ConfigDict:
     config = default.get_config()
     config.total_steps = 5000  # under five minutes on two cores
     config.batch_size = 128
+    config.evals += ("traversals",)
     config.model.name = "beta_vae"
     config.model.network = "dense"
     config.model.hidden = (512, 256)

@@ -20,6 +20,7 @@ def get_config(presets: str = "") -> ConfigDict:
     config.eval_every_steps = 3 * 469
     config.checkpoint.every_steps = 469
     config.data.name = "mnist"
+    config.evals += ("traversals", "conditions_grid")
     config.model.name = "conditional_vae"
     config.model.network = "conv"
     # Draws of the prior must decode well: at β = 1 too many fall where no digit was encoded.

@@ -22,6 +22,7 @@ def get_config(presets: str = "") -> ConfigDict:
     config.checkpoint.every_steps = 469
     config.data.name = "mnist"
     config.data.binarize = True
+    config.evals += ("traversals",)
     config.model.name = "beta_vae"
     config.model.network = "dense"
     config.model.hidden = (500,)

@@ -1,4 +1,4 @@
-"""What a data set says of an entry beyond its shape and type: the numbers of classes."""
+"""What a data set says of an entry beyond its shape and type: its classes and their names."""
 
 import dataclasses
 
@@ -15,6 +15,7 @@ class Classes:
     num_classes: tuple[int, ...]  # of one label (shape []), or of each column (shape [n])
     shape: tuple[int, ...]  # of one example's entry, [] or [n]
     dtype: type = np.int32
+    names: tuple[str, ...] = ()  # of the columns, where they have names
 
 
 def label(num_classes: int) -> Classes:
@@ -22,6 +23,7 @@ def label(num_classes: int) -> Classes:
     return Classes((num_classes,), ())
 
 
-def factors(sizes: tuple[int, ...]) -> Classes:
-    """Returns the entry of a row of labels, one for each of the sizes."""
-    return Classes(tuple(sizes), (len(sizes),))
+def factors(sizes: tuple[int, ...], names: tuple[str, ...]) -> Classes:
+    """Returns the entry of a row of labels, one for each of the sizes, and what they are called."""
+    assert len(sizes) == len(names), (sizes, names)
+    return Classes(tuple(sizes), (len(sizes),), names=tuple(names))

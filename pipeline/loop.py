@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline import (
     checkpoint,
+    dashboards,
     data,
     distributed,
     errors,
@@ -65,6 +66,7 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
         return stop.exit_code
     splits = data.load(config)
     measured = data.with_variance(config, splits.train)
+    evaluations = [module.make(measured, mesh, splits.heldout) for module in modules]
 
     # Where the run lives.
     first_process = jax.process_index() == 0
@@ -101,7 +103,6 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
     if not steps:
         state = step.create_state(measured, example, mesh)
     train_step = step.make_train_step(measured, example, mesh)
-    evaluations = [module.make(measured, mesh, splits.heldout) for module in modules]
     batches = data.train_batches(splits.train, config, mesh, first_step=at)
     stop_flags = _StopFlags(mesh, stop)
 
@@ -131,6 +132,7 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
             at += 1
             if before is None:  # the first step of this start: its compilation is no speed
                 jax.block_until_ready(metrics)
+                writer.about(dashboards.of_run(measured, metrics))
                 clock.restart()
             # Read one step late, so that the device never waits for the host; the same on every
             # process, so all of them leave at one step.
@@ -180,6 +182,8 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
                 break
         watched.mark(f"waiting for the save of step {at}")
         checkpoints.wait()
+        if at == config.total_steps:
+            writer.about(dashboards.of_end())
 
     if at < config.total_steps:
         screen.note(f"Stopped at step {at}, which is saved: the same command resumes there.")

@@ -49,7 +49,7 @@ def spec(config: Any) -> dict[str, Any]:
     del config
     return {
         "image": jax.ShapeDtypeStruct((SIDE, SIDE, 1), np.uint8),
-        "factors": features.factors(FACTOR_SIZES),
+        "factors": features.factors(FACTOR_SIZES, FACTOR_NAMES),
     }
 
 
