@@ -4,15 +4,14 @@ The decision: no "experiment" summary, by which HParams would show the fields of
 then unites the fields and figures of all runs below the folder, whatever their variants.
 """
 
-import re
 import time
 from collections.abc import Collection
 from typing import Any
 
 from pipeline import event_files, run_config
 
-# Charts by category: a title with its unit, and the names of the curves. Those that a run has not
-# are left out. Curves share a chart where they share a unit.
+# Charts by category: a title with its unit, and the names of the curves, which share that unit.
+# Charts without a curve in a run are left out.
 CHARTS = {
     "Objective": (
         ("KL beside its target C (nats)", ("kl_loss", "current_capacity")),
@@ -23,7 +22,7 @@ CHARTS = {
     "Codebook": (
         ("Perplexity (codes)", ("perplexity",)),
         ("Codes in use (share)", ("codebook_usage",)),
-        ("Reconstruction beside what quantisation adds", ("reconstruction_loss", "vq_loss")),
+        ("What quantisation adds (in the loss's unit)", ("vq_loss",)),
     ),
     "Speed": (
         ("Time of a step (ms)", ("ms_per_step",)),
@@ -63,14 +62,15 @@ def _layout(names: set[str]) -> Any:
     protos = event_files.tensorboardx().proto.layout_pb2
     layout = protos.Layout()
     for title, charts in CHARTS.items():
-        shown = [(name, names.intersection(curves)) for name, curves in charts]
-        if not any(curves for _, curves in shown):
+        shown = [(name, curves) for name, curves in charts if names.intersection(curves)]
+        if not shown:
             continue
         category = layout.category.add(title=title)
         for name, curves in shown:
-            if curves:
-                tag = f"^(train|heldout)/({'|'.join(map(re.escape, sorted(curves)))})$"
-                category.chart.add(title=name, multiline=protos.MultilineChartContent(tag=[tag]))
+            # Of all its curves, also those that this run has not: TensorBoard shows the layouts of
+            # all runs together, and equal charts once.
+            tag = f"^(train|heldout)/({'|'.join(curves)})$"
+            category.chart.add(title=name, multiline=protos.MultilineChartContent(tag=[tag]))
     return _value("custom_scalars__config__", "custom_scalars", [layout.SerializeToString()])
 
 

@@ -41,9 +41,10 @@ def picture(figures: dict[str, np.ndarray]) -> np.ndarray:
         7.0, 4.0, title=f"{used:,} of {len(use):,} codes in use; perplexity {perplexity:.1f}"
     )
     axes = figure.add_subplot()
-    axes.stairs(use, np.arange(len(use) + 1) + 0.5, baseline=None, fill=True)
+    least = 0.5 * use[use > 0].min()  # a logarithmic axis has no 0
+    axes.stairs(use, np.arange(len(use) + 1) + 0.5, baseline=least, fill=True)
     axes.set_yscale("log")
-    axes.set_ylim(bottom=0.5 * use[use > 0].min())
+    axes.set_ylim(bottom=least)
     axes.axhline(1.0, color="black", linewidth=1, linestyle="--", label="uniform use")
     axes.set_xlabel("code, the most used first")
     axes.set_ylabel("use over that of uniform use")
