@@ -15,7 +15,8 @@ from pipeline import data, step
 def make(config: Any) -> Callable[[step.TrainState, np.ndarray, Mapping[str, Any]], np.ndarray]:
     """Returns the function (state, latents [N, D], rows) → images [N, H, W, C] in [0, 1].
 
-    `rows` are entries [N, ...] of a batch; of these, a conditional model is given its conditions.
+    The model must have `decode(z)` or, where `model.conditions` names some,
+    `decode(z, conditions)`, which is given those of `rows`, entries [N, ...] of a batch.
     """
     decode = step.make_method(config, data.example_spec(config), "decode")
     names = tuple(config.model.get("conditions", ()))

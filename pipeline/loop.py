@@ -132,7 +132,7 @@ def run(config: Any, workdir: Path, *, stop: distributed.StopRequest, others: pe
             at += 1
             if before is None:  # the first step of this start: its compilation is no speed
                 jax.block_until_ready(metrics)
-                writer.about(dashboards.of_run(measured, metrics))
+                writer.about(dashboards.of_run(config, metrics))
                 clock.restart()
             # Read one step late, so that the device never waits for the host; the same on every
             # process, so all of them leave at one step.

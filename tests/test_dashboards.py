@@ -4,13 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing import plugin_event_accumulator
+from tensorboard.backend.event_processing import event_file_loader, plugin_event_accumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 
 from configs import beta_vae, capacity_vae, vq_vae
 from pipeline import dashboards, event_files, run_config, tensorboard
-from pipeline.event_files import _event_files, _records
 
 BETA = ("loss", "kl_loss", "beta", "rate", "distortion", "elbo")
 
@@ -81,8 +80,8 @@ def test_a_resumed_run_speaks_of_itself_once_and_by_its_newest_values(tmp_path):
     assert session_start(tmp_path).hparams["total_steps"].number_value == 360
     tags = [
         value.tag
-        for path in _event_files(tmp_path)
-        for _, event in _records(path)
+        for path in sorted(tmp_path.iterdir())
+        for event in event_file_loader.EventFileLoader(str(path)).Load()
         for value in event.summary.value
     ]
     about = sorted(tag for tag in tags if tag.startswith(event_files.OF_RUN))

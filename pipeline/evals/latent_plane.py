@@ -105,8 +105,9 @@ def picture(drawn: Plane, found: list[Colour]) -> np.ndarray:
         title=f"Posterior means of {len(drawn.points):,} held-out examples",
     )
     panels = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
-    for panel in panels.flat[len(found) :]:
-        panel.set_visible(False)
+    for index in range(len(found), panels.size):
+        panels.flat[index].set_visible(False)
+        panels.flat[index - num_columns].tick_params(labelbottom=True)  # the lowest of its column
     for panel, colour in zip(panels.flat, found, strict=False):
         _panel(figure, panel, drawn, colour)
     figure.supxlabel(drawn.axes[0])

@@ -192,7 +192,7 @@ def _frame(found: Traversals, value: int) -> np.ndarray:
                     columns=images.shape[1],
                 ),
                 columns=[f"z{d}\n{kl:.2f} nats" for d, kl in latents],
-                title="" if blocks else f"Each latent at {found.values[value]} {found.axis}",
+                title="" if blocks else f"Each latent at {found.values[value]} ({found.axis})",
             )
         )
     return pictures.stacked(blocks)
