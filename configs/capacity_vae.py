@@ -14,7 +14,7 @@ from configs import default
 def get_config(presets: str = "") -> ConfigDict:
     """Returns the config; `presets` as in `configs.default`."""
     config = default.get_config()
-    config.evals = (*config.evals, "latents")
+    config.evals += ("latents", "traversals")
     config.model.name = "capacity_vae"
     config.model.gamma = 100.0  # as in disvae; the paper has 1000
     config.model.capacity = default.schedule("linear", start=0.0, end=25.0, steps=4000)  # nats

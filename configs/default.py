@@ -89,6 +89,28 @@ def get_config() -> ConfigDict:
     config.importance_weighted.num_samples = 200  # K, draws of z an example; higher is tighter
     config.importance_weighted.chunk = 10  # draws decoded at a time; bounds memory, same figures
 
+    config.traversals = ConfigDict()
+    config.traversals.examples = ()  # held-out examples to start from, by number; (): drawn
+    config.traversals.num = 1  # examples drawn by the seed
+    config.traversals.axis = "prior"  # values: even in ±range, or quantiles of the "posterior"
+    config.traversals.range = 3.0  # standard deviations of the prior: 99.7 % of its draws
+    config.traversals.steps = 11  # values of each latent, odd to have 0 among them
+    config.traversals.latents = 32  # of the highest KL: all, in the papers' sizes; 0: all
+
+    config.interpolations = ConfigDict()
+    config.interpolations.pairs = 8  # of held-out examples, drawn by the seed
+    config.interpolations.steps = 9  # points on the way, both ends included
+
+    config.conditions_grid = ConfigDict()
+    config.conditions_grid.columns = 10  # draws of z, the same in every row
+    config.conditions_grid.rows = 16  # labels at most; of several columns, held-out rows
+
+    config.code_maps = ConfigDict()
+    config.code_maps.num = 8  # held-out examples, the first
+
+    config.latent_plane = ConfigDict()
+    config.latent_plane.projection = "pca"  # pca, or kl: the two latents of the highest KL
+
     config.grace_seconds = 25.0  # from a signal to the end at the latest; platforms kill after 30
     config.watchdog_seconds = 600.0  # without any progress the run ends, to be resumed; 0: off
 

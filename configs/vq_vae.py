@@ -20,6 +20,7 @@ def get_config(presets: str = "") -> ConfigDict:
     config.data.variance = 0.0  # measured
     config.optimizer.learning_rate = 1e-3  # Keras' example
 
+    config.evals += ("code_maps",)
     config.model.name = "vq_vae"
     config.model.network = "conv"  # dense, conv (Keras), residual (Sonnet), scalable (to 256×256)
     config.model.likelihood = "mse"  # mse (over the data's variance), or bernoulli, gaussian (nats)

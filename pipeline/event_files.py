@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# Tags that speak of the run as a whole: every start writes them anew, so that they speak of it as
+# it is, with the newest values of what may change on resuming.
+OF_RUN = ("config", "custom_scalars__config__", "_hparams_/")
+
 
 def read_scalars(folder: str | Path) -> dict[str, list[tuple[int, float]]]:
     """All scalar points of a folder's event files, in the order in which they were written.
@@ -25,7 +29,9 @@ def read_scalars(folder: str | Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def purge(folder: Path, last_step: int) -> dict[str, int]:
-    """Removes all events after `last_step`; returns the last remaining step of each tag.
+    """Removes all events after `last_step`, and those of the run as a whole.
+
+    Returns the last remaining step of each tag.
 
     Each file is replaced as a whole, so that a kill at any moment leaves old or new, never half.
     The temporary name lacks "tfevents": TensorBoard reads every file whose name contains it.
@@ -35,7 +41,8 @@ def purge(folder: Path, last_step: int) -> dict[str, int]:
     for path in _event_files(folder):
         with temporary.open("wb") as file:
             for record, event in _records(path):
-                if event.step <= last_step:
+                of_run = any(value.tag.startswith(OF_RUN) for value in event.summary.value)
+                if event.step <= last_step and not of_run:
                     file.write(record)
                     for value in event.summary.value:
                         steps[value.tag] = max(event.step, steps.get(value.tag, -1))

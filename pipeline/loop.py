@@ -12,6 +12,7 @@ import numpy as np
 from pipeline import (
     checkpoint,
     clock,
+    dashboards,
     data,
     distributed,
     errors,
@@ -158,6 +159,7 @@ def run(
             at += 1
             if before is None:  # the first step of this start: its compilation is no speed
                 jax.block_until_ready(metrics)
+                writer.about(dashboards.of_run(config, metrics))
                 speed.restart()
                 if at == first_step:
                     took = imported + time.perf_counter() - started
@@ -210,6 +212,8 @@ def run(
                 break
         watched.mark(f"waiting for the save of step {at}")
         checkpoints.wait()
+        if at == config.total_steps:
+            writer.about(dashboards.of_end())
 
     if at < config.total_steps:
         screen.note(f"Stopped at step {at}, which is saved: the same command resumes there.")

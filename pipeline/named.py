@@ -42,3 +42,25 @@ def choose(table: Mapping[str, Any], name: str, *, field: str) -> Any:
     """Returns `table[name]`, checked as `check` does."""
     check(name, table, field=field)
     return table[name]
+
+
+def check_model(config: Any, method: str, *, what: str, evaluation: str) -> None:
+    """Raises an InputError where the run's model lacks the `method` that an evaluation needs.
+
+    Args:
+        config: the run's.
+        method: of `Model`.
+        what: the model then has none of, for the error.
+        evaluation: of that name.
+    """
+    name = config.model.name
+    if not hasattr(_model(name), method):
+        fitting = [each for each in names("models") if hasattr(_model(each), method)]
+        raise errors.InputError(
+            f"config.evals has {evaluation!r}, but config.model.name={name!r} has no {what}: take "
+            f"it out, or choose one of {', '.join(fitting)}"
+        )
+
+
+def _model(name: str) -> Any:
+    return load("models", name, field="model.name").Model

@@ -1,10 +1,19 @@
-"""Pictures out of images."""
+"""Pictures out of images: grids, texts around them, and animations.
 
+The one decision: pixels are enlarged by whole factors and never smoothed, so that what is seen is
+what the model made.
+"""
+
+import functools
 import io
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+READABLE = 56  # pixels of the short side of an image that is looked at beside many others
+FONT_SIZE = 12  # pixels
+PAD = 5  # pixels around a text
 
 
 def grid(images: np.ndarray, *, columns: int, gap: int = 2) -> np.ndarray:
@@ -28,31 +37,68 @@ def grid(images: np.ndarray, *, columns: int, gap: int = 2) -> np.ndarray:
     return canvas[: shape[0] - gap, : shape[1] - gap]
 
 
-def beside(texts: Sequence[str], picture: np.ndarray) -> np.ndarray:
-    """Puts a margin to the left of a picture with a text for each of its equal rows.
+def enlarged(images: np.ndarray, *, side: int = READABLE) -> np.ndarray:
+    """Repeats pixels until the short side of images [N, H, W, C] has `side` pixels at least."""
+    factor = -(-side // min(images.shape[1:3]))
+    return images.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def framed(
+    picture: np.ndarray,
+    *,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    title: str = "",
+) -> np.ndarray:
+    """Puts a white frame around a picture, with texts of characters in Latin-1.
 
     Args:
-        texts: one a row; of characters in Latin-1.
         picture: [H, W, C] in [0, 1].
+        rows: a text for each of its equal rows, to their left.
+        columns: a text for each of its equal columns, above them; may have several lines.
+        title: above all.
 
     Returns:
-        [H, margin + W, C] float32 in [0, 1].
+        [top + H + margin, left + W + margin, C] float32 in [0, 1].
     """
-    font, pad = ImageFont.load_default(), 3
-    height, _, channels = picture.shape
-    width = 2 * pad + max(int(font.getbbox(text)[2]) for text in texts)
-    margin = Image.new("L", (width, height), "white")
-    for index, text in enumerate(texts):
-        _, top, _, bottom = font.getbbox(text)
-        middle = height * (2 * index + 1) / (2 * len(texts))
-        ImageDraw.Draw(margin).text((pad, middle - (top + bottom) / 2), text, fill=0, font=font)
-    grey = np.asarray(margin, np.float32)[:, :, None] / 255.0
-    return np.concatenate([np.repeat(grey, channels, axis=2), picture], axis=1)
+    height, width, channels = picture.shape
+    titled = _size(title)[1] + PAD if title else 0
+    left = PAD + (max(_size(text)[0] for text in rows) + PAD if rows else 0)
+    top = PAD + titled + (max(_size(text)[1] for text in columns) + PAD if columns else 0)
+    wide = max(left + width, PAD + _size(title)[0]) + PAD
+    frame = Image.new("L", (wide, top + height + PAD), "white")
+    draw, font = ImageDraw.Draw(frame), _font()
+    draw.text((PAD, PAD), title, fill=0, font=font, anchor="la")
+    for index, text in enumerate(rows):
+        middle = top + height * (2 * index + 1) / (2 * len(rows))
+        draw.text((left - PAD, middle), text, fill=0, font=font, anchor="rm", align="right")
+    for index, text in enumerate(columns):
+        middle = left + width * (2 * index + 1) / (2 * len(columns))
+        draw.text((middle, top - PAD), text, fill=0, font=font, anchor="md", align="center")
+    grey = np.asarray(frame, np.float32)[:, :, None] / np.float32(255.0)
+    canvas = np.repeat(grey, channels, axis=2)
+    canvas[top : top + height, left : left + width] = picture
+    return canvas
+
+
+def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Puts pictures [H, W, C] in [0, 1] below each other, on white where one is narrower."""
+    width = max(part.shape[1] for part in parts)
+    padded = [
+        np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=1.0)
+        for part in parts
+    ]
+    return np.concatenate(padded)
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
     """Rounds [0, 1] to 0 … 255."""
     return np.rint(np.clip(images, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def from_uint8(images: np.ndarray) -> np.ndarray:
+    """Returns 0 … 255 as float32 in [0, 1]."""
+    return images / np.float32(255.0)
 
 
 def gif(frames: np.ndarray, *, milliseconds: int = 120) -> bytes:
@@ -77,3 +123,16 @@ def png(picture: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, format="PNG")
     return file.getvalue()
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Returns the width and height in pixels that a text takes, to its lines' descenders."""
+    draw = ImageDraw.Draw(Image.new("L", (1, 1)))
+    box = draw.multiline_textbbox((0, 0), text, font=_font())
+    lines = text.count("\n") + 1
+    return int(box[2]) + 1, lines * (FONT_SIZE + 4)
+
+
+@functools.cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(FONT_SIZE)

@@ -22,6 +22,11 @@ MAY_CHANGE = (
     "compilation_cache",
     "disentanglement.",
     "importance_weighted.",
+    "traversals.",
+    "interpolations.",
+    "conditions_grid.",
+    "code_maps.",
+    "latent_plane.",
     "grace_seconds",
     "guard.",
     "watchdog_seconds",
@@ -83,6 +88,15 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
     return flat
+
+
+def hyperparameters(config: Any) -> dict[str, bool | float | str]:
+    """Returns the fields that decide what a run learns, flat; a list is a text."""
+    return {
+        field: value if isinstance(value, bool | int | float) else str(value)
+        for field, value in flatten(config).items()
+        if field == "total_steps" or not field.startswith(MAY_CHANGE)
+    }
 
 
 def differences(saved: dict[str, Any], config: Any) -> list[str]:

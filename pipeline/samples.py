@@ -63,6 +63,6 @@ def _picture(images: np.ndarray, texts: Sequence[str], num: int) -> np.ndarray:
         images = shown.reshape(-1, *images.shape[1:])
     picture = pictures.grid(images / np.float32(255), columns=columns)
     if texts:
-        picture = pictures.beside(texts, picture)
+        picture = pictures.framed(picture, rows=texts)
     pixels = pictures.to_uint8(picture)
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels

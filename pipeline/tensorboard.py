@@ -7,12 +7,11 @@ where a full disk kills the thread unheard, and its `flush` does not wait for th
 
 import contextlib
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
-from pipeline import errors, event_files
+from pipeline import errors, event_files, summaries
 
 # What TensorBoard shows beside each chart, by the part of the tag after the last slash.
 DESCRIPTIONS: dict[str, str] = {
@@ -70,6 +69,13 @@ DESCRIPTIONS: dict[str, str] = {
     "modularity": "Whether a latent tells of one factor alone, 0 to 1; noise isn't at 0.",
     "explicitness": "Area under the ROC curve of logistic regressions, 0.5 (chance) to 1.",
     "irs": "Interventional robustness: how still latents stay as other factors vary, 0 to 1.",
+    "traversals": "Held-out images decoded with one latent moved at a time; KL of each in nats.",
+    "traversals_animated": "Traversals in motion: a column a latent, the KL of each in nats.",
+    "interpolations": "Decoded along the line between two held-out latents, pixels in [0, 1].",
+    "conditions_grid": "Samples: a row a label, the same z along a column, pixels in [0, 1].",
+    "code_maps": "Held-out inputs, their codes coloured by their vectors, and reconstructions.",
+    "code_ranks": "Use of each code over that of uniform use, dimensionless, the most used first.",
+    "latent_plane": "Posterior means of held-out examples in the plane, by factor or label.",
     "config": "Configuration of this run, as text.",
 }
 
@@ -105,9 +111,10 @@ class Writer:
         self._active = active
         self._last_step: dict[str, int] = {}
         self._step_on_disk: dict[str, int] = {}
+        last_kept = -1 if resume_step is None else resume_step
+        self._first_step = last_kept + 1
         if not active:
             return
-        last_kept = -1 if resume_step is None else resume_step
         with errors.writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             self._step_on_disk = event_files.purge(self._folder, last_kept)
@@ -117,49 +124,29 @@ class Writer:
         self._append(protos.Event(file_version="brain.Event:2"))
         # A TensorBoard that runs meanwhile forgets all points with step >= this one.
         start = protos.SessionLog(status=protos.SessionLog.START)
-        self._append(protos.Event(step=last_kept + 1, session_log=start))
+        self._append(protos.Event(step=self._first_step, session_log=start))
         self.flush()
 
     def write(self, tag: str, value: Any, step: int) -> None:
-        """Writes `value` as what it is: number [], array [N], image [H, W, 1 or 3], or text."""
-        kinds = {0: self.scalar, 1: self.histogram, 3: self.image}
-        method = self.text if isinstance(value, str) else kinds.get(np.ndim(value))
-        if method is None:
-            raise ValueError(f"{tag!r} has shape {np.shape(value)}: give [], [N] or [H, W, C]")
-        method(tag, value, step)
+        """Writes `value` as what it is.
 
-    def scalar(self, tag: str, value: Any, step: int) -> None:
-        """Writes a number [] as float32."""
+        Args:
+          tag: its part after the last slash is a name in `DESCRIPTIONS`.
+          value: a number [], an array of finite numbers [N] (a histogram), an image
+            [H, W, 1 or 3], uint8 or float in [0, 1], an animation [T, H, W, 1 or 3] uint8, or a
+            text in Markdown; or a function that makes one of these, called on process 0 alone.
+          step: greater than at the tag's last value.
+        """
         if self._is_due(tag, step):
-            point = event_files.tensorboardx().proto.summary_pb2.Summary.Value(
-                simple_value=float(value)
-            )
-            self._append_value(tag, point, step)
+            made = summaries.of(tag, value() if callable(value) else value)
+            self._append_value(_described(made, tag), step)
 
-    def image(self, tag: str, array: Any, step: int) -> None:
-        """Writes an image [H, W, 1 or 3], uint8 or float in [0, 1] (else clipped, NaN as 0)."""
-        if self._is_due(tag, step):
-            pixels = np.asarray(array)
-            if pixels.dtype != np.uint8:
-                # Rounded, where tensorboardX would truncate and so darken by half a level.
-                pixels = np.rint(np.nan_to_num(pixels.astype(np.float32)).clip(0.0, 1.0) * 255.0)
-            picture = event_files.tensorboardx().summary.image(
-                tag, pixels.astype(np.uint8), dataformats="HWC"
-            )
-            self._append_value(tag, picture.value[0], step)
-
-    def histogram(self, tag: str, array: Any, step: int) -> None:
-        """Writes the distribution of finite numbers [N] in 64 bins of equal width."""
-        if self._is_due(tag, step):
-            summary = event_files.tensorboardx().summary.histogram(tag, np.asarray(array), bins=64)
-            self._append_value(tag, summary.value[0], step)
-
-    def text(self, tag: str, text: str, step: int) -> None:
-        """Writes a text, which TensorBoard renders as Markdown."""
-        if self._is_due(tag, step):
-            self._append_value(
-                tag, event_files.tensorboardx().summary.text(tag, text).value[0], step
-            )
+    def about(self, values: Iterable[Any]) -> None:
+        """Writes what `dashboards` says of the run as a whole, each tag once a start."""
+        for value in values:
+            if self._active and value.tag not in self._last_step:
+                self._append_value(_described(value, value.tag), self._first_step)
+            self._last_step.setdefault(value.tag, self._first_step)
 
     def flush(self) -> None:
         """Returns when everything written so far is on the disk (fsync)."""
@@ -196,15 +183,7 @@ class Writer:
         # A resumed run may evaluate again at its checkpoint's step: the earlier point stands.
         return self._active and step > self._step_on_disk.get(tag, -1)
 
-    def _append_value(self, tag: str, value: Any, step: int) -> None:
-        value.tag = tag  # tensorboardX appends "/text_summary" to the tag of a text
-        value.metadata.display_name = tag.replace("_", " ")
-        value.metadata.summary_description = DESCRIPTIONS[_name(tag)]
-        plugin, data_class = PLUGINS[value.WhichOneof("value")]
-        value.metadata.plugin_data.plugin_name = plugin
-        # Field 4 (data_class), which tensorboardX's protocol buffer lacks: without it TensorBoard's
-        # fast loader, its default, drops the name and the description.
-        value.metadata.MergeFromString(bytes([4 << 3, data_class]))
+    def _append_value(self, value: Any, step: int) -> None:
         event = event_files.tensorboardx().proto.event_pb2.Event(step=int(step))
         event.summary.value.append(value)
         self._append(event)
@@ -214,6 +193,21 @@ class Writer:
         event.wall_time = time.time()
         with errors.writing(self._folder):
             self._file.write(event.SerializeToString())
+
+
+def _described(value: Any, tag: str) -> Any:
+    """Returns the value with its tag, name, description, plugin and class of data."""
+    value.tag = tag  # tensorboardX appends "/text_summary" to the tag of a text
+    if _name(tag) in DESCRIPTIONS:
+        value.metadata.display_name = tag.replace("_", " ")
+        value.metadata.summary_description = DESCRIPTIONS[_name(tag)]
+    plugin, data_class = PLUGINS[value.WhichOneof("value")]
+    if not value.metadata.plugin_data.plugin_name:
+        value.metadata.plugin_data.plugin_name = plugin
+    # Field 4 (data_class), which tensorboardX's protocol buffer lacks: without it TensorBoard's
+    # fast loader, its default, drops the name and the description.
+    value.metadata.MergeFromString(bytes([4 << 3, data_class]))
+    return value
 
 
 def _name(tag: str) -> str:

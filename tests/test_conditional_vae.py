@@ -14,7 +14,7 @@ from tests import test_step
 EXAMPLE = {
     "image": jax.ShapeDtypeStruct((16, 16, 1), np.uint8),
     "label": features.label(3),
-    "factors": features.factors((2, 4)),
+    "factors": features.factors((2, 4), ("first", "second")),
     "pose": jax.ShapeDtypeStruct((2,), np.float32),
     "age": jax.ShapeDtypeStruct((), np.float32),
 }

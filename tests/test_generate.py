@@ -11,7 +11,17 @@ import pytest
 from PIL import Image
 
 from configs import beta_vae, capacity_vae, conditional_vae, mnist_vae, vq_vae
-from pipeline import checkpoint, data, features, generate, label_rows, run_config, sharding, step
+from pipeline import (
+    checkpoint,
+    data,
+    features,
+    generate,
+    label_rows,
+    pictures,
+    run_config,
+    sharding,
+    step,
+)
 
 ROOT = Path(__file__).parents[1]
 MNIST = ROOT.parent / "shared" / "data" / "mnist"
@@ -92,6 +102,7 @@ def test_the_picture_has_a_row_a_label_and_a_margin(digits_run, tmp_path):
     with Image.open(folder / "samples.png") as file:
         assert file.mode == "L"
         picture = np.asarray(file)
+    picture = picture[pictures.PAD : -pictures.PAD, : -pictures.PAD]
     margin = picture.shape[1] - 32 * 30 + 2  # no more than 32 images are shown of a row
     assert picture.shape[0] == 10 * 30 - 2
     assert 5 < margin < 30

@@ -32,10 +32,10 @@ def points(accumulator, tag):
 
 def write_steps(writer, first, last, offset=0.0):
     for step in range(first, last + 1):
-        writer.scalar("train/loss", step + offset, step)
+        writer.write("train/loss", step + offset, step)
         if step % 10 == 0:
-            writer.scalar("heldout/elbo", -step - offset, step)
-            writer.image("heldout/samples", np.full((2, 2, 3), step, np.uint8), step)
+            writer.write("heldout/elbo", -step - offset, step)
+            writer.write("heldout/samples", np.full((2, 2, 3), step, np.uint8), step)
     writer.flush()
 
 
@@ -68,7 +68,7 @@ def test_scalars_arrive_as_the_float32_that_was_given(tmp_path):
     values = [0.1, np.float32(1 / 3), np.array(1e-30, np.float32), 7, math.inf, math.nan]
     with tensorboard.Writer(tmp_path, resume_step=None) as writer:
         for step, value in enumerate(values):
-            writer.scalar("train/loss", value, step)
+            writer.write("train/loss", value, step)
     expected = [(step, float(np.float32(value))) for step, value in enumerate(values)]
     np.testing.assert_array_equal(points(reader(tmp_path), "train/loss"), expected)
     np.testing.assert_array_equal(event_files.read_scalars(tmp_path)["train/loss"], expected)
@@ -140,10 +140,10 @@ def test_images_keep_every_grey_level_and_are_rounded_and_clipped_to_one(tmp_pat
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
     colours = np.concatenate([levels, levels[::-1], levels.transpose(1, 0, 2)], axis=-1)
     with tensorboard.Writer(tmp_path, resume_step=None) as writer:
-        writer.image("heldout/samples", colours, 1)
-        writer.image("heldout/samples", colours.astype(np.float32) / 255, 2)
-        writer.image("heldout/samples", levels, 3)
-        writer.image("heldout/samples", np.array([[[-0.5], [1.5], [np.nan], [0.7 / 255]]]), 4)
+        writer.write("heldout/samples", colours, 1)
+        writer.write("heldout/samples", colours.astype(np.float32) / 255, 2)
+        writer.write("heldout/samples", levels, 3)
+        writer.write("heldout/samples", np.array([[[-0.5], [1.5], [np.nan], [0.7 / 255]]]), 4)
     first, second, grey, outside = reader(tmp_path).Images("heldout/samples")
     np.testing.assert_array_equal(pixels(first), colours)
     np.testing.assert_array_equal(pixels(second), colours)
@@ -154,7 +154,7 @@ def test_images_keep_every_grey_level_and_are_rounded_and_clipped_to_one(tmp_pat
 def test_a_histogram_counts_every_value(tmp_path):
     values = np.random.default_rng(0).normal(size=1000).astype(np.float32)
     with tensorboard.Writer(tmp_path, resume_step=None) as writer:
-        writer.histogram("heldout/codebook_usage", values, 1)
+        writer.write("heldout/codebook_usage", values, 1)
     histogram = reader(tmp_path).Histograms("heldout/codebook_usage")[0].histogram_value
     assert sum(histogram.bucket) == histogram.num == 1000
     assert (histogram.min, histogram.max) == (values.min(), values.max())
@@ -174,15 +174,15 @@ def test_a_tag_without_a_description_is_refused_on_every_process(tmp_path, activ
         tensorboard.Writer(tmp_path, resume_step=None, active=active) as writer,
         pytest.raises(ValueError, match="add 'los' to DESCRIPTIONS in pipeline"),
     ):
-        writer.scalar("train/los", 1.0, 1)
+        writer.write("train/los", 1.0, 1)
 
 
 @pytest.mark.parametrize("step", [4, 5])
 def test_a_step_written_twice_is_our_own_bug(tmp_path, step):
     with tensorboard.Writer(tmp_path, resume_step=None) as writer:
-        writer.scalar("train/loss", 1.0, 5)
+        writer.write("train/loss", 1.0, 5)
         with pytest.raises(AssertionError, match=f"train/loss written at step {step}"):
-            writer.scalar("train/loss", 2.0, step)
+            writer.write("train/loss", 2.0, step)
 
 
 def test_a_process_other_than_the_first_touches_no_file(tmp_path):
@@ -196,7 +196,7 @@ def test_a_process_other_than_the_first_touches_no_file(tmp_path):
 
 def test_a_flushed_point_is_readable_while_the_file_is_open(tmp_path):
     with tensorboard.Writer(tmp_path, resume_step=None) as writer:
-        writer.scalar("train/loss", 1.0, 1)
+        writer.write("train/loss", 1.0, 1)
         writer.flush()
         assert event_files.read_scalars(tmp_path) == {"train/loss": [(1, 1.0)]}
 
@@ -205,7 +205,7 @@ def test_writing_after_close_fails_and_closing_twice_does_not(tmp_path):
     with tensorboard.Writer(tmp_path, resume_step=None) as writer:
         writer.close()
         with pytest.raises(AssertionError, match="after close"):
-            writer.scalar("train/loss", 1.0, 1)
+            writer.write("train/loss", 1.0, 1)
 
 
 def test_each_tag_has_each_step_once_after_a_crash_and_a_resume(tmp_path):
@@ -241,7 +241,7 @@ def test_a_killed_process_leaves_what_it_flushed_and_the_next_start_goes_on(tmp_
         "from pipeline import event_files, tensorboard\n"
         "writer = tensorboard.Writer(sys.argv[1], resume_step=None)\n"
         "for step in range(1, 2001):\n"
-        "    writer.scalar('train/loss', step, step)\n"
+        "    writer.write('train/loss', step, step)\n"
         "    if step == 1000:\n"
         "        writer.flush()\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n",
@@ -250,36 +250,36 @@ def test_a_killed_process_leaves_what_it_flushed_and_the_next_start_goes_on(tmp_
     assert result.returncode == -signal.SIGKILL, result.stderr
     assert len(event_files.read_scalars(tmp_path)["train/loss"]) >= 1000
     with tensorboard.Writer(tmp_path, resume_step=1000) as writer:
-        writer.scalar("train/loss", 1001.0, 1001)
+        writer.write("train/loss", 1001.0, 1001)
     expected = [(step, float(step)) for step in range(1, 1002)]
     assert event_files.read_scalars(tmp_path)["train/loss"] == expected
 
 
 def test_a_file_cut_anywhere_is_read_up_to_its_last_whole_record(tmp_path):
     with tensorboard.Writer(tmp_path, resume_step=None) as writer:
-        writer.scalar("train/loss", 1.0, 1)
-        writer.scalar("train/loss", 2.0, 2)
+        writer.write("train/loss", 1.0, 1)
+        writer.write("train/loss", 2.0, 2)
         writer.flush()
         (path,) = tmp_path.iterdir()
         two = path.stat().st_size
-        writer.scalar("train/loss", 3.0, 3)
+        writer.write("train/loss", 3.0, 3)
     whole = path.read_bytes()
     for size in range(two, len(whole)):
         path.write_bytes(whole[:size])
         assert event_files.read_scalars(tmp_path)["train/loss"] == [(1, 1.0), (2, 2.0)]
     with tensorboard.Writer(tmp_path, resume_step=2) as writer:
-        writer.scalar("train/loss", 3.5, 3)
+        writer.write("train/loss", 3.5, 3)
     assert path.read_bytes() == whole[:two]
     assert points(reader(tmp_path), "train/loss") == [(1, 1.0), (2, 2.0), (3, 3.5)]
 
 
 def test_a_damaged_record_ends_the_file(tmp_path):
     with tensorboard.Writer(tmp_path, resume_step=None) as writer:
-        writer.scalar("train/loss", 1.0, 1)
+        writer.write("train/loss", 1.0, 1)
         writer.flush()
         (path,) = tmp_path.iterdir()
         one = path.stat().st_size
-        writer.scalar("train/loss", 2.0, 2)
+        writer.write("train/loss", 2.0, 2)
     whole = path.read_bytes()
     for position in (one, one + 8, one + 20, len(whole) - 1):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
@@ -306,10 +306,10 @@ def test_a_resume_that_dies_while_cleaning_is_repaired_by_the_next(tmp_path, mon
 
 def test_a_point_at_the_checkpoint_itself_stands_and_is_not_doubled(tmp_path):
     with tensorboard.Writer(tmp_path, resume_step=None) as writer:
-        writer.scalar("heldout/elbo", -1.0, 20)
+        writer.write("heldout/elbo", -1.0, 20)
     with tensorboard.Writer(tmp_path, resume_step=20) as writer:
-        writer.scalar("heldout/elbo", -2.0, 20)
-        writer.scalar("heldout/rate", 3.0, 20)
+        writer.write("heldout/elbo", -2.0, 20)
+        writer.write("heldout/rate", 3.0, 20)
     assert event_files.read_scalars(tmp_path) == {
         "heldout/elbo": [(20, -1.0)],
         "heldout/rate": [(20, 3.0)],
@@ -348,12 +348,12 @@ def test_a_full_disk_is_an_oserror_in_the_caller(tmp_path, call):
         "import resource, sys\n"
         "from pipeline import event_files, tensorboard\n"
         "writer = tensorboard.Writer(sys.argv[1], resume_step=None)\n"
-        "writer.scalar('train/loss', 1.0, 1)\n"
+        "writer.write('train/loss', 1.0, 1)\n"
         "writer.flush()\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))\n"
         "try:\n"
         "    for step in range(2, 2000 if sys.argv[2] == 'write' else 10):\n"
-        "        writer.scalar('train/loss', 1.0, step)\n"
+        "        writer.write('train/loss', 1.0, step)\n"
         "    if sys.argv[2] != 'write':\n"
         "        getattr(writer, sys.argv[2])()\n"
         "except OSError as error:\n"

@@ -10,12 +10,19 @@ from pathlib import Path
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from tensorboard.backend.event_processing import event_file_loader
 
 from pipeline import event_files
 from tests.conftest import OPTIMIZATION
 from tests.processes import SCALARS, free_port
 
 ROOT = Path(__file__).parents[1]
+TAGS_OF_THE_RUN = [
+    "_hparams_/session_end_info",
+    "_hparams_/session_start_info",
+    "config",
+    "custom_scalars__config__",
+]
 TIMINGS = ("images_per_second", "ms_per_step", "data_wait_share")
 
 
@@ -55,6 +62,20 @@ def scalars(workdir):
     return {tag: series for tag, series in points.items() if not tag.endswith(TIMINGS)}
 
 
+def written(workdir):
+    """The tags of all summaries, in the order in which they were written."""
+    return [
+        value.tag
+        for path in sorted((workdir / "tensorboard").iterdir())
+        for event in event_file_loader.EventFileLoader(str(path)).Load()
+        for value in event.summary.value
+    ]
+
+
+def tags_of_the_run(workdir):
+    return sorted(tag for tag in written(workdir) if tag.startswith(event_files.OF_RUN))
+
+
 def state(workdir, step):
     folder = workdir / "checkpoints" / str(step) / "default"
     return ocp.StandardCheckpointer().restore(folder)["state"]
@@ -87,6 +108,10 @@ def test_a_run_leaves_config_checkpoints_and_every_tag(straight):
         "bits_per_dim", "learning_rate", "grad_norm",
     }  # fmt: skip
     assert [step for step, _ in scalars(workdir)["heldout/elbo"]] == [20, 40]
+    assert tags_of_the_run(workdir) == TAGS_OF_THE_RUN
+    assert set(written(workdir)) >= {f"heldout/{name}" for name in (
+        "reconstructions", "samples", "traversals", "traversals_animated"
+    )}  # fmt: skip
 
 
 def test_twenty_steps_and_twenty_more_equal_forty_straight_bitwise(straight, tmp_path):
@@ -94,6 +119,7 @@ def test_twenty_steps_and_twenty_more_equal_forty_straight_bitwise(straight, tmp
     train(workdir, "--config.total_steps=20", "--config.eval_every_steps=20")
     train(workdir, "--config.total_steps=40", "--config.eval_every_steps=20")
     assert scalars(workdir) == scalars(straight[0])
+    assert tags_of_the_run(workdir) == TAGS_OF_THE_RUN
     assert_equal_trees(state(workdir, 40), state(straight[0], 40))
 
 
@@ -237,6 +263,7 @@ def test_the_kl_follows_the_capacity_up_its_ramp(tmp_path):
         ("--confg=x", "confg"),
         ("--num_processes=2", "go together"),
         ("--config.checkpoint.best_metric=elbow", "'elbow' is unknown: choose one of"),
+        ("--config.evals=('heldout','code_maps')", "'beta_vae' has no codes: take it out"),
         ("--config.evals=('samples',)", "needs 'heldout' in config.evals"),
     ],
 )

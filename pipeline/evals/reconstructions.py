@@ -1,4 +1,4 @@
-"""Held-out images beside their reconstructions, as one picture."""
+"""Held-out images above their reconstructions, as one picture."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,19 +7,32 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, networks, pictures, step
+from pipeline import data, pictures, step
+
+COLUMNS = 8
 
 
 def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
-    """Returns the evaluation: state → (tag, picture), inputs above, reconstructions below."""
+    """Returns the evaluation: state → (tag, picture), two rows of pairs."""
     del mesh
     reconstruct = step.make_method(config, data.example_spec(config), "reconstruct")
-    batch = data.first_images(source, config, 16)
+    columns = min(COLUMNS, len(source))
+    batch = data.first_images(
+        source, config, 2 * columns if 2 * columns <= len(source) else columns
+    )
 
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
         outputs = np.asarray(jax.device_get(reconstruct(state, batch)))
-        inputs = np.asarray(networks.unit_interval(jax.numpy.asarray(batch["image"])))
-        rows = [np.concatenate([inputs[i : i + 8], outputs[i : i + 8]]) for i in (0, 8)]
-        yield "heldout/reconstructions", pictures.grid(np.concatenate(rows), columns=8)
+        yield "heldout/reconstructions", lambda: _picture(batch["image"], outputs, columns)
 
     return evaluate
+
+
+def _picture(images: np.ndarray, outputs: np.ndarray, columns: int) -> np.ndarray:
+    inputs, rows, texts = pictures.from_uint8(images), [], []
+    for first in range(0, len(inputs), columns):
+        part = slice(first, first + columns)
+        rows += [inputs[part], outputs[part]]
+        texts += ["input", "decoded"]
+    grid = pictures.grid(pictures.enlarged(np.concatenate(rows)), columns=columns)
+    return pictures.to_uint8(pictures.framed(grid, rows=texts))

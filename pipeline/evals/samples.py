@@ -21,6 +21,6 @@ def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator
 
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
         images = np.asarray(jax.device_get(sample(state, keys)))
-        yield "heldout/samples", pictures.grid(images, columns=8)
+        yield "heldout/samples", lambda: pictures.grid(pictures.enlarged(images), columns=8)
 
     return evaluate

@@ -72,6 +72,10 @@ class Model(nnx.Module):
             return jnp.clip(outputs, 0.0, 1.0)
         return self.likelihood.display(outputs)
 
+    def vectors(self, codes: Array) -> Array:
+        """Returns what the decoder sees of codes, [B, h, w, D] float32."""
+        return self.quantizer.lookup(codes)
+
     def reconstruct(self, batch: dict[str, Array]) -> Array:
         """Returns the images decoded from their codes, [B, H, W, C] in [0, 1]."""
         return self.decode(self.encode(batch["image"]))

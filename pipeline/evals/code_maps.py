@@ -1,0 +1,69 @@
+"""Held-out images beside the codes that a VQ-VAE has for them, and what it decodes.
+
+A code's colour is its vector, in the plane of the three principal components of all vectors shown:
+codes that the decoder takes for alike look alike, whatever their numbers.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from pipeline import data, errors, named, pictures, step
+
+
+def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+    """Returns the evaluation: state → inputs, code maps and reconstructions.
+
+    Raises:
+        InputError: the model has no codes, or `config.code_maps.num` is below 1.
+    """
+    named.check_model(config, "vectors", what="codes", evaluation="code_maps")
+    if config.code_maps.num < 1:
+        raise errors.InputError(f"config.code_maps.num={config.code_maps.num} must be at least 1")
+    example = data.example_spec(config)
+    encode, vectors, decode = (
+        step.make_method(config, example, name) for name in ("encode", "vectors", "decode")
+    )
+    del mesh
+    inputs = data.first_images(source, config, config.code_maps.num)["image"]
+
+    def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
+        codes = np.asarray(jax.device_get(encode(state, inputs)))
+        seen = np.asarray(jax.device_get(vectors(state, codes)))
+        outputs = np.asarray(jax.device_get(decode(state, codes)))
+        yield "heldout/code_maps", lambda: _picture(inputs, seen, outputs)
+
+    return evaluate
+
+
+def colours(seen: np.ndarray) -> np.ndarray:
+    """Returns colours [..., 3] in [0, 1] for vectors [..., D]; alike for vectors that are alike."""
+    flat = seen.reshape(-1, seen.shape[-1]).astype(np.float64)
+    flat = flat - flat.mean(axis=0)
+    _, _, directions = np.linalg.svd(flat, full_matrices=False)
+    directions = directions[:3]
+    # A direction's sign is arbitrary: with its largest entry above 0, steps compare.
+    largest = np.abs(directions).argmax(axis=1)
+    directions *= np.sign(directions[np.arange(len(directions)), largest])[:, None]
+    found = np.zeros((len(flat), 3))
+    found[:, : len(directions)] = flat @ directions.T
+    low, high = np.quantile(found, (0.02, 0.98), axis=0)
+    spread = np.where(high > low, high - low, 1.0)
+    # Not to black and white, which inputs and reconstructions have.
+    return 0.1 + 0.8 * np.clip((found - low) / spread, 0.0, 1.0).reshape(*seen.shape[:-1], 3)
+
+
+def _picture(inputs: np.ndarray, seen: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Returns uint8 [H, W, 3]: inputs above, their code maps, and reconstructions below."""
+    height, width = inputs.shape[1:3]
+    maps = colours(seen).astype(np.float32)
+    maps = maps.repeat(height // maps.shape[1], axis=1).repeat(width // maps.shape[2], axis=2)
+    rows = [np.broadcast_to(pictures.from_uint8(inputs), (*inputs.shape[:3], 3)), maps]
+    rows.append(np.broadcast_to(outputs, (*outputs.shape[:3], 3)))
+    grid = pictures.grid(pictures.enlarged(np.concatenate(rows), side=96), columns=len(inputs))
+    texts = ("input", f"{seen.shape[1]} by {seen.shape[2]} codes", "decoded")
+    title = "Held-out examples and their codes: alike colours are alike vectors"
+    return pictures.to_uint8(pictures.framed(grid, rows=texts, title=title))

@@ -1,0 +1,53 @@
+"""How evenly the codes of a VQ-VAE are used over held-out data, as a plot."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from pipeline import data, named, plots, step
+
+
+def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+    """Returns the evaluation: state → the use of each code, the most used first.
+
+    Raises:
+        InputError: the model has no codes.
+    """
+    named.check_model(config, "vectors", what="codes", evaluation="code_ranks")
+    example = data.example_spec(config)
+    eval_step = step.make_eval_step(config, example, mesh)
+    summary = step.make_summary(config, example)
+
+    def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
+        summed = None
+        for first, batch in data.heldout_batches(source, config, mesh):
+            sums = eval_step(state, batch, jnp.uint32(first))
+            summed = sums if summed is None else jax.tree.map(jnp.add, summed, sums)
+        figures = jax.device_get(summary(state, summed))
+        yield "heldout/code_ranks", lambda: picture(figures)
+
+    return evaluate
+
+
+def picture(figures: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns uint8 [H, W, 3]: the codes' use, the most used first."""
+    use = np.sort(figures["code_usage"])[::-1]
+    perplexity, used = float(figures["perplexity"]), int((use > 0).sum())
+    figure = plots.figure(
+        7.0, 4.0, title=f"{used:,} of {len(use):,} codes in use; perplexity {perplexity:.1f}"
+    )
+    axes = figure.add_subplot()
+    least = 0.5 * use[use > 0].min()  # a logarithmic axis has no 0
+    axes.stairs(use, np.arange(len(use) + 1) + 0.5, baseline=least, fill=True)
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=least)
+    axes.axhline(1.0, color="black", linewidth=1, linestyle="--", label="uniform use")
+    axes.set_xlabel("code, the most used first")
+    axes.set_ylabel("use over that of uniform use")
+    axes.set_xlim(0.5, len(use) + 0.5)
+    axes.legend()
+    return plots.pixels(figure)

@@ -1,0 +1,78 @@
+"""Samples of a conditional model: a row a label, the same z along a column."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from pipeline import data, errors, features, label_rows, pictures, step
+
+NULL = "none"  # the row of the null class
+
+
+def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+    """Returns the evaluation: state → a labelled grid.
+
+    The rows are the classes where one column of classes is all that the model is given, and else
+    the conditions of the first held-out examples; below them the null class, where it was trained.
+
+    Raises:
+        InputError: the model has no conditions, or a field of `config.conditions_grid` is below 1.
+    """
+    del mesh
+    names = tuple(config.model.get("conditions", ()))
+    if not names:
+        raise errors.InputError(
+            f"config.evals has 'conditions_grid', but config.model.name={config.model.name!r} has "
+            "no conditions: take it out, or choose conditional_vae"
+        )
+    settings = config.conditions_grid
+    for field in ("rows", "columns"):
+        if settings[field] < 1:
+            raise errors.InputError(
+                f"config.conditions_grid.{field}={settings[field]} must be at least 1"
+            )
+    example = data.example_spec(config)
+    conditions = {name: example[name] for name in names}
+    rows = label_rows.parse(_labels(config, source, conditions), conditions)
+    sample = step.make_method(config, example, "sample")
+    fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+
+    def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
+        numbers = np.arange(settings.columns, dtype=np.uint32)
+        keys = fold(jax.random.key(config.seed), np.tile(numbers, len(rows.texts)))
+        entries = {
+            name: entry.repeat(settings.columns, axis=0) for name, entry in rows.entries.items()
+        }
+        images, texts = np.asarray(jax.device_get(sample(state, keys, entries))), list(rows.texts)
+        if config.model.label_dropout:
+            without = jax.device_get(sample(state, keys[: settings.columns]))
+            images, texts = np.concatenate([images, np.asarray(without)]), [*texts, NULL]
+        yield "heldout/conditions_grid", lambda: _picture(images, texts, names)
+
+    return evaluate
+
+
+def _labels(config: Any, source: data.Source, conditions: dict[str, Any]) -> str:
+    """Returns the rows, as --labels has them."""
+    most = config.conditions_grid.rows
+    entry = next(iter(conditions.values()))
+    if len(conditions) == 1 and isinstance(entry, features.Classes) and not entry.shape:
+        return ",".join(map(str, range(min(most, entry.num_classes[0]))))
+    examples = data.first_images(source, config, most)
+    table = np.concatenate(
+        [examples[name].reshape(len(examples["mask"]), -1) for name in conditions], axis=1
+    )
+    integer = all(isinstance(entry, features.Classes) for entry in conditions.values())
+    unique = dict.fromkeys(
+        ",".join(f"{value:d}" if integer else repr(value.item()) for value in row) for row in table
+    )
+    return ";".join(unique)
+
+
+def _picture(images: np.ndarray, texts: list[str], names: tuple[str, ...]) -> np.ndarray:
+    grid = pictures.grid(pictures.enlarged(images), columns=len(images) // len(texts))
+    title = f"Samples by {', '.join(names)}; the same z along a column"
+    return pictures.to_uint8(pictures.framed(grid, rows=texts, title=title))

@@ -1,0 +1,72 @@
+"""Interpolations: images decoded along the straight line between two held-out examples' means.
+
+A conditional model is given the first example's conditions all along: what changes is z alone.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from pipeline import data, decodings, errors, named, pictures, step
+
+
+def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+    """Returns the evaluation: state → a row a pair, with the inputs at both ends.
+
+    Raises:
+        InputError: no Gaussian posterior, or a field of `config.interpolations` that can't work.
+    """
+    named.check_model(config, "posterior", what="Gaussian posterior", evaluation="interpolations")
+    settings = config.interpolations
+    for field, least in (("steps", 2), ("pairs", 1)):
+        if settings[field] < least:
+            raise errors.InputError(
+                f"config.interpolations.{field}={settings[field]} must be at least {least}"
+            )
+    if 2 * settings.pairs > len(source):
+        raise errors.InputError(
+            f"config.interpolations.pairs={settings.pairs} needs twice as many held-out examples, "
+            f"and there are {len(source)}"
+        )
+    del mesh
+    encode = step.make_method(config, data.example_spec(config), "posterior")
+    decode = decodings.make(config)
+    order = np.random.RandomState(config.seed % 2**32).permutation(len(source))
+    examples = data.read(source, order[: 2 * settings.pairs], config)
+    title = "Decoded on the way between the latents of two held-out examples"
+    if config.model.get("conditions", ()):
+        title += ", given the first one's conditions"
+    shares = np.linspace(0.0, 1.0, settings.steps, dtype=np.float32)
+
+    def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
+        mean = np.asarray(jax.device_get(encode(state, examples)[0]))
+        z = between(mean[::2], mean[1::2], shares)
+        first = {name: array[::2].repeat(len(shares), axis=0) for name, array in examples.items()}
+        images = decode(state, z.reshape(-1, z.shape[-1]), first)
+        images = images.reshape(*z.shape[:2], *images.shape[1:])
+        yield "heldout/interpolations", lambda: _picture(examples["image"], images, shares, title)
+
+    return evaluate
+
+
+def between(start: np.ndarray, end: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Returns the points that lie these shares [T] of the way from `start` to `end`, [P, D] each.
+
+    Returns:
+        [P, T, D]; a share of 0 gives exactly `start`, and of 1 exactly `end`.
+    """
+    share = shares[:, None]
+    return (1.0 - share) * start[:, None] + share * end[:, None]
+
+
+def _picture(inputs: np.ndarray, images: np.ndarray, shares: np.ndarray, title: str) -> np.ndarray:
+    ends = pictures.from_uint8(inputs)
+    rows = np.concatenate([ends[::2, None], images, ends[1::2, None]], axis=1)
+    grid = pictures.grid(
+        pictures.enlarged(rows.reshape(-1, *rows.shape[2:])), columns=rows.shape[1]
+    )
+    columns = ("input", *(f"{share:.0%}" for share in shares), "input")
+    return pictures.to_uint8(pictures.framed(grid, columns=columns, title=title))

@@ -1,0 +1,198 @@
+"""Traversals: held-out examples decoded again and again, one latent moved at a time.
+
+Latents come in the order of their KL to the prior: those that say nothing come last, and move
+nothing. All images are decoded in one batch.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from pipeline import data, decodings, encodings, errors, named, pictures, step
+
+# Where a latent's values come from, and their unit.
+AXES = {
+    "prior": "standard deviations of the prior",
+    "posterior": "quantile of the posterior's means",
+}
+FRAME_COLUMNS = 10  # latents beside each other in the animation
+
+
+class Traversals(NamedTuple):
+    """What is drawn: S examples, L latents, T values of each."""
+
+    positions: np.ndarray  # [S], of the examples in the held-out data
+    inputs: np.ndarray  # [S, H, W, C] in [0, 1]
+    decoded: np.ndarray  # [S, H, W, C], of the examples' own latents
+    images: np.ndarray  # [S, L, T, H, W, C] in [0, 1]
+    latents: np.ndarray  # [L], by their KL, the largest first
+    kl: np.ndarray  # [L] nats
+    axis: str  # the values' unit
+    values: tuple[str, ...]  # T texts
+
+
+def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+    """Returns the evaluation: state → a labelled grid, and the same as an animation.
+
+    Raises:
+        InputError: no Gaussian posterior, or a field of `config.traversals` that can't work.
+    """
+    named.check_model(config, "posterior", what="Gaussian posterior", evaluation="traversals")
+    positions = _positions(config, len(source))
+    encode, decode = encodings.make(config, mesh), decodings.make(config)
+    examples = data.read(source, positions, config)
+
+    def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
+        batches = (batch for _, batch in data.heldout_batches(source, config, mesh))
+        encoded = encode(state, batches)
+        found = _traverse(config.traversals, encoded, positions, examples, decode, state)
+        yield "heldout/traversals", lambda: picture(found)
+        yield "heldout/traversals_animated", lambda: animation(found)
+
+    return evaluate
+
+
+def moved(z: np.ndarray, latents: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Returns copies of latent vectors in which one entry has another value.
+
+    Args:
+        z: [S, D].
+        latents: [L], the entries to move.
+        values: [L, T], of each of them.
+
+    Returns:
+        [S, L, T, D].
+    """
+    copies = np.tile(z[:, None, None], (1, *values.shape, 1))
+    for row, latent in enumerate(latents):
+        copies[:, row, :, latent] = values[row]
+    return copies
+
+
+def _positions(config: Any, num_heldout: int) -> np.ndarray:
+    """Returns the positions of the chosen examples, or of as many as are wanted, by the seed."""
+    settings = config.traversals
+    named.check(settings.axis, AXES, field="traversals.axis")
+    known = min(config.eval_examples or num_heldout, num_heldout)
+    for field, least in (("steps", 2), ("num", 1), ("latents", 0)):
+        if settings[field] < least:
+            raise errors.InputError(
+                f"config.traversals.{field}={settings[field]} must be at least {least}"
+            )
+    if not settings.range > 0:
+        raise errors.InputError(f"config.traversals.range={settings.range} must be above 0")
+    chosen = tuple(settings.examples)
+    if any(not 0 <= position < known for position in chosen) or settings.num > known:
+        raise errors.InputError(
+            f"config.traversals.examples={chosen}, num={settings.num}: {known} held-out examples "
+            f"are evaluated, numbered 0 to {known - 1}"
+        )
+    # RandomState, not Generator: its stream is frozen (NEP 19), and the examples must not change.
+    drawn = np.random.RandomState(config.seed % 2**32).permutation(known)[: settings.num]
+    return np.array(chosen or drawn, np.int64)
+
+
+def _traverse(
+    settings: Any,
+    encoded: encodings.Encodings,
+    positions: np.ndarray,
+    examples: dict[str, np.ndarray],
+    decode: Callable[..., np.ndarray],
+    state: step.TrainState,
+) -> Traversals:
+    kl = encoded.kl.mean(axis=0)
+    latents = np.argsort(-kl, kind="stable")[: settings.latents or len(kl)]
+    values, texts = _axis(settings, encoded.mean[:, latents])
+    own = encoded.mean[positions]
+    z = np.concatenate([moved(own, latents, values).reshape(-1, own.shape[1]), own])
+    rows = {
+        name: np.concatenate([array.repeat(values.size, axis=0), array])
+        for name, array in examples.items()
+        if name != "image"
+    }
+    images = decode(state, z, rows)
+    split = len(positions) * values.size
+    return Traversals(
+        positions=positions,
+        inputs=pictures.from_uint8(examples["image"]),
+        decoded=images[split:],
+        images=images[:split].reshape(len(positions), *values.shape, *images.shape[1:]),
+        latents=latents,
+        kl=kl[latents],
+        axis=AXES[settings.axis],
+        values=texts,
+    )
+
+
+def _axis(settings: Any, means: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns the values of each latent, [L, T], and what stands above the columns.
+
+    Args:
+        settings: the section `traversals`.
+        means: [N, L], the posterior's means.
+    """
+    if settings.axis == "prior":
+        line = np.linspace(-settings.range, settings.range, settings.steps, dtype=np.float32)
+        return np.tile(line, (means.shape[1], 1)), tuple(f"{value:.1f}" for value in line)
+    shares = np.linspace(0.01, 0.99, settings.steps)
+    return np.quantile(means, shares, axis=0).T, tuple(f"{share:.0%}" for share in shares)
+
+
+def picture(found: Traversals) -> np.ndarray:
+    """Returns a block an example below each other: a row a latent, a column a value."""
+    return pictures.to_uint8(
+        pictures.stacked([_block(found, index) for index in range(len(found.positions))])
+    )
+
+
+def _block(found: Traversals, index: int) -> np.ndarray:
+    images = found.images[index]
+    num_values = images.shape[1]
+    grid = pictures.grid(
+        pictures.enlarged(images.reshape(-1, *images.shape[2:])), columns=num_values
+    )
+    own = pictures.enlarged(np.stack([found.inputs[index], found.decoded[index]]))
+    labels = [f"z{d}   {kl:.2f} nats" for d, kl in zip(found.latents, found.kl, strict=True)]
+    return pictures.stacked(
+        [
+            pictures.framed(
+                pictures.grid(own, columns=2),
+                columns=("input", "decoded"),
+                title=f"Held-out example {found.positions[index]}",
+            ),
+            pictures.framed(
+                grid,
+                rows=labels,
+                columns=found.values,
+                title=f"A row moves one latent. Left: its KL to the prior; above: {found.axis}",
+            ),
+        ]
+    )
+
+
+def animation(found: Traversals) -> np.ndarray:
+    """Returns frames uint8 [T′, H, W, C]: a column a latent, a row an example, there and back."""
+    num_values = found.images.shape[2]
+    there = [pictures.to_uint8(_frame(found, value)) for value in range(num_values)]
+    return np.stack(there + there[-2:0:-1])
+
+
+def _frame(found: Traversals, value: int) -> np.ndarray:
+    blocks: list[np.ndarray] = []
+    for first in range(0, len(found.latents), FRAME_COLUMNS):
+        part = slice(first, first + FRAME_COLUMNS)
+        images = found.images[:, part, value]
+        latents = zip(found.latents[part], found.kl[part], strict=True)
+        blocks.append(
+            pictures.framed(
+                pictures.grid(
+                    pictures.enlarged(images.reshape(-1, *images.shape[2:])),
+                    columns=images.shape[1],
+                ),
+                columns=[f"z{d}\n{kl:.2f} nats" for d, kl in latents],
+                title="" if blocks else f"Each latent at {found.values[value]} ({found.axis})",
+            )
+        )
+    return pictures.stacked(blocks)
