@@ -1,6 +1,7 @@
 """Charts as SVG that stands in a page, and takes the page's own text colour, light or dark."""
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -86,7 +87,10 @@ def _svg(draw: Any, title: str) -> str:
 
 
 def _colours(series: Series) -> list[str]:
-    return [COLOURS[index % len(COLOURS)] for index in range(len(series))]
+    """Returns a colour for each; what is held out has the same one in all charts."""
+    held = [name.startswith("heldout/") for name in series]
+    others = itertools.cycle([COLOURS[0], *COLOURS[2:]])
+    return [COLOURS[1] if one else next(others) for one in held]
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:

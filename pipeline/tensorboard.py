@@ -28,7 +28,7 @@ DESCRIPTIONS: dict[str, str] = {
     "elbo": "Evidence lower bound at β = 1, nats per example; higher is better.",
     "bits_per_dim": "Negative ELBO in bits per data dimension; lower is better.",
     "iw_elbo": "Importance-weighted bound on log p(x), nats per example; higher is better.",
-    "iw_bits_per_dim": "Negative importance-weighted bound in bits per data dimension.",
+    "iw_bits_per_dim": "Minus the importance-weighted bound, bits per data dim; lower is better.",
     "iw_convergence": "Importance-weighted bound by its number of samples, nats, as a table.",
     "active_units": "Latents whose posterior mean varies by more than 0.01 over data, a count.",
     "active_share": "Share of the latents that are active units, from 0 to 1.",

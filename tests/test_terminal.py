@@ -195,6 +195,16 @@ def test_the_table_aligns_names_and_values():
     ]
 
 
+def test_columns_align_and_nothing_is_cut():
+    shown, output, _ = make(screen=False)
+    shown.columns("compared", [["", "a", LONG_PATH], ["elbo", "−98.77", "1"], ["x", "", "–"]])
+    rows = output.getvalue().splitlines()
+    assert rows[0] == "compared"
+    assert rows[2] == f"  elbo  −98.77  {'1':>{len(LONG_PATH)}}"
+    assert len({len(row) for row in rows[1:]}) == 1
+    assert rows[1].endswith(LONG_PATH)
+
+
 def test_other_processes_print_nothing(capsys):
     shown = terminal.Terminal(active=False)
     shown.banner({"workdir": "x"})
