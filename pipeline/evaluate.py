@@ -118,8 +118,9 @@ def _compare(options: Options, screen: terminal.Terminal) -> Path:
         at = saved_state.number(workdir, options.step, config)
         folder = workdir / "reports" / str(at)
         found = report.read(folder)
+        missing = found is None or not evaluations.covered(options.evals, found)
         # One process may see a file that another doesn't yet.
-        if sharding.any_process(sharding.make_mesh({"data": -1}), found is None):
+        if sharding.any_process(sharding.make_mesh({"data": -1}), missing):
             screen.note(f"{workdir} at step {at}")
             folder, found = _evaluate(workdir, str(at), options, screen)
         assert found is not None

@@ -5,7 +5,7 @@ that the figures are the same; only who looks at the values differs.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -68,6 +68,12 @@ def names(asked: str) -> tuple[str, ...]:
                 f"--evals={asked}: {name!r} is unknown: choose all or some of {', '.join(known)}"
             )
     return chosen
+
+
+def covered(asked: str, found: Mapping[str, Any]) -> bool:
+    """Says whether what metrics.json holds has all that `--evals` asks for."""
+    wanted = names(asked) or named.names("evals")
+    return set(wanted) <= {*found["evaluations"], *found["left_out"]}
 
 
 def choose(asked: str, config: Any, mesh: Mesh, source: data.Source) -> Chosen:

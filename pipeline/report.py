@@ -120,7 +120,10 @@ def read(folder: Path) -> dict[str, Any] | None:
         found = json.loads((folder / "metrics.json").read_text())
     except (FileNotFoundError, ValueError):
         return None
-    return found if isinstance(found, dict) and "figures" in found else None
+    whole = isinstance(found, dict) and {"figures", "files", "evaluations", "left_out"} <= set(
+        found
+    )
+    return found if whole else None
 
 
 def shown(found: Mapping[str, Any]) -> dict[str, str]:

@@ -291,7 +291,7 @@ def values_of_every_kind():
 
 
 def test_every_kind_of_value_is_written(workdir, tmp_path, reported):
-    keys = ("run", "step", "choice", "seed", "examples", "model", "data", "left_out")
+    keys = ("run", "step", "choice", "seed", "examples", "model", "data", "evaluations", "left_out")
     about = {key: reported[1][key] for key in keys}
     found = report.write(
         tmp_path, workdir, default.get_config(), about, values_of_every_kind(), ["be <careful>"]
@@ -312,7 +312,27 @@ def test_every_kind_of_value_is_written(workdir, tmp_path, reported):
     assert "−1,234.5" in text
     assert not list(tmp_path.glob(".*"))  # nothing temporary is left
     assert report.read(tmp_path) == found
+    assert evaluations.covered("latents", found)
+    assert not evaluations.covered("samples", found)
+    assert not evaluations.covered("all", found)
     assert report.read(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_what_is_drawn_is_drawn_by_process_0_alone(monkeypatch, process):
+    monkeypatch.setattr(jax, "process_index", lambda: process)
+    drawn = []
+    source = evaluations.Watched(np.arange(5))
+
+    def draw(state):
+        yield "heldout/elbo", -float(state)
+        yield "heldout/samples", lambda: drawn.append(1) or np.zeros((2, 2, 1))
+
+    chosen = evaluations.Chosen({"both": draw}, {}, source)
+    values = evaluations.run(chosen, 3, examples=5, screen=terminal.Terminal(active=False))
+    assert [value.name for value in values] == ["elbo", "samples"]
+    assert evaluations.scalars(values) == {"elbo": -3.0}
+    assert len(drawn) == (1 if process == 0 else 0)
 
 
 def test_frames_come_back_as_they_were():
