@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pipeline import errors
 
@@ -28,6 +28,8 @@ class StopRequest:
         """Installs the handlers; `grace_seconds` may be set later, 0 is no limit."""
         self.signal: int | None = None
         self.grace_seconds = grace_seconds
+        # Told why and with which code, where the grace period ends the process.
+        self.on_end: Callable[[str, int], object] = lambda reason, code: None
         heard, self._wakeup = socket.socketpair()
         self._wakeup.setblocking(False)
         signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
@@ -54,6 +56,7 @@ class StopRequest:
                 os._exit(self.exit_code)
         limit = f"config.grace_seconds={self.grace_seconds:g} are over"
         os.write(2, f"{limit}: leaving at once; the last checkpoint stands\n".encode())
+        self.on_end(f"{limit} there, and it left without its save", self.exit_code)
         os._exit(self.exit_code)
 
     def _next(self, heard: socket.socket) -> int:

@@ -30,6 +30,7 @@ def main() -> int:
             process_id=options.process_id,
         )
         others = peers.connect()
+        stop.on_end = others.fail  # so that all leave to be run again, not as after a loss
         from pipeline import loop
 
         imported = time.perf_counter() - began

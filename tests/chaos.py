@@ -77,6 +77,7 @@ class Run:
             f"--config.total_steps={steps}",
             f"--config.deterministic_shards={shards}",
             "--config.log_every_steps=5",
+            "--config.grace_seconds=60",  # on a slow machine a first step takes that long
             "--config.checkpoint.every_steps=10",
         ]
         self.command = ("-c", NOTING.format(path=f"{self.notes}/", pause=pause))

@@ -120,6 +120,7 @@ def test_two_processes_write_the_figures_of_one(tmp_path):
         "--config.total_steps=2",
         "--config.batch_size=16",
         "--config.deterministic_shards=2",
+        "--config.data.heldout_examples=1000",
         "--config.checkpoint.keep_best=0",
     ]
     found = []

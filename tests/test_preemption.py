@@ -93,6 +93,17 @@ def test_the_grace_period_ends_a_process_that_hangs(tmp_path):
     assert "config.grace_seconds=1 are over" in process.output
 
 
+def test_the_end_of_one_processs_grace_period_ends_all_to_be_run_again(tmp_path):
+    command = {1: failing("time.sleep(60)")}
+    grace = "--config.grace_seconds=2"
+    processes = start(tmp_path / "run", *FOREVER, grace, processes=2, command=command)
+    processes[0].wait_for("step 4/")
+    processes[1].send_signal(signal.SIGTERM)
+    assert codes(processes) == [75, 75]
+    output = processes[0].output
+    assert "process 1 on " in output and "grace_seconds=2 are over" in output
+
+
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """The run that is never interrupted."""
