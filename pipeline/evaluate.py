@@ -22,6 +22,7 @@ from pipeline import (
     distributed,
     errors,
     evaluations,
+    likeness,
     report,
     run_config,
     run_report,
@@ -126,8 +127,9 @@ def _compare(options: Options, screen: terminal.Terminal) -> Path:
         assert found is not None
         runs.append(comparison.Run(workdir, folder, found, run_config.flatten(config)))
     page = (options.out or Path.cwd()) / "compare.html"
+    compared = comparison.compare(runs, across=[likeness.ranking])
     if jax.process_index() == 0:
-        comparison.write(page, comparison.compare(runs), screen)
+        comparison.write(page, compared, screen)
     return page
 
 

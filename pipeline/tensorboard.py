@@ -69,6 +69,8 @@ DESCRIPTIONS: dict[str, str] = {
     "modularity": "Whether a latent tells of one factor alone, 0 to 1; noise isn't at 0.",
     "explicitness": "Area under the ROC curve of logistic regressions, 0.5 (chance) to 1.",
     "irs": "Interventional robustness: how still latents stay as other factors vary, 0 to 1.",
+    "udr_lasso": "Likeness of a run's latents to other runs' (Duan et al. 2020), 0 to 1, lasso.",
+    "udr_spearman": "Likeness of a run's latents to other runs', 0 to 1, rank correlations.",
     "traversals": "Held-out images decoded with one latent moved at a time; KL of each in nats.",
     "traversals_animated": "Traversals in motion: a column a latent, the KL of each in nats.",
     "interpolations": "Decoded along the line between two held-out latents, pixels in [0, 1].",

@@ -392,6 +392,9 @@ def test_runs_are_compared_and_evaluated_where_they_were_not(workdir, tmp_path, 
     assert [line.split() for line in out.splitlines() if "latent_dim" in line] == [
         ["model.latent_dim", "10", "4"]
     ]
+    ranks = [line.split()[1:] for line in out.splitlines() if "udr_" in line]
+    assert len(ranks) == 2
+    assert all(0 <= float(value) <= 1 for row in ranks for value in row)
     found = report.read(other / "reports" / "2")
     assert pages.number(found["figures"]["aggregate_kl"]) in out
     assert "model.latent_dim" in Outline(page).text
