@@ -1,9 +1,9 @@
-"""Accelerators that a step can be planned for: memory, speed and links, with their sources.
+"""Accelerators that a step can be planned for: memory, speed and links.
 
-Figures are the makers' own for one device as JAX counts them: bf16 without sparsity, decimal bytes.
-Sources: cloud.google.com/tpu/docs (system architecture, a page a version) and NVIDIA's data sheets
-of A100 SXM, H100 SXM and H200 SXM; between slices and hosts, Google's and NVIDIA's usual network of
-a host, which clusters differ in.
+Figures are of one device as JAX counts them: bf16 without sparsity, decimal bytes. They are
+recalled from Google's TPU pages (cloud.google.com/tpu/docs) and NVIDIA's data sheets of A100, H100
+and H200 SXM, and not yet checked against them; networks between slices and hosts differ.
+TODO: check every row, until then ranges of speed are rough.
 """
 
 from typing import NamedTuple
