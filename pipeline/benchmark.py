@@ -6,16 +6,14 @@ turn with it. Nothing is kept. Exit codes: 0; 2 a mistake in the input; 130 afte
 """
 
 import json
-import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
 
-from pipeline import distributed, errors, memory
+from pipeline import errors, exit_codes, memory
 
 SECTIONS = ("machine", "compilation", "step", "input", "safety", "loop", "against")
 
@@ -73,32 +71,18 @@ def _shown(figure: Any) -> Any:
 
 def main() -> int:
     """Reads the flags, measures, and writes the figures where --json says."""
+    return exit_codes.of(_command)
+
+
+def _command() -> None:
     memory.keep_freed()
-    try:
-        options = parse(sys.argv)
-        sections = run(options)
-        if options.json:
-            with errors.writing(options.json.parent):
-                options.json.write_text(json.dumps(sections, indent=2) + "\n")
-            print(options.json)
-    except errors.InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        return distributed.INTERRUPTED
-    except OSError as error:
-        print(f"error: {errors.reason(error)}", file=sys.stderr)
-        return 1
-    except Exception as error:
-        traceback.print_exc()
-        print(f"error: {type(error).__name__}: {error}".split("\n")[0], file=sys.stderr)
-        return 1
-    return 0
+    options = parse(sys.argv)
+    sections = run(options)
+    if options.json:
+        with errors.writing(options.json.parent):
+            options.json.write_text(json.dumps(sections, indent=2) + "\n")
+        print(options.json)
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    exit_codes.leave(main())

@@ -7,9 +7,7 @@ processes, process 0 writes. Exit codes: 0 complete; 2 a mistake in the input, o
 130 after Ctrl-C; 1 a fault.
 """
 
-import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +20,7 @@ from pipeline import (
     distributed,
     errors,
     evaluations,
+    exit_codes,
     likeness,
     report,
     run_config,
@@ -154,36 +153,21 @@ def _evaluate(
 
 def main() -> int:
     """Reads the flags, evaluates, and says where the page is."""
-    try:
-        options = parse(sys.argv)
-        distributed.initialize(
-            options.distributed,
-            coordinator=options.coordinator,
-            num_processes=options.num_processes,
-            process_id=options.process_id,
-        )
-        page = run(options)
-        if jax.process_index() == 0:
-            print(page)
-    except errors.InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("error: interrupted; the same command starts again", file=sys.stderr)
-        return distributed.INTERRUPTED
-    except OSError as error:
-        print(f"error: {errors.reason(error)}", file=sys.stderr)
-        return 1
-    except Exception as error:
-        traceback.print_exc()
-        print(f"error: {type(error).__name__}: {error}".split("\n")[0], file=sys.stderr)
-        return 1
-    return 0
+    return exit_codes.of(_command, again=True)
+
+
+def _command() -> None:
+    options = parse(sys.argv)
+    distributed.initialize(
+        options.distributed,
+        coordinator=options.coordinator,
+        num_processes=options.num_processes,
+        process_id=options.process_id,
+    )
+    page = run(options)
+    if jax.process_index() == 0:
+        print(page)
 
 
 if __name__ == "__main__":
-    code = main()
-    # As in train.py: of several processes, a failed one must not wait for the others.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    exit_codes.leave(main())

@@ -7,9 +7,7 @@ processes as there are. Exit codes: 0 complete; 2 a mistake in the input, one li
 after Ctrl-C; 1 a fault.
 """
 
-import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +19,7 @@ from pipeline import (
     data,
     distributed,
     errors,
+    exit_codes,
     label_rows,
     run_config,
     samples,
@@ -140,40 +139,25 @@ def run(options: Options) -> Path:
 
 def main() -> int:
     """Reads the flags, generates, and says where the files are."""
-    try:
-        options = parse(sys.argv)
-        if options.tokens is not None:
-            distributed.initialize(
-                options.distributed,
-                coordinator=options.coordinator,
-                num_processes=options.num_processes,
-                process_id=options.process_id,
-            )
-        folder = run(options)
-        if jax.process_index() == 0:
-            files = [f"tokens-{options.tokens}.json"]
-            if options.tokens is None:
-                files = ["samples.png", "samples.npz"]
-            print(*(folder / name for name in files), sep="\n")
-    except errors.InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("error: interrupted; the same command starts again", file=sys.stderr)
-        return distributed.INTERRUPTED
-    except OSError as error:
-        print(f"error: {errors.reason(error)}", file=sys.stderr)
-        return 1
-    except Exception as error:
-        traceback.print_exc()
-        print(f"error: {type(error).__name__}: {error}".split("\n")[0], file=sys.stderr)
-        return 1
-    return 0
+    return exit_codes.of(_command, again=True)
+
+
+def _command() -> None:
+    options = parse(sys.argv)
+    if options.tokens is not None:
+        distributed.initialize(
+            options.distributed,
+            coordinator=options.coordinator,
+            num_processes=options.num_processes,
+            process_id=options.process_id,
+        )
+    folder = run(options)
+    if jax.process_index() == 0:
+        files = [f"tokens-{options.tokens}.json"]
+        if options.tokens is None:
+            files = ["samples.png", "samples.npz"]
+        print(*(folder / name for name in files), sep="\n")
 
 
 if __name__ == "__main__":
-    code = main()
-    # As in train.py: of several processes, a failed one must not wait for the others.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    exit_codes.leave(main())

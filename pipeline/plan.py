@@ -7,16 +7,14 @@ or a step that doesn't fit; 3 a budget (--max_collectives, --max_gib) is exceede
 
 import itertools
 import json
-import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
 
-from pipeline import errors, topologies
+from pipeline import errors, exit_codes, topologies
 
 OVER_BUDGET = 3
 
@@ -97,27 +95,14 @@ def _judge(plan: dict[str, Any], values: Any, screen: Any) -> int:
 
 def main() -> int:
     """Reads the flags, prepares the compiler, plans."""
-    try:
-        asked = topologies.parse(_topology(sys.argv))
-        topologies.prepare(asked)  # before JAX is imported
-        return run(parse(sys.argv), asked)
-    except errors.InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        return 130
-    except OSError as error:
-        print(f"error: {errors.reason(error)}", file=sys.stderr)
-        return 1
-    except Exception as error:
-        traceback.print_exc()
-        print(f"error: {type(error).__name__}: {error}".split("\n")[0], file=sys.stderr)
-        return 1
+    return exit_codes.of(_command)
+
+
+def _command() -> int:
+    asked = topologies.parse(_topology(sys.argv))
+    topologies.prepare(asked)  # before JAX is imported
+    return run(parse(sys.argv), asked)
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    exit_codes.leave(main())

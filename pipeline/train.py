@@ -4,12 +4,11 @@ Exit codes: 0 complete; 2 a mistake in the input, one line says which; 75 stoppe
 130 by Ctrl-C, both saved, the same command resumes; 1 a fault.
 """
 
-import os
 import sys
 import time
 import traceback
 
-from pipeline import distributed, errors, memory, peers
+from pipeline import distributed, errors, exit_codes, memory, peers
 
 
 def main() -> int:
@@ -65,9 +64,4 @@ def _failed(reason: str, others: peers.Peers, code: int) -> int:
 
 
 if __name__ == "__main__":
-    code = main()
-    # Not sys.exit: after a failure of one process it would wait for the others at a barrier, and
-    # their death there would replace this exit code.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    exit_codes.leave(main())
