@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, run_config, sharding, step
+from pipeline import data, planning, run_config, sharding, step
 
 ROUND_SECONDS = 0.5  # a round of steps takes so long, or one step where that is longer
 # The stop request of a run that nobody stops.
@@ -48,21 +48,11 @@ def prepare(options: Options) -> Bench:
     config = options.config
     run_config.check(config)
     mesh = sharding.make_mesh(config.mesh)
-    check_batch(config, mesh)
+    data.check_batch(config, mesh)
     source = data.load(config).train
     config = data.with_variance(config, source)
     batch = next(data.train_batches(source, config, mesh, first_step=0))
     return Bench(options, config, mesh, data.example_spec(config), source, batch)
-
-
-def check_batch(config: Any, mesh: Mesh) -> None:
-    """Raises an InputError where the global batch can't be cut evenly."""
-    sharding.check_batch(
-        config.batch_size,
-        mesh=mesh,
-        accumulation_steps=config.accumulation_steps,
-        deterministic_shards=config.deterministic_shards,
-    )
 
 
 def first_state(bench: Bench) -> step.TrainState:
@@ -72,13 +62,7 @@ def first_state(bench: Bench) -> step.TrainState:
 
 def compiled_step(bench: Bench) -> Any:
     """Returns the compiled training step."""
-    where = sharding.replicated(bench.mesh)
-    state = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        step.abstract_state(bench.config, bench.example),
-    )
-    train_step: Any = step.make_train_step(bench.config, bench.example, bench.mesh)
-    return train_step.lower(state, bench.batch, no_stop(bench.mesh)).compile()
+    return planning.lower(bench.config, bench.mesh).compile()
 
 
 def no_stop(mesh: Mesh) -> jax.Array:

@@ -4,7 +4,7 @@ from typing import Any
 
 from pipeline import measure as timing
 from pipeline import run_config
-from pipeline.bench import Bench, check_batch, compiled_step, stepper
+from pipeline.bench import Bench, compiled_step, prepare, stepper
 
 
 def measure(bench: Bench) -> dict[str, Any]:
@@ -16,9 +16,9 @@ def measure(bench: Bench) -> dict[str, Any]:
     changes = bench.options.against
     if not changes:
         return {}
+    # Everything anew: a field may change the batch, or the data.
     config = run_config.changed(bench.config, changes)
-    check_batch(config, bench.mesh)
-    other = bench._replace(config=config)
+    other = prepare(bench.options._replace(config=config))
     one, num = stepper(bench, compiled_step(bench))
     two, _ = stepper(other, compiled_step(other), num=num)
     rounds = timing.in_turn({"one": one, "two": two}, rounds=2 * bench.options.rounds)
