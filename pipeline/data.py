@@ -162,6 +162,16 @@ def train_batches(
         yield _to_global(batch, mesh)
 
 
+def check_batch(config: Any, mesh: Mesh) -> None:
+    """Raises an InputError where a training batch of the config can't be cut over the mesh."""
+    sharding.check_batch(
+        config.batch_size,
+        mesh=mesh,
+        accumulation_steps=config.accumulation_steps,
+        deterministic_shards=config.deterministic_shards,
+    )
+
+
 def heldout_batches(
     source: Source, config: Any, mesh: Mesh, *, num: int | None = None
 ) -> Iterator[tuple[int, dict[str, jax.Array]]]:

@@ -62,19 +62,13 @@ def run(
     guard.check(config.guard)
     stop.grace_seconds = config.grace_seconds
     mesh = sharding.make_mesh(config.mesh)
-    shards = config.deterministic_shards
-    sharding.check_batch(
-        config.batch_size,
-        mesh=mesh,
-        accumulation_steps=config.accumulation_steps,
-        deterministic_shards=shards,
-    )
+    data.check_batch(config, mesh)
     if config.eval_batch_size:
         sharding.check_batch(
             config.eval_batch_size,
             mesh=mesh,
             accumulation_steps=1,
-            deterministic_shards=shards,
+            deterministic_shards=config.deterministic_shards,
             field="eval_batch_size",
         )
     example = data.example_spec(config)

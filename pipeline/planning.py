@@ -46,12 +46,7 @@ def plan(config: Any, topology: topologies.Topology, batch_size: int) -> dict[st
     if not config.data.variance:
         config.data.variance = 1.0  # a number in the program: its value changes no cost
     mesh = sharding.make_mesh(config.mesh, devices=topology.devices)
-    sharding.check_batch(
-        batch_size,
-        mesh=mesh,
-        accumulation_steps=config.accumulation_steps,
-        deterministic_shards=config.deterministic_shards,
-    )
+    data.check_batch(config, mesh)
     began = time.perf_counter()
     lowered = lower(config, mesh)
     about = {
