@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline import plots
+
 
 def draw(
     values: np.ndarray,
@@ -25,12 +27,9 @@ def draw(
     Returns:
         [H, W, 3] uint8.
     """
-    from matplotlib.backends import backend_agg  # slow to import: no training start needs it
-    from matplotlib.figure import Figure
-
-    figure = Figure((2.6 + 1.05 * len(columns), 1.6 + 0.34 * len(rows)), layout="constrained")
-    canvas = backend_agg.FigureCanvasAgg(figure)
-    axes = figure.add_subplot(title=title)
+    size = (2.6 + 1.05 * len(columns), 1.6 + 0.34 * len(rows))
+    figure = plots.figure(*size, title=title)
+    axes = figure.add_subplot()
     top = max(float(values.max()), 1e-6)
     image = axes.imshow(values, cmap="viridis", vmin=0.0, vmax=top, aspect="auto")
     axes.set_xticks(range(len(columns)), columns)
@@ -41,5 +40,4 @@ def draw(
         colour = "black" if value > 0.6 * top else "white"
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, size=9)
     figure.colorbar(image, label=unit)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return plots.pixels(figure)

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from pipeline import data, named, plots, step
+from pipeline.evals import heldout
 
 
 def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
@@ -18,16 +17,10 @@ def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator
         InputError: the model has no codes.
     """
     named.check_model(config, "vectors", what="codes", evaluation="code_ranks")
-    example = data.example_spec(config)
-    eval_step = step.make_eval_step(config, example, mesh)
-    summary = step.make_summary(config, example)
+    of_state = heldout.figures(config, mesh, source)
 
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
-        summed = None
-        for first, batch in data.heldout_batches(source, config, mesh):
-            sums = eval_step(state, batch, jnp.uint32(first))
-            summed = sums if summed is None else jax.tree.map(jnp.add, summed, sums)
-        figures = jax.device_get(summary(state, summed))
+        figures = of_state(state)
         yield "heldout/code_ranks", lambda: picture(figures)
 
     return evaluate

@@ -91,12 +91,8 @@ def _check(config: Any, num_heldout: int) -> Any:
             f"config.evals has 'disentanglement', but config.data.name={config.data.name!r} has no "
             "factors: take it out, or choose sprites or dsprites"
         )
-    model = named.load("models", config.model.name, field="model.name").Model
-    if not hasattr(model, "posterior"):
-        raise errors.InputError(
-            f"config.evals has 'disentanglement', but config.model.name={config.model.name!r} has "
-            "no Gaussian posterior: take it out, or choose a model that has one"
-        )
+    what = "Gaussian posterior"
+    named.check_model(config, "posterior", what=what, evaluation="disentanglement")
     sized = {n for n, size in zip(factors.names, factors.num_classes, strict=True) if size > 1}
     if sized <= set(config.disentanglement.chen_excludes):
         raise errors.InputError(

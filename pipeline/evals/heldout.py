@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from pipeline import data, step
@@ -12,16 +13,28 @@ from pipeline import data, step
 
 def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
     """Returns the evaluation: state → (tag, value) pairs, one sample of z an example."""
+    of_state = figures(config, mesh, source)
+
+    def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
+        for name, value in of_state(state).items():
+            yield f"heldout/{name}", value if value.ndim else float(value)
+
+    return evaluate
+
+
+def figures(
+    config: Any, mesh: Mesh, source: data.Source
+) -> Callable[[step.TrainState], dict[str, np.ndarray]]:
+    """Returns the function state → the model's metrics over held-out data, [] or [N] each."""
     example = data.example_spec(config)
     eval_step = step.make_eval_step(config, example, mesh)
     summary = step.make_summary(config, example)
 
-    def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
+    def of_state(state: step.TrainState) -> dict[str, np.ndarray]:
         summed = None
         for first, batch in data.heldout_batches(source, config, mesh):
             sums = eval_step(state, batch, jnp.uint32(first))
             summed = sums if summed is None else jax.tree.map(jnp.add, summed, sums)
-        for name, value in jax.device_get(summary(state, summed)).items():
-            yield f"heldout/{name}", value if value.ndim else float(value)
+        return jax.device_get(summary(state, summed))
 
-    return evaluate
+    return of_state
