@@ -13,7 +13,6 @@ from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
-from configs import default
 from pipeline import data, errors, evaluations, report, run_config, saved_state, sharding, terminal
 from pipeline import flags as process_flags
 
@@ -81,14 +80,8 @@ def make(
 
 
 def _config(workdir: Path, overrides: Sequence[str]) -> ConfigDict:
-    """Returns the run's config with what is given on the command line.
-
-    Fields that are newer than the run have their defaults.
-    """
-    saved = run_config.load(workdir)
-    config = default.get_config()
-    config.update(saved)
-    config.lock()
+    """Returns the run's config with what is given on the command line."""
+    config = run_config.load(workdir)
     before = run_config.flatten(config)
     for text in overrides:
         name, equals, _ = text.lstrip("-").partition("=")
