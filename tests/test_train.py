@@ -12,10 +12,13 @@ import orbax.checkpoint as ocp
 import pytest
 from tensorboard.backend.event_processing import event_file_loader
 
-from pipeline import event_files
+from pipeline import distributed, event_files
+from pipeline import train as command
 from tests.conftest import OPTIMIZATION
 from tests.processes import SCALARS, free_port
 
+# ml_collections loads a config's file by it.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 ROOT = Path(__file__).parents[1]
 TAGS_OF_THE_RUN = [
     "_hparams_/session_end_info",
@@ -88,6 +91,21 @@ def assert_equal_trees(one, other):
     assert len(left) == len(right) > 10
     for a, b in zip(left, right, strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+@pytest.fixture
+def main(monkeypatch, capfd):
+    """The command in this process: (exit code, what it wrote to stderr)."""
+    handlers = {number: signal.getsignal(number) for number in distributed.SIGNALS}
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["pipeline.train", *arguments])
+        return command.main(), capfd.readouterr().err
+
+    yield run
+    signal.set_wakeup_fd(-1)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")
@@ -254,8 +272,8 @@ def test_the_kl_follows_the_capacity_up_its_ramp(tmp_path):
         ("--config.data.name=cats", "'cats' is unknown: choose one of"),
         ("--config.model.likelihood=poisson", "'poisson' is unknown: choose one of bernoulli"),
         ("--config.model.network=vit", "'vit' is unknown: choose one of conv"),
-        ("--config.accumulation_steps=3", "not divisible by 1 devices × 3"),
-        ("--config.mesh.data=3", "does not fit 1 devices"),
+        ("--config.accumulation_steps=3", "not divisible by 64 devices × 3"),
+        ("--config.mesh.data=3", "does not fit 64 devices"),
         ("--config.data.path=/nowhere", "/nowhere"),
         ("--config.mesh.dat=1", "did you mean mesh.data"),
         ("--config=configs/nope.py", "configs/nope.py: there is no such file"),
@@ -267,30 +285,27 @@ def test_the_kl_follows_the_capacity_up_its_ramp(tmp_path):
         ("--config.evals=('samples',)", "needs 'heldout' in config.evals"),
     ],
 )
-def test_a_mistake_is_one_line_with_exit_code_2(tmp_path, argument, words):
+def test_a_mistake_is_one_line_with_exit_code_2(tmp_path, main, argument, words):
     config = "beta_vae.py:mnist,smoke" if "path" in argument else "beta_vae.py:smoke"
-    _, err = train(tmp_path / "run", argument, config=config, code=2)
+    code, err = main(f"--config=configs/{config}", f"--workdir={tmp_path / 'run'}", argument)
+    assert code == 2, err
     assert words in err
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 
-def test_a_misspelt_field_is_found_however_the_config_is_given():
-    command = [sys.executable, "-m", "pipeline.train", "--config", "configs/beta_vae.py:smoke"]
-    result = subprocess.run(
-        [*command, "--workdir", "/nowhere", "--config.totl_steps=3"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert result.returncode == 2
-    assert "total_steps" in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+def test_a_misspelt_field_is_found_however_the_config_is_given(main):
+    arguments = ["--config", "configs/beta_vae.py:smoke", "--workdir", "/nowhere"]
+    code, err = main(*arguments, "--config.totl_steps=3")
+    assert code == 2
+    assert "total_steps" in err
+    assert len(err.strip().splitlines()) == 1
 
 
-def test_no_flags_at_all_say_what_is_needed():
-    command = [sys.executable, "-m", "pipeline.train"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: --config and --workdir are needed")
+def test_no_flags_at_all_say_what_is_needed(main):
+    code, err = main()
+    assert code == 2
+    assert err.startswith("error: --config and --workdir are needed")
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):
