@@ -14,7 +14,7 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
-from pipeline import tensorboard
+from pipeline import descriptions
 
 SHOWN_PIXELS = 540  # width up to which small pictures are enlarged, by whole factors
 ACRONYMS = ("dci", "elbo", "irs", "iw", "kl", "mig", "sap", "udr", "vae", "vq")
@@ -54,7 +54,7 @@ def words(name: str) -> str:
 
 def describe(name: str) -> str:
     """Returns what TensorBoard says of a metric, its unit included; "" of an unknown one."""
-    return tensorboard.DESCRIPTIONS.get(name, "")
+    return descriptions.BY_NAME.get(name, "")
 
 
 def unit(name: str) -> str:

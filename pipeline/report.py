@@ -14,16 +14,16 @@ import numpy as np
 
 from pipeline import (
     charts,
+    descriptions,
     evaluations,
     event_files,
     pages,
     pictures,
     run_config,
-    tensorboard,
     whole_files,
 )
 
-# The figures that stand above all others, where there are any: see `tensorboard.DESCRIPTIONS`.
+# The figures that stand above all others, where there are any: see `pipeline.descriptions`.
 HEADLINES = (
     "elbo", "iw_elbo", "distortion", "rate", "bits_per_dim", "perplexity", "codebook_usage",
     "reconstruction_loss", "mig", "active_units", "capacity_error",
@@ -68,7 +68,7 @@ def metrics(
             whole["distributions"][name] = [_finite(number) for number in content]
         else:
             whole["files"][name] = f"{name}{_suffix(content)}"
-        whole["units"][name] = tensorboard.DESCRIPTIONS.get(name, "")
+        whole["units"][name] = descriptions.BY_NAME.get(name, "")
     return whole
 
 

@@ -11,75 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline import errors, event_files, summaries
-
-# What TensorBoard shows beside each chart, by the part of the tag after the last slash.
-DESCRIPTIONS: dict[str, str] = {
-    "loss": "Training objective, nats per example unless the variant says otherwise.",
-    "reconstruction_loss": "Reconstruction term of the objective, nats per example.",
-    "kl_loss": "KL(q(z|x)‖p(z)) as it enters the objective before its weight, nats per example.",
-    "beta": "Weight β of the KL term, dimensionless.",
-    "beta_normalised": "β·L/D of Higgins et al. (2017), L latent and D data dims, dimensionless.",
-    "capacity_loss": "Penalty on the distance of the KL to its target capacity, nats per example.",
-    "current_capacity": "Target capacity C of the KL at this step, nats per example.",
-    "capacity_error": "Distance |KL − C| of the mean KL from its target, nats per example.",
-    "rate": "Rate KL(q(z|x)‖p(z)), nats per example.",
-    "distortion": "Distortion −log p(x|z), nats per example.",
-    "elbo": "Evidence lower bound at β = 1, nats per example; higher is better.",
-    "bits_per_dim": "Negative ELBO in bits per data dimension; lower is better.",
-    "iw_elbo": "Importance-weighted bound on log p(x), nats per example; higher is better.",
-    "iw_bits_per_dim": "Minus the importance-weighted bound, bits per data dim; lower is better.",
-    "iw_convergence": "Importance-weighted bound by its number of samples, nats, as a table.",
-    "active_units": "Latents whose posterior mean varies by more than 0.01 over data, a count.",
-    "active_share": "Share of the latents that are active units, from 0 to 1.",
-    "aggregate_kl": "KL of the aggregate posterior's mean and covariance to the prior, nats.",
-    "kl_per_latent": "KL(q(z|x)‖p(z)) of each latent, nats, mean over examples.",
-    "latents": "Each latent's KL, activity and aggregate posterior, nats and prior units, as text.",
-    "learning_rate": "Step size given to the optimiser at this step, dimensionless.",
-    "grad_norm": "Global L2 norm of the gradient, in units of the loss per unit of parameter.",
-    "images_per_second": "Training throughput of all devices together, images per second.",
-    "ms_per_step": "Mean time of a training step, milliseconds.",
-    "data_wait_share": "Share of the step's time spent waiting for data, from 0 to 1.",
-    "sigma": "Learned standard deviation σ of the decoder, in units of the decoder's data.",
-    "vq_loss": "All that quantisation adds to the objective, in the units of `loss`.",
-    "commitment_loss": "Squared distance of encodings and codes, mean over vectors and dimensions.",
-    "sample_entropy": "Entropy of the soft code of one vector (LFQ), nats, mean over vectors.",
-    "batch_entropy": "Entropy of the mean soft code over all examples (LFQ), nats.",
-    "perplexity": "Exponential of the entropy of code use, from 1 to the number of codes K.",
-    "codebook_usage": "Share of the codes used at least once, from 0 to 1.",
-    "code_usage": "Use of each code over that of uniform use, dimensionless, over the codes.",
-    "code_age": "Steps since the longest unused code was last used, steps.",
-    "code_restarts": "Codes replaced by encodings since the run began, a count.",
-    "rollbacks": "Why the run went back to an earlier state, and to which, as text.",
-    "warnings": "What the model's author would have you look at, as text.",
-    "reconstructions": "Held-out inputs and their reconstructions, pixels in [0, 1].",
-    "samples": "Images decoded from draws of the prior, pixels in [0, 1].",
-    "mutual_information": "I(latent; factor), 20 bins of posterior means, nats; H is the most.",
-    "mig": "Mutual information gap, 20 bins of means, all factors (Locatello et al.), 0 to 1.",
-    "mig_chen": "Mutual information gap, samples, without shape (Chen et al. 2018), 0 to 1.",
-    "mig_chen_all_factors": "Mutual information gap, samples, all factors, 0 to 1.",
-    "mig_chen_means": "Mutual information gap, posterior means, without shape, 0 to 1.",
-    "mig_chen_means_all_factors": "Mutual information gap, posterior means, all factors, 0 to 1.",
-    "dci_disentanglement": "Whether a latent serves one factor (boosted trees), 0 to 1.",
-    "dci_completeness": "Whether one latent serves a factor (boosted trees), 0 to 1.",
-    "dci_informativeness": "Accuracy of boosted trees on other examples, 0 to 1, over factors.",
-    "sap": "Separated attribute predictability: gap in accuracy of two best latents, 0 to 1.",
-    "factor_vae_score": "Kim & Mnih's accuracy of majority votes, 0 to 1; chance is 1/factors.",
-    "beta_vae_score": "Higgins et al.'s accuracy of a linear classifier, 0 to 1.",
-    "modularity": "Whether a latent tells of one factor alone, 0 to 1; noise isn't at 0.",
-    "explicitness": "Area under the ROC curve of logistic regressions, 0.5 (chance) to 1.",
-    "irs": "Interventional robustness: how still latents stay as other factors vary, 0 to 1.",
-    "udr_lasso": "Likeness of a run's latents to other runs' (Duan et al. 2020), 0 to 1, lasso.",
-    "udr_spearman": "Likeness of a run's latents to other runs', 0 to 1, rank correlations.",
-    "traversals": "Held-out images decoded with one latent moved at a time; KL of each in nats.",
-    "traversals_animated": "Traversals in motion: a column a latent, the KL of each in nats.",
-    "interpolations": "Decoded along the line between two held-out latents, pixels in [0, 1].",
-    "conditions_grid": "Samples: a row a label, the same z along a column, pixels in [0, 1].",
-    "code_maps": "Held-out inputs, their codes coloured by their vectors, and reconstructions.",
-    "code_ranks": "Use of each code over that of uniform use, dimensionless, the most used first.",
-    "latent_plane": "Posterior means of held-out examples in the plane, by factor or label.",
-    "config": "Configuration of this run, as text.",
-}
+from pipeline import descriptions, errors, event_files, summaries
 
 # TensorBoard's plugin and data class (scalar 1, tensor 2, blob sequence 3) by field of a value.
 PLUGINS = {
@@ -133,7 +65,7 @@ class Writer:
         """Writes `value` as what it is.
 
         Args:
-          tag: its part after the last slash is a name in `DESCRIPTIONS`.
+          tag: its part after the last slash is a name in `descriptions`.
           value: a number [], an array of finite numbers [N] (a histogram), an image
             [H, W, 1 or 3], uint8 or float in [0, 1], an animation [T, H, W, 1 or 3] uint8, or a
             text in Markdown; or a function that makes one of these, called on process 0 alone.
@@ -174,10 +106,10 @@ class Writer:
     def _is_due(self, tag: str, step: int) -> bool:
         """Checks the tag and the step on every process; True where the value is to be written."""
         name = _name(tag)
-        if name not in DESCRIPTIONS:
+        if name not in descriptions.BY_NAME:
             raise ValueError(
-                f"tag {tag!r} has no description: add {name!r} to DESCRIPTIONS "
-                "in pipeline/tensorboard.py, one sentence with its unit"
+                f"tag {tag!r} has no description: add {name!r} to pipeline/descriptions.py, "
+                "one sentence with its unit"
             )
         last = self._last_step.get(tag, -1)
         assert step > last, f"{tag} written at step {step} after step {last}"
@@ -200,9 +132,9 @@ class Writer:
 def _described(value: Any, tag: str) -> Any:
     """Returns the value with its tag, name, description, plugin and class of data."""
     value.tag = tag  # tensorboardX appends "/text_summary" to the tag of a text
-    if _name(tag) in DESCRIPTIONS:
+    if _name(tag) in descriptions.BY_NAME:
         value.metadata.display_name = tag.replace("_", " ")
-        value.metadata.summary_description = DESCRIPTIONS[_name(tag)]
+        value.metadata.summary_description = descriptions.BY_NAME[_name(tag)]
     plugin, data_class = PLUGINS[value.WhichOneof("value")]
     if not value.metadata.plugin_data.plugin_name:
         value.metadata.plugin_data.plugin_name = plugin

@@ -16,7 +16,7 @@ from configs import (
     vq_vae,
     vq_vae_cifar10,
 )
-from pipeline import data, errors, named, run_config, step, tensorboard
+from pipeline import data, descriptions, errors, named, run_config, step
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {
@@ -77,8 +77,8 @@ def test_a_field_that_an_older_run_lacks_has_its_default(tmp_path):
 def test_the_readme_explains_every_tag():
     text = (ROOT / "README.md").read_text()
     config = beta_vae.get_config()
-    assert config.checkpoint.best_metric in tensorboard.DESCRIPTIONS
-    for name in tensorboard.DESCRIPTIONS.keys() - {"config"}:
+    assert config.checkpoint.best_metric in descriptions.BY_NAME
+    for name in descriptions.BY_NAME.keys() - {"config"}:
         assert f"`{name}`" in text, name
 
 

@@ -9,7 +9,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 
 from configs import beta_vae, capacity_vae, vq_vae
-from pipeline import dashboards, event_files, run_config, tensorboard
+from pipeline import dashboards, descriptions, event_files, run_config, tensorboard
 
 BETA = ("loss", "kl_loss", "beta", "rate", "distortion", "elbo")
 
@@ -125,7 +125,7 @@ def test_charts_without_a_curve_are_left_out_and_equal_ones_are_equal_in_all_run
 def test_every_curve_of_a_chart_is_a_name_that_tensorboard_describes():
     for category in dashboards.CHARTS.values():
         for _, curves in category:
-            assert set(curves) <= tensorboard.DESCRIPTIONS.keys()
+            assert set(curves) <= descriptions.BY_NAME.keys()
 
 
 def test_the_config_is_a_table_of_all_fields(tmp_path):

@@ -10,8 +10,17 @@ import numpy as np
 import pytest
 
 from configs import beta_vae, conditional_vae, vq_vae
-from pipeline import data, encodings, errors, event_files, heat_map, run_config, sharding, step
-from pipeline import tensorboard as tb
+from pipeline import (
+    data,
+    descriptions,
+    encodings,
+    errors,
+    event_files,
+    heat_map,
+    run_config,
+    sharding,
+    step,
+)
 from pipeline.disentanglement import irs, mig, mig_chen
 from pipeline.evals import disentanglement
 from tests import processes
@@ -70,7 +79,7 @@ def test_all_figures_are_the_same_on_any_devices_and_for_any_batch_size(monkeypa
     assert picture.dtype == np.uint8 and picture.shape[2] == 3 and picture.std() > 10
     assert len(one) == 14 and one.keys() == four.keys()
     for tag, value in one.items():
-        assert type(value) is float and tag.removeprefix("heldout/") in tb.DESCRIPTIONS
+        assert type(value) is float and tag.removeprefix("heldout/") in descriptions.BY_NAME
         assert four[tag] == pytest.approx(value, abs=1e-5), tag
 
 

@@ -16,7 +16,7 @@ from tensorboard import context
 from tensorboard.backend.event_processing import event_accumulator, plugin_event_accumulator
 from tensorboard.data import grpc_provider
 
-from pipeline import event_files, tensorboard
+from pipeline import descriptions, event_files, tensorboard
 
 ROOT = Path(__file__).parents[1]
 KEEP_ALL = dict.fromkeys(("scalars", "images", "histograms", "tensors"), 0)
@@ -95,7 +95,7 @@ def test_write_picks_the_dashboard_by_the_value(tmp_path):
         metadata = accumulator.SummaryMetadata(tag)
         assert metadata.plugin_data.plugin_name == plugin
         assert metadata.display_name == display_name
-        assert metadata.summary_description == tensorboard.DESCRIPTIONS[tag.split("/")[-1]]
+        assert metadata.summary_description == descriptions.BY_NAME[tag.split("/")[-1]]
     assert accumulator.Tensors("config")[0].tensor_proto.string_val == [b"a **text**"]
 
 
@@ -131,7 +131,7 @@ def test_the_fast_loader_of_tensorboard_shows_the_descriptions(tmp_path):
                         time.sleep(0.01)
                     series = runs["run"][tag]
                     assert series.display_name == display_name
-                    assert series.description == tensorboard.DESCRIPTIONS[tag.split("/")[-1]]
+                    assert series.description == descriptions.BY_NAME[tag.split("/")[-1]]
         finally:
             server.stdin.close()
 
@@ -172,7 +172,7 @@ def test_a_value_of_another_shape_is_refused_with_its_shape(tmp_path):
 def test_a_tag_without_a_description_is_refused_on_every_process(tmp_path, active):
     with (
         tensorboard.Writer(tmp_path, resume_step=None, active=active) as writer,
-        pytest.raises(ValueError, match="add 'los' to DESCRIPTIONS in pipeline"),
+        pytest.raises(ValueError, match=r"add 'los' to pipeline/descriptions\.py"),
     ):
         writer.write("train/los", 1.0, 1)
 
