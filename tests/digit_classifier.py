@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from pipeline import convolutions
 from pipeline.datasets import mnist
 
-EPOCHS, BATCH_SIZE = 1, 64
+BATCH_SIZE = 64
 
 
 class Network(nnx.Module):
@@ -37,10 +37,13 @@ class Network(nnx.Module):
         return self.last(x)
 
 
-def train(folder):
-    """Returns (classify, accuracy): images [N, 28, 28, 1] → classes [N]; on MNIST's test images."""
+def train(folder, *, num_steps=937):
+    """Returns (classify, accuracy): images [N, 28, 28, 1] → classes [N]; on MNIST's test images.
+
+    The steps are those of one epoch, or its first.
+    """
     digits = mnist.load(ConfigDict({"path": str(folder)}))
-    source, num_steps = digits["train"], EPOCHS * (len(digits["train"]) // BATCH_SIZE)
+    source = digits["train"]
     graphdef, params = nnx.split(Network(nnx.Rngs(0)))
     params = nnx.as_pure(params)
     adam = optax.adam(optax.cosine_decay_schedule(2e-3, num_steps))
@@ -55,11 +58,10 @@ def train(folder):
         return optax.apply_updates(params, updates), state
 
     state, random = adam.init(params), np.random.default_rng(0)
-    for _ in range(EPOCHS):
-        order = random.permutation(len(source))
-        for first in range(0, len(source) - BATCH_SIZE + 1, BATCH_SIZE):
-            rows = np.sort(order[first : first + BATCH_SIZE])
-            params, state = step(params, state, source.image[rows], source.label[rows])
+    order = random.permutation(len(source))
+    for first in range(0, num_steps * BATCH_SIZE, BATCH_SIZE):
+        rows = np.sort(order[first : first + BATCH_SIZE])
+        params, state = step(params, state, source.image[rows], source.label[rows])
     predict = jax.jit(lambda image: nnx.merge(graphdef, params)(image).argmax(axis=-1))
 
     def classify(images):

@@ -95,7 +95,7 @@ def _first(conditions, num):
 
 
 @pytest.mark.parametrize("form", ["concat", "film"])
-@pytest.mark.parametrize("network", ["dense", "conv", "locatello"])
+@pytest.mark.parametrize("network", ["dense", "conv"])
 def test_conditions_reach_encoder_and_decoder(form, network):
     model = make_model(**{"model.conditioning": form, "model.network": network})
     for film in [*getattr(model.encoder.dense, "films", []),

@@ -15,7 +15,6 @@ from pipeline import (
     descriptions,
     encodings,
     errors,
-    event_files,
     heat_map,
     run_config,
     sharding,
@@ -23,7 +22,6 @@ from pipeline import (
 )
 from pipeline.disentanglement import irs, mig, mig_chen
 from pipeline.evals import disentanglement
-from tests import processes
 
 ROOT = Path(__file__).parents[1]
 FEW = 230  # examples: three batches and a part of one on one device, one part on four
@@ -119,27 +117,6 @@ def test_what_cannot_be_measured_is_one_clear_line():
     config = config_of(metrics=("mig", "mutual_information"))
     with pytest.raises(errors.InputError, match="'mutual_information' is unknown: choose one of b"):
         disentanglement.make(config, mesh_of(1), data.load(config).heldout)
-
-
-def test_two_processes_write_the_figures_of_one(tmp_path):
-    options = [
-        "--config.evals=('disentanglement',)",
-        f"--config.disentanglement.metrics={QUICK}",
-        f"--config.disentanglement.num_examples={FEW}",
-        "--config.total_steps=2",
-        "--config.batch_size=16",
-        "--config.deterministic_shards=2",
-        "--config.data.heldout_examples=1000",
-        "--config.checkpoint.keep_best=0",
-    ]
-    found = []
-    for name, layout in {"one": {"devices": 2}, "two": {"processes": 2}}.items():
-        processes.train(tmp_path / name, *options, **layout)
-        found.append(event_files.read_scalars(tmp_path / name / "tensorboard"))
-    assert [step for step, _ in found[0]["heldout/mig"]] == [2]
-    for name in (*mig_chen.Scores._fields, "mig", "modularity", "irs"):
-        (_, one), (_, two) = (points[f"heldout/{name}"][0] for points in found)
-        assert two == pytest.approx(one, abs=1e-5), name
 
 
 def test_a_table_becomes_a_picture_with_its_numbers():

@@ -40,7 +40,7 @@ from tests.processes import free_port
 
 ROOT = Path(__file__).parents[1]
 NUM = 90  # held-out examples of an evaluation: 64 and a rest
-EVALS = "--evals=heldout,latents,importance_weighted,reconstructions"
+EVALS = "--evals=heldout,latents,importance_weighted,reconstructions,disentanglement"
 DEVICES = tuple(jax.devices())
 
 
@@ -48,6 +48,8 @@ def make_config(module=beta_vae, **changes):
     config = module.get_config("smoke")
     config.model.hidden, config.batch_size, config.eval_examples = (16,), 64, NUM
     config.importance_weighted.num_samples = 5
+    config.disentanglement.num_examples = 230
+    config.disentanglement.metrics = ("mig", "mig_chen", "modularity", "irs")
     config.update_from_flattened_dict(changes)
     return config
 
@@ -97,7 +99,12 @@ def test_the_figures_are_those_of_the_loop_bitwise(workdir, reported):
     params = jax.tree.map(lambda leaf: 2 * leaf, state.params)  # as `make_run` has saved them
     state = dataclasses.replace(state, step=state.step + 2, params=params)
     expected = {}
-    for name in ("heldout", "latents", "importance_weighted"):  # as `loop.run` makes and calls them
+    for name in (
+        "heldout",
+        "latents",
+        "importance_weighted",
+        "disentanglement",
+    ):  # as `loop.run` makes and calls them
         module = named.load("evals", name, field="evals")
         for tag, value in module.make(config, mesh, data.load(config).heldout)(state):
             expected[tag.removeprefix("heldout/")] = value
@@ -105,7 +112,7 @@ def test_the_figures_are_those_of_the_loop_bitwise(workdir, reported):
     assert found["step"] == 2  # the best of the two
     floats = {name: value for name, value in expected.items() if isinstance(value, float)}
     assert floats == {name: found["figures"][name] for name in floats}
-    assert len(floats) > 10
+    assert len(floats) > 17
     assert found["distributions"]["kl_per_latent"] == expected["kl_per_latent"].tolist()
     assert found["texts"]["latents"] == expected["latents"]
 

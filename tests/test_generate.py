@@ -279,8 +279,8 @@ def test_a_classifier_recognises_the_digits_of_one_epoch(tmp_path):
     assert not result.stderr
     path = Path(result.stdout.splitlines()[1])
     assert path == workdir / "reports" / "469" / "samples.npz"
-    classify, accuracy = digit_classifier.train(MNIST)
-    assert accuracy > 0.975
+    classify, accuracy = digit_classifier.train(MNIST, num_steps=400)
+    assert accuracy > 0.96
     with np.load(path) as samples:
         shares = digit_classifier.recognised(classify, samples["images"], samples["labels"])
     # A sixth of the steps of the config's own run, which reaches 0.989.

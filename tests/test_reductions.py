@@ -46,10 +46,10 @@ def results(variant, network, num_devices, *, shards=8):
 @pytest.mark.parametrize(
     ("variant", "network", "meshes"),
     [
-        ("beta", "dense", (2, 4, 8)),
+        ("beta", "dense", (2, 8)),
         ("capacity", "dense", (8,)),
         ("concat", "dense", (4,)),
-        ("vq", "dense", (2, 8)),
+        ("vq", "dense", (8,)),
         ("beta", "conv", (8,)),
     ],
 )
