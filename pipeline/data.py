@@ -13,10 +13,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import errors, named, sharding
+from pipeline import errors, named, order, sharding
 
 # The data's variance is measured on so many pixel values at most: a second's work, half a gigabyte.
 VARIANCE_PIXELS = 2**29
+ENDLESS = 2**62  # batches
 
 
 class Source(Protocol):
@@ -77,8 +78,8 @@ def load(config: Any) -> Splits:
                 f"config.data.heldout_examples={held} must lie between 1 and {len(source) - 1}"
             )
         # RandomState, not Generator: its stream is frozen (NEP 19), and a split must never change.
-        order = np.random.RandomState(config.seed % 2**32).permutation(len(source))
-        splits = Splits(Subset(source, order[held:]), Subset(source, order[:held]))
+        drawn = np.random.RandomState(config.seed % 2**32).permutation(len(source))
+        splits = Splits(Subset(source, drawn[held:]), Subset(source, drawn[:held]))
     else:
         splits = Splits(parts["train"], parts["heldout"])
     if num := config.data.train_examples:
@@ -137,9 +138,10 @@ def batch_indices(
     Each epoch has an order of its own. Batches are cut for all processes, and then dealt out in
     turn, so that the rows of a process are contiguous in the global batch.
     """
-    indices = grain.MapDataset.range(num_examples).shuffle(seed=seed % 2**32).repeat(None)
-    batches = indices.batch(batch_size // processes, drop_remainder=True)
-    return batches[process + processes * first_step :: processes]
+    rows, shuffled = batch_size // processes, order.Shuffled(num_examples, seed=seed)
+    first = first_step * batch_size + process * rows
+    steps = grain.MapDataset.range(ENDLESS)
+    return steps.map(lambda step: shuffled.rows(first + step * batch_size, rows))
 
 
 def train_batches(
@@ -157,9 +159,9 @@ def train_batches(
     options = grain.ReadOptions(
         num_threads=config.data.num_threads, prefetch_buffer_size=config.data.prefetch_batches
     )
-    batches = indices.map(lambda rows: read(source, np.asarray(rows), config))
-    for batch in batches.to_iter_dataset(options):
-        yield _to_global(batch, mesh)
+    # Also what places them on the devices is done ahead, in the threads.
+    batches = indices.map(lambda rows: _to_global(read(source, rows, config), mesh))
+    yield from batches.to_iter_dataset(options)
 
 
 def check_batch(config: Any, mesh: Mesh) -> None:
@@ -217,7 +219,5 @@ def read(source: Source, indices: np.ndarray, config: Any) -> dict[str, np.ndarr
 
 
 def _to_global(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    where = sharding.batch_sharded(mesh)
-    return {
-        name: jax.make_array_from_process_local_data(where, rows) for name, rows in batch.items()
-    }
+    where = dict.fromkeys(batch, sharding.batch_sharded(mesh))
+    return jax.make_array_from_process_local_data(where, batch)
