@@ -4,7 +4,6 @@ Whatever the number of processes and devices, every batch holds the same example
 and the position in the data is the step: there is no iterator state to save.
 """
 
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -15,8 +14,6 @@ from jax.sharding import Mesh
 
 from pipeline import errors, named, order, sharding
 
-# The data's variance is measured on so many pixel values at most: a second's work, half a gigabyte.
-VARIANCE_PIXELS = 2**29
 ENDLESS = 2**62  # batches
 
 
@@ -95,39 +92,6 @@ def load(config: Any) -> Splits:
             f"examples of {config.data.name}"
         )
     return splits
-
-
-def with_variance(config: Any, source: Source) -> Any:
-    """Returns the config with `data.variance` measured where it is 0; the given one stays as it is.
-
-    The variance is that of all pixels and channels in [0, 1] together, over all training examples,
-    or as many of large ones, drawn by the seed, as make 2^29 values. Whole numbers are summed:
-    every process and every resumed run finds the same value; in the run's `config.json` it stays 0.
-
-    Raises:
-        InputError: all pixels are equal.
-    """
-    if config.data.variance:
-        return config
-    num = min(
-        len(source), max(1, VARIANCE_PIXELS // math.prod(example_spec(config)["image"].shape))
-    )
-    chosen = np.arange(num)
-    if num < len(source):
-        chosen = np.sort(np.random.RandomState(config.seed % 2**32).permutation(len(source))[:num])
-    count, total, squares = 0, 0, 0
-    for first in range(0, num, 1024):
-        image = read(source, chosen[first : first + 1024], config)["image"].astype(np.uint16)
-        count, total = count + image.size, total + int(image.sum(dtype=np.uint64))
-        squares += int(np.square(image).sum(dtype=np.uint64))
-    if count * squares == total**2:
-        raise errors.InputError(
-            f"the training examples of config.data.name={config.data.name!r} have no variance to "
-            "measure: all pixels are equal"
-        )
-    config = config.copy_and_resolve_references()
-    config.data.variance = (count * squares - total**2) / (255 * count) ** 2
-    return config
 
 
 def batch_indices(

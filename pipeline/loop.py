@@ -27,6 +27,7 @@ from pipeline import (
     tensorboard,
     terminal,
     topologies,
+    variance,
     watchdog,
 )
 
@@ -81,7 +82,7 @@ def run(
     if sharding.any_process(mesh, stop.signal is not None):
         return stop.exit_code
     splits = data.load(config)
-    measured = data.with_variance(config, splits.train)
+    measured = variance.measured(config, splits.train)
     evaluations = [module.make(measured, mesh, splits.heldout) for module in modules]
 
     first_process = jax.process_index() == 0
