@@ -27,6 +27,7 @@ from pipeline import (
     tensorboard,
     terminal,
     topologies,
+    tracing,
     variance,
     watchdog,
 )
@@ -133,6 +134,7 @@ def run(
     heldout: dict[str, float] = {}
     lasting = _lasting_warnings([variant, *modules])
     speed = clock.Clock(config.batch_size)
+    traced = tracing.Tracing(workdir, active=first_process, note=screen.note)
     with (
         watchdog.Watchdog(config.watchdog_seconds, others) as watched,
         tensorboard.Writer(
@@ -152,6 +154,7 @@ def run(
             before = word
             state, metrics, word = train_step(state, batch, flags())
             at += 1
+            traced.after(at, metrics)
             if before is None:  # the first step of this start: its compilation is no speed
                 jax.block_until_ready(metrics)
                 writer.about(dashboards.of_run(config, metrics))
@@ -190,6 +193,7 @@ def run(
                     writer.write(f"train/{name}", value, at)
                 progress.update(at, metrics=values)
                 writer.flush()
+                traced.look(at)
             # Also when leaving: a resumed run starts behind this step and would never evaluate it.
             if evaluated:
                 watched.mark(f"evaluating step {at}")
@@ -205,6 +209,7 @@ def run(
                 checkpoints.save(at, state, heldout if evaluated else None)
             if leaving:
                 break
+        traced.close()
         watched.mark(f"waiting for the save of step {at}")
         checkpoints.wait()
         if at == config.total_steps:
