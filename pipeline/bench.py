@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, planning, run_config, sharding, step
+from pipeline import data, planning, run_config, sharding, step, variance
 
 ROUND_SECONDS = 0.5  # a round of steps takes so long, or one step where that is longer
 # The stop request of a run that nobody stops.
@@ -50,7 +50,7 @@ def prepare(options: Options) -> Bench:
     mesh = sharding.make_mesh(config.mesh)
     data.check_batch(config, mesh)
     source = data.load(config).train
-    config = data.with_variance(config, source)
+    config = variance.measured(config, source)
     batch = next(data.train_batches(source, config, mesh, first_step=0))
     return Bench(options, config, mesh, data.example_spec(config), source, batch)
 

@@ -4,7 +4,6 @@ Whatever the number of processes and devices, every batch holds the same example
 and the position in the data is the step: there is no iterator state to save.
 """
 
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -13,10 +12,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import errors, named, sharding
+from pipeline import errors, named, order, sharding
 
-# The data's variance is measured on so many pixel values at most: a second's work, half a gigabyte.
-VARIANCE_PIXELS = 2**29
+ENDLESS = 2**62  # batches
 
 
 class Source(Protocol):
@@ -77,8 +75,8 @@ def load(config: Any) -> Splits:
                 f"config.data.heldout_examples={held} must lie between 1 and {len(source) - 1}"
             )
         # RandomState, not Generator: its stream is frozen (NEP 19), and a split must never change.
-        order = np.random.RandomState(config.seed % 2**32).permutation(len(source))
-        splits = Splits(Subset(source, order[held:]), Subset(source, order[:held]))
+        drawn = np.random.RandomState(config.seed % 2**32).permutation(len(source))
+        splits = Splits(Subset(source, drawn[held:]), Subset(source, drawn[:held]))
     else:
         splits = Splits(parts["train"], parts["heldout"])
     if num := config.data.train_examples:
@@ -96,39 +94,6 @@ def load(config: Any) -> Splits:
     return splits
 
 
-def with_variance(config: Any, source: Source) -> Any:
-    """Returns the config with `data.variance` measured where it is 0; the given one stays as it is.
-
-    The variance is that of all pixels and channels in [0, 1] together, over all training examples,
-    or as many of large ones, drawn by the seed, as make 2^29 values. Whole numbers are summed:
-    every process and every resumed run finds the same value; in the run's `config.json` it stays 0.
-
-    Raises:
-        InputError: all pixels are equal.
-    """
-    if config.data.variance:
-        return config
-    num = min(
-        len(source), max(1, VARIANCE_PIXELS // math.prod(example_spec(config)["image"].shape))
-    )
-    chosen = np.arange(num)
-    if num < len(source):
-        chosen = np.sort(np.random.RandomState(config.seed % 2**32).permutation(len(source))[:num])
-    count, total, squares = 0, 0, 0
-    for first in range(0, num, 1024):
-        image = read(source, chosen[first : first + 1024], config)["image"].astype(np.uint16)
-        count, total = count + image.size, total + int(image.sum(dtype=np.uint64))
-        squares += int(np.square(image).sum(dtype=np.uint64))
-    if count * squares == total**2:
-        raise errors.InputError(
-            f"the training examples of config.data.name={config.data.name!r} have no variance to "
-            "measure: all pixels are equal"
-        )
-    config = config.copy_and_resolve_references()
-    config.data.variance = (count * squares - total**2) / (255 * count) ** 2
-    return config
-
-
 def batch_indices(
     num_examples: int, *, seed: int, batch_size: int, first_step: int, process: int, processes: int
 ) -> grain.MapDataset:
@@ -137,9 +102,10 @@ def batch_indices(
     Each epoch has an order of its own. Batches are cut for all processes, and then dealt out in
     turn, so that the rows of a process are contiguous in the global batch.
     """
-    indices = grain.MapDataset.range(num_examples).shuffle(seed=seed % 2**32).repeat(None)
-    batches = indices.batch(batch_size // processes, drop_remainder=True)
-    return batches[process + processes * first_step :: processes]
+    rows, shuffled = batch_size // processes, order.Shuffled(num_examples, seed=seed)
+    first = first_step * batch_size + process * rows
+    steps = grain.MapDataset.range(ENDLESS)
+    return steps.map(lambda step: shuffled.rows(first + step * batch_size, rows))
 
 
 def train_batches(
@@ -157,9 +123,9 @@ def train_batches(
     options = grain.ReadOptions(
         num_threads=config.data.num_threads, prefetch_buffer_size=config.data.prefetch_batches
     )
-    batches = indices.map(lambda rows: read(source, np.asarray(rows), config))
-    for batch in batches.to_iter_dataset(options):
-        yield _to_global(batch, mesh)
+    # Also what places them on the devices is done ahead, in the threads.
+    batches = indices.map(lambda rows: _to_global(read(source, rows, config), mesh))
+    yield from batches.to_iter_dataset(options)
 
 
 def check_batch(config: Any, mesh: Mesh) -> None:
@@ -217,7 +183,5 @@ def read(source: Source, indices: np.ndarray, config: Any) -> dict[str, np.ndarr
 
 
 def _to_global(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    where = sharding.batch_sharded(mesh)
-    return {
-        name: jax.make_array_from_process_local_data(where, rows) for name, rows in batch.items()
-    }
+    where = dict.fromkeys(batch, sharding.batch_sharded(mesh))
+    return jax.make_array_from_process_local_data(where, batch)

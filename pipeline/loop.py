@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from pipeline import (
     distributed,
     errors,
     guard,
+    heldout_figures,
     named,
     peers,
     planning,
@@ -27,6 +27,8 @@ from pipeline import (
     tensorboard,
     terminal,
     topologies,
+    tracing,
+    variance,
     watchdog,
 )
 
@@ -74,14 +76,14 @@ def run(
     example = data.example_spec(config)
     abstract = step.abstract_state(config, example)
     modules = [named.load("evals", name, field="evals") for name in config.evals]
-    _check_best_metric(config, example, mesh, abstract)
+    heldout_figures.check_best_metric(config, example, mesh, abstract)
     resuming = run_config.check_against_run(config, workdir)
     # Before data that one host may prepare for minutes where another has it at hand; and every
     # process has read config.json before process 0 replaces it.
     if sharding.any_process(mesh, stop.signal is not None):
         return stop.exit_code
     splits = data.load(config)
-    measured = data.with_variance(config, splits.train)
+    measured = variance.measured(config, splits.train)
     evaluations = [module.make(measured, mesh, splits.heldout) for module in modules]
 
     first_process = jax.process_index() == 0
@@ -130,8 +132,9 @@ def run(
     word: jax.Array | None = None  # the last step's, see `step.make_train_step`
     rollbacks = 0
     heldout: dict[str, float] = {}
-    lasting = _lasting_warnings([variant, *modules])
+    lasting = heldout_figures.lasting_warnings([variant, *modules])
     speed = clock.Clock(config.batch_size)
+    traced = tracing.Tracing(workdir, active=first_process, note=screen.note)
     with (
         watchdog.Watchdog(config.watchdog_seconds, others) as watched,
         tensorboard.Writer(
@@ -151,6 +154,7 @@ def run(
             before = word
             state, metrics, word = train_step(state, batch, flags())
             at += 1
+            traced.after(at, metrics)
             if before is None:  # the first step of this start: its compilation is no speed
                 jax.block_until_ready(metrics)
                 writer.about(dashboards.of_run(config, metrics))
@@ -189,10 +193,11 @@ def run(
                     writer.write(f"train/{name}", value, at)
                 progress.update(at, metrics=values)
                 writer.flush()
+                traced.look(at)
             # Also when leaving: a resumed run starts behind this step and would never evaluate it.
             if evaluated:
                 watched.mark(f"evaluating step {at}")
-                heldout = _evaluate(evaluations, state, writer, at)
+                heldout = heldout_figures.evaluate(evaluations, state, writer, at)
                 for text in lasting(heldout):
                     screen.warn(text)
                     writer.write("heldout/warnings", text, at)
@@ -204,6 +209,7 @@ def run(
                 checkpoints.save(at, state, heldout if evaluated else None)
             if leaving:
                 break
+        traced.close()
         watched.mark(f"waiting for the save of step {at}")
         checkpoints.wait()
         if at == config.total_steps:
@@ -255,50 +261,6 @@ def _rolled_back(
         good, state = 0, step.create_state(config, example, mesh)
     number = jax.device_put(np.int32(at), sharding.replicated(mesh))
     return dataclasses.replace(state, step=number), good
-
-
-def _evaluate(
-    evaluations: list[Callable], state: step.TrainState, writer: tensorboard.Writer, at: int
-) -> dict[str, float]:
-    """Runs every evaluation, writes what it yields, and returns the scalars of `heldout/`."""
-    scalars = {}
-    for evaluate in evaluations:
-        for tag, value in evaluate(state):
-            writer.write(tag, value, at)
-            if isinstance(value, float):
-                scalars[tag.removeprefix("heldout/")] = value
-    return scalars
-
-
-def _lasting_warnings(modules: list[Any]) -> Callable[[dict[str, float]], list[str]]:
-    """Returns held-out figures → each module's `warnings`, from the second in a row on."""
-    before: dict[Any, list[str]] = {}
-
-    def lasting(figures):
-        nonlocal before
-        found = {one: one.warnings(figures) for one in modules if hasattr(one, "warnings")}
-        shown = [text for one, texts in found.items() if before.get(one) for text in texts]
-        before = found
-        return shown
-
-    return lasting
-
-
-def _check_best_metric(config: Any, example: Any, mesh: Any, abstract: step.TrainState) -> None:
-    """Raises an InputError where the best checkpoint is wanted by a figure that isn't made."""
-    if not config.checkpoint.keep_best:
-        return
-    if "heldout" not in config.evals:
-        raise errors.InputError(
-            f"config.checkpoint.keep_best={config.checkpoint.keep_best} needs 'heldout' in "
-            f"config.evals={tuple(config.evals)}; keep_best=0 switches it off"
-        )
-    position = jax.ShapeDtypeStruct((), np.uint32)
-    batch = data.abstract_batch(config, mesh)
-    summed = jax.eval_shape(step.make_eval_step(config, example, mesh), abstract, batch, position)
-    figures = jax.eval_shape(step.make_summary(config, example), abstract, summed)
-    scalars = [name for name, figure in figures.items() if not figure.ndim]
-    named.check(config.checkpoint.best_metric, scalars, field="checkpoint.best_metric")
 
 
 def _banner(config, workdir, mesh, splits, abstract, steps) -> dict[str, str]:

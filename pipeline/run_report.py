@@ -13,7 +13,17 @@ from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
-from pipeline import data, errors, evaluations, report, run_config, saved_state, sharding, terminal
+from pipeline import (
+    data,
+    errors,
+    evaluations,
+    report,
+    run_config,
+    saved_state,
+    sharding,
+    terminal,
+    variance,
+)
 from pipeline import flags as process_flags
 
 
@@ -47,7 +57,7 @@ def make(
     example = data.example_spec(config)
     at, state = saved_state.restore(workdir, choice, config, example, mesh)
     splits = data.load(config)
-    config = data.with_variance(config, splits.train)
+    config = variance.measured(config, splits.train)
     chosen = evaluations.choose(evals, config, mesh, splits.heldout)
     for name, reason in chosen.left_out.items():
         screen.note(f"{name} is left out: {reason}")

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from configs import capacity_vae, conditional_vae, default, vq_vae
-from pipeline import data, encodings, errors, loop, sharding, step
+from pipeline import data, encodings, errors, heldout_figures, sharding, step
 from pipeline.evals import latents
 from pipeline.models import beta_vae as variant
 from pipeline.models import capacity_vae as capacity_variant
@@ -105,7 +105,7 @@ def test_a_rate_that_follows_a_low_target_is_no_collapse():
 
 
 def test_the_loop_warns_from_the_second_evaluation_in_a_row():
-    lasting = loop._lasting_warnings([variant, latents])
+    lasting = heldout_figures.lasting_warnings([variant, latents])
     bad, good = {"active_share": 0.0}, {"active_share": 1.0}
     assert [len(lasting(figures)) for figures in (bad, bad, good, bad, bad)] == [0, 1, 0, 0, 1]
 

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from configs import vq_vae as config_file
-from pipeline import data, errors, named, sharding, step
+from pipeline import errors, named, sharding, step, variance
 from tests import test_step
 
 SMALL = {"model.network": "dense", "model.quantizer.num_codes": 16, "model.latent_dim": 8}
@@ -241,14 +241,14 @@ class Pictures:
 
 def test_the_variance_is_measured_exactly_and_the_given_config_stays(monkeypatch):
     config = config_file.get_config()
-    measured = data.with_variance(config, Pictures(200))
+    measured = variance.measured(config, Pictures(200))
     np.testing.assert_allclose(measured.data.variance, (np.arange(200) / 255).var(), rtol=1e-14)
     assert config.data.variance == 0.0
-    assert data.with_variance(measured, Pictures(100)) is measured
+    assert variance.measured(measured, Pictures(100)) is measured
     # Of more pixels than are read, the examples are drawn: always the same ones.
-    monkeypatch.setattr(data, "VARIANCE_PIXELS", 100 * 64 * 64)
-    first, second = (data.with_variance(config, Pictures(200)).data.variance for _ in range(2))
+    monkeypatch.setattr(variance, "PIXELS", 100 * 64 * 64)
+    first, second = (variance.measured(config, Pictures(200)).data.variance for _ in range(2))
     assert first == second != measured.data.variance
     np.testing.assert_allclose(first, measured.data.variance, rtol=0.2)
     with pytest.raises(errors.InputError, match="all pixels are equal"):
-        data.with_variance(config, Pictures(1))
+        variance.measured(config, Pictures(1))

@@ -1,0 +1,38 @@
+"""What the loop does at every step but the first: nothing is compiled, copied or sent unasked."""
+
+import jax
+import numpy as np
+import pytest
+
+from pipeline import bench, data, sharding, step, stop_flags
+from tests import test_step
+
+
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_a_step_compiles_nothing_sends_nothing_unasked_and_donates_its_state(num_devices):
+    config, mesh = test_step.make_config("beta"), test_step.mesh_of(num_devices)
+    config.data.train_examples = 64  # so that these steps go through several epochs
+    example = data.example_spec(config)
+    state = step.create_state(config, example, mesh)
+    train_step = step.make_train_step(config, example, mesh)
+    batches = data.train_batches(data.load(config).train, config, mesh, first_step=0)
+    flags = stop_flags.StopFlags(mesh, bench.NEVER)
+    state, metrics, word = train_step(state, next(batches), flags())
+    with jax.transfer_guard("disallow"):
+        for _ in range(4):
+            given, before = state, word
+            state, metrics, word = train_step(given, next(batches), flags())
+            assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given))
+            assert np.isfinite(jax.device_get(before)).all()
+    assert train_step._cache_size() == 1
+    assert np.isfinite(jax.device_get(metrics["loss"]))
+
+
+def test_the_guard_of_that_test_sees_what_is_sent_unasked():
+    mesh = test_step.mesh_of(2)
+    add = jax.jit(lambda x: x + 1, out_shardings=sharding.replicated(mesh))
+    with (
+        pytest.raises(Exception, match="Disallowed host-to-device"),
+        jax.transfer_guard("disallow"),
+    ):
+        add(np.zeros(2, np.float32))

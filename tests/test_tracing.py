@@ -1,0 +1,23 @@
+import jax.numpy as jnp
+
+from pipeline import tracing
+
+
+def test_a_touched_file_starts_one_trace_and_is_removed(tmp_path):
+    notes = []
+    traced = tracing.Tracing(tmp_path, active=True, note=notes.append)
+    traced.look(1)
+    (tmp_path / "profile").touch()
+    traced.look(2)
+    assert not (tmp_path / "profile").exists()
+    for at in range(3, 3 + tracing.STEPS):
+        assert not notes
+        traced.after(at, jnp.ones(2) + 1)
+    assert len(notes) == 1
+    assert len(list(tmp_path.glob("tensorboard/plugins/profile/*/*.xplane.pb"))) == 1
+
+
+def test_other_processes_leave_the_file_alone(tmp_path):
+    (tmp_path / "profile").touch()
+    tracing.Tracing(tmp_path, active=False, note=print).look(1)
+    assert (tmp_path / "profile").exists()
