@@ -11,7 +11,7 @@ DEVICES ?= 1
 CHAOS ?=
 ARGS ?=
 
-.PHONY: train pod chaos bench test check tensorboard clean
+.PHONY: train pod chaos bench bench-peers test check tensorboard clean
 
 train: $(READY)
 	$(BIN)/python -m pipeline.train --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
@@ -28,6 +28,10 @@ chaos: $(READY)
 # What a step costs here, and what the loop adds to it: make bench CONFIG=configs/vq_vae.py
 bench: $(READY)
 	$(BIN)/python -m pipeline.benchmark --config=$(CONFIG) $(ARGS)
+
+# The same work in other frameworks, which it installs: make bench-peers ARGS=--work=conv_beta_vae
+bench-peers: $(VENV)/.ready-bench
+	$(BIN)/python -m pipeline.benchmark_peers $(ARGS)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
@@ -48,4 +52,10 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"error: Python 3.11 or later is needed, {sys.executable} is {v[0]}.{v[1]}: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+# Added to the same environment. On Linux PyPI's torch brings CUDA's libraries; one without them comes
+# with PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu.
+$(VENV)/.ready-bench: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),bench]'
 	@touch $@

@@ -27,6 +27,8 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
+FEW = 4  # channels: patches of such images are small
+
 
 def conv(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
     """Convolves as `nnx.Conv(padding="SAME")` does, without a bias.
@@ -42,7 +44,7 @@ def conv(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
     plain = functools.partial(_xla, lax.conv_general_dilated, stride)
     whole_blocks = x.shape[1] % stride == x.shape[2] % stride == 0
     blocked = functools.partial(_down, stride) if whole_blocks else plain
-    return _by_platform(blocked, plain, x, kernel, stride)
+    return _by_platform(blocked, plain, x, kernel, stride, image_channels=kernel.shape[2])
 
 
 def conv_transpose(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
@@ -57,11 +59,13 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array
       [B, s·H, s·W, C_out], in x's dtype.
     """
     plain = functools.partial(_xla, lax.conv_transpose, stride)
-    return _by_platform(lambda x, k: _up(stride, x, _mirror(k)), plain, x, kernel, stride)
+    blocked = lambda x, k: _up(stride, x, _mirror(k))  # noqa: E731
+    return _by_platform(blocked, plain, x, kernel, stride, image_channels=kernel.shape[3])
 
 
-def _by_platform(blocked, plain, x, kernel, stride):
-    if kernel.shape[0] > stride == 1:  # XLA is as fast: there is nothing to dilate
+def _by_platform(blocked, plain, x, kernel, stride, *, image_channels):
+    # XLA is as fast where there is nothing to dilate, unless the larger image has few channels.
+    if kernel.shape[0] > stride == 1 and image_channels > FEW:
         return plain(x, kernel)
     # shard_map(check_vma=True) wants a custom gradient to vary over the mesh axes its input varies
     # over. Cast first: the cast's transpose then sums over the mesh, as it does for plain forms.
@@ -139,7 +143,7 @@ _up.defvjp(lambda s, y, k: (_up(s, y, k), (y, k)), _up_gradients)
 
 def _small_patches(n, kernel):
     """Whether a product with patches (n² images large) beats XLA's convolution: n = 1 or C ≤ 4."""
-    return n == 1 or kernel.shape[2] <= 4
+    return n == 1 or kernel.shape[2] <= FEW
 
 
 def _geometry(stride, kernel):

@@ -70,6 +70,13 @@ def test_each_loss_moves_its_own_side_and_the_decoder_moves_the_encodings():
     np.testing.assert_array_equal(of_encodings, zero + 1)
 
 
+def test_the_search_for_the_nearest_finds_what_argmin_finds():
+    distances = np.random.default_rng(0).integers(0, 5, (6, 7, 20)).astype(np.float32)  # many equal
+    np.testing.assert_array_equal(
+        vectors._argmin_by_search(distances), vectors._argmin(jnp.asarray(distances))
+    )
+
+
 @pytest.mark.parametrize("chunk", [1, 4, 8])
 def test_chunks_change_nothing(chunk):
     codes = RANDOM.normal(size=(NUM_CODES, DIM)).astype(np.float32)

@@ -1,0 +1,30 @@
+"""This pipeline's own step, as `pipeline.train` takes it."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from pipeline import memory, sharding, step
+from pipeline.frameworks import Run
+from pipeline.frameworks.works import Work
+
+
+def start(work: Work, options: Sequence[str]) -> Run:
+    """Returns the run; has no options."""
+    del options
+    memory.keep_freed()
+    mesh = sharding.make_mesh(work.config.mesh)
+    state = step.create_state(work.config, work.example, mesh)
+    mask = np.ones(work.config.batch_size, np.float32)
+    batch = jax.device_put(work.batch() | {"mask": mask}, sharding.batch_sharded(mesh))
+    stop = jax.device_put(np.zeros(mesh.size, np.float32), sharding.batch_sharded(mesh))
+    train_step = step.make_train_step(work.config, work.example, mesh)
+
+    def steps(num: int) -> None:
+        nonlocal state
+        for _ in range(num):
+            state, metrics, _ = train_step(state, batch, stop)
+        jax.block_until_ready((state, metrics))
+
+    return Run(steps, f"jax {jax.__version__}", jax.default_backend())
