@@ -26,6 +26,7 @@ class Options(NamedTuple):
     rounds: int  # in which everything is timed
     loop_steps: int  # of a round of the whole loop; 0: five seconds'
     json: Path | None
+    profile: Path | None  # folder for a trace of a round of bare steps
 
 
 class Bench(NamedTuple):

@@ -2,7 +2,8 @@
 
 What a step of that config costs here, against what the machine can do, and what the loop adds to
 it: data, saves, digests, flags. `--against=FIELD=VALUE` times the same step with other fields in
-turn with it. Nothing is kept. Exit codes: 0; 2 a mistake in the input; 130 after Ctrl-C; 1 a fault.
+turn with it; `--profile=DIR` keeps a trace of bare steps for TensorBoard, and nothing else is kept.
+Exit codes: 0; 2 a mistake in the input; 130 after Ctrl-C; 1 a fault.
 """
 
 import json
@@ -33,6 +34,7 @@ def parse(arguments: Sequence[str]) -> Any:
         "loop_steps", 0, "Steps a round of the loop; 0: five seconds'.", flag_values=values
     )
     absl_flags.DEFINE_string("json", None, "File for the figures.", flag_values=values)
+    absl_flags.DEFINE_string("profile", None, "Folder for a trace.", flag_values=values)
     config = flags.parse_config(arguments, values, command="pipeline.benchmark")
     for name, least in (("rounds", 1), ("loop_steps", 0)):
         if int(values[name].value or 0) < least:
@@ -43,6 +45,7 @@ def parse(arguments: Sequence[str]) -> Any:
         rounds=values.rounds,
         loop_steps=values.loop_steps,
         json=Path(values.json).expanduser().absolute() if values.json else None,
+        profile=Path(values.profile).expanduser().absolute() if values.profile else None,
     )
 
 

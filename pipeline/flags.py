@@ -19,6 +19,7 @@ class Options(NamedTuple):
     config: Any
     workdir: Path
     dry_run: bool
+    profile: bool
     distributed: str
     coordinator: str | None
     num_processes: int | None
@@ -34,6 +35,7 @@ def parse(arguments: Sequence[str]) -> Options:
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
     flags.DEFINE_bool("dry_run", False, "Check, compile, and leave.", flag_values=values)
+    flags.DEFINE_bool("profile", False, "Trace a few steps, for TensorBoard.", flag_values=values)
     define_processes(values)
     section = parse_config(arguments, values, command="pipeline.train")
     if values.workdir is None:
@@ -49,6 +51,7 @@ def parse(arguments: Sequence[str]) -> Options:
         config=section,
         workdir=Path(values.workdir).expanduser().absolute(),
         dry_run=values.dry_run,
+        profile=values.profile,
         distributed=values.distributed,
         coordinator=values.coordinator,
         num_processes=values.num_processes,

@@ -41,6 +41,7 @@ def run(
     others: peers.Peers,
     imported: float = 0.0,
     dry_run: bool = False,
+    profile: bool = False,
 ) -> int:
     """Trains to `config.total_steps`, from the newest checkpoint in `workdir` if there is one.
 
@@ -51,6 +52,7 @@ def run(
         others: is told what this process does.
         imported: seconds that the command took so far.
         dry_run: checks and compiles, says what the step needs, and leaves no trace.
+        profile: traces a few steps behind the first, see `tracing`.
 
     Returns:
         The exit code: 0 when the run is complete, else that of `stop`; the same call resumes.
@@ -134,7 +136,7 @@ def run(
     heldout: dict[str, float] = {}
     lasting = heldout_figures.lasting_warnings([variant, *modules])
     speed = clock.Clock(config.batch_size)
-    traced = tracing.Tracing(workdir, active=first_process, note=screen.note)
+    traced = tracing.Tracing(workdir, wanted=profile, active=first_process, note=screen.note)
     with (
         watchdog.Watchdog(config.watchdog_seconds, others) as watched,
         tensorboard.Writer(
@@ -158,6 +160,7 @@ def run(
             if before is None:  # the first step of this start: its compilation is no speed
                 jax.block_until_ready(metrics)
                 writer.about(dashboards.of_run(config, metrics))
+                traced.look(at)
                 speed.restart()
                 if at == first_step:
                     took = imported + time.perf_counter() - started

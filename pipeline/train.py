@@ -40,6 +40,7 @@ def main() -> int:
             others=others,
             imported=imported,
             dry_run=options.dry_run,
+            profile=options.profile,
         )
     except errors.InputError as error:
         return _failed(str(error), others, 2)

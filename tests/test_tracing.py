@@ -5,7 +5,7 @@ from pipeline import tracing
 
 def test_a_touched_file_starts_one_trace_and_is_removed(tmp_path):
     notes = []
-    traced = tracing.Tracing(tmp_path, active=True, note=notes.append)
+    traced = tracing.Tracing(tmp_path, wanted=False, active=True, note=notes.append)
     traced.look(1)
     (tmp_path / "profile").touch()
     traced.look(2)
@@ -19,5 +19,16 @@ def test_a_touched_file_starts_one_trace_and_is_removed(tmp_path):
 
 def test_other_processes_leave_the_file_alone(tmp_path):
     (tmp_path / "profile").touch()
-    tracing.Tracing(tmp_path, active=False, note=print).look(1)
+    tracing.Tracing(tmp_path, wanted=True, active=False, note=print).look(1)
     assert (tmp_path / "profile").exists()
+
+
+def test_a_start_that_asks_for_a_trace_has_one(tmp_path):
+    notes = []
+    traced = tracing.Tracing(tmp_path, wanted=True, active=True, note=notes.append)
+    traced.look(1)
+    traced.look(2)
+    traced.close()
+    traced.look(3)
+    traced.close()
+    assert len(notes) == 1

@@ -3,6 +3,7 @@
 import resource
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from pipeline import measure as timing
@@ -18,6 +19,9 @@ def measure(bench: Bench) -> dict[str, Any]:
     """
     compiled = compiled_step(bench)
     run, num = stepper(bench, compiled)
+    if bench.options.profile:
+        with jax.profiler.trace(bench.options.profile):
+            run()
     rounds = timing.in_turn({"step": run}, rounds=bench.options.rounds)
     seconds = timing.median(rounds["step"]) / num
     figures: dict[str, Any] = {
