@@ -42,7 +42,8 @@ def number(value: float | None) -> str:
     """Four significant digits, or more where the whole part has more; "–" where there is none."""
     if value is None or math.isnan(value):
         return "–"
-    text = f"{abs(value):,.1f}" if 1000 <= abs(value) < math.inf else f"{abs(value):.4g}"
+    whole = 1000 <= abs(value) < math.inf
+    text = f"{abs(value):,.1f}".removesuffix(".0") if whole else f"{abs(value):.4g}"
     return f"−{text}" if value < 0 else text
 
 

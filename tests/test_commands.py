@@ -96,4 +96,4 @@ def test_clipping_beside_a_large_gamma_is_warned_of():
     module = named.load("models", "capacity_vae", field="model.name")
     assert module.cautions(config) == []
     config.optimizer.clip_norm = 1.0
-    assert "clip_norm=1.0 with config.model.gamma=100.0" in module.cautions(config)[0]
+    assert "clip_norm=1.0 with config.model.gamma=20.0" in module.cautions(config)[0]
