@@ -58,11 +58,17 @@ class Worker:
         )
 
     def round(self) -> None:
-        """Runs `steps` steps."""
+        """Runs `steps` steps.
+
+        Raises:
+            Absent: the process has ended; what it took is no time.
+        """
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        self._answer()
+        answer = self._answer()
+        if "absent" in answer:
+            raise Absent(answer["absent"])
 
     def close(self) -> None:
         """Ends the process."""
