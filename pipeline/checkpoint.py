@@ -17,7 +17,7 @@ from absl import logging
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers as managers
 
-from pipeline import errors, sharding
+from pipeline import draining, errors, sharding
 from pipeline.step import TrainState
 
 
@@ -148,7 +148,10 @@ class Checkpoints:
         handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
         folder = self._folder / str(step) / ocp.checkpoint_manager.DEFAULT_ITEM_NAME
         try:
-            with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
+            with (
+                draining.draining(),
+                ocp.Checkpointer(handler, multiprocessing_options=alone) as reader,
+            ):
                 saved = reader.restore(folder, args=ocp.args.StandardRestore(target))
         except Exception as error:  # whatever it is, the one before may be whole
             return None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

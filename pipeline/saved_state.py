@@ -35,9 +35,8 @@ def restore(
         state = checkpoints.restore(at, step.abstract_state(config, example), mesh)
     except OSError as error:
         raise errors.InputError(
-            f"checkpoint {workdir / 'checkpoints' / str(at)} cannot be read "
-            f"({textwrap.shorten(str(error), 100, placeholder=' …')}): choose another by --step, "
-            f"of {', '.join(map(str, checkpoints.steps()))}"
+            f"{textwrap.shorten(str(error), 160, placeholder=' …')}; choose another by --step, of "
+            f"{', '.join(map(str, checkpoints.steps()))}"
         ) from error
     checkpoints.close()
     return at, state

@@ -244,7 +244,7 @@ def test_a_damaged_checkpoint_is_named_in_one_line(tmp_path, capsys, monkeypatch
     largest = max(files, key=lambda path: path.stat().st_size)
     os.truncate(largest, largest.stat().st_size // 2)
     line = refusal(capsys, monkeypatch, f"--workdir={tmp_path}", "--step=1")
-    assert f"checkpoint {tmp_path / 'checkpoints' / '1'} cannot be read" in line
+    assert f"checkpoint {tmp_path / 'checkpoints' / '1'} is damaged: " in line
     assert "choose another by --step, of 1, 2" in line
 
 
