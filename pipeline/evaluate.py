@@ -22,6 +22,7 @@ from pipeline import (
     evaluations,
     exit_codes,
     likeness,
+    memory,
     report,
     run_config,
     run_report,
@@ -157,6 +158,7 @@ def main() -> int:
 
 
 def _command() -> None:
+    memory.keep_freed()
     options = parse(sys.argv)
     distributed.initialize(
         options.distributed,

@@ -21,6 +21,7 @@ from pipeline import (
     errors,
     exit_codes,
     label_rows,
+    memory,
     run_config,
     samples,
     saved_state,
@@ -143,6 +144,7 @@ def main() -> int:
 
 
 def _command() -> None:
+    memory.keep_freed()
     options = parse(sys.argv)
     if options.tokens is not None:
         distributed.initialize(

@@ -11,9 +11,10 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
 
 
 def keep_freed() -> bool:
-    """Tells glibc to keep what is freed; must precede the start of threads that allocate.
+    """Tells glibc to keep what is freed; must precede the first thread.
 
-    One arena, for the temporaries are freed by other threads than those that took them.
+    One arena for all threads: a thread's own can't hold a block above 64 MiB, which then comes from
+    the kernel whatever the settings are. One that a thread has got already stays in use.
 
     Returns:
         False where the C library is another one, which is left as it is.

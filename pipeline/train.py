@@ -14,8 +14,8 @@ from pipeline import distributed, errors, exit_codes, memory, peers
 def main() -> int:
     """Reads the flags, joins the processes, and runs."""
     began = time.perf_counter()
+    memory.keep_freed()  # before any thread: that of StopRequest is the first
     stop = distributed.StopRequest()  # before the slow imports: a signal then counts as well
-    memory.keep_freed()
     others = peers.alone()
     try:
         from pipeline import compilation_cache, flags

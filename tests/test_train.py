@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import orbax.checkpoint as ocp
 import pytest
 from tensorboard.backend.event_processing import event_file_loader
 
-from pipeline import distributed, event_files
+from pipeline import distributed, event_files, memory
 from pipeline import train as command
 from tests.conftest import OPTIMIZATION
 from tests.processes import SCALARS, free_port
@@ -106,6 +107,16 @@ def main(monkeypatch, capfd):
     signal.set_wakeup_fd(-1)
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+def test_memory_is_seen_to_before_the_first_thread(main, monkeypatch):
+    order, start = [], threading.Thread.start
+    monkeypatch.setattr(memory, "keep_freed", lambda: order.append("memory"))
+    monkeypatch.setattr(
+        threading.Thread, "start", lambda thread: (order.append(thread.name), start(thread))
+    )
+    assert main()[0] == 2
+    assert order[:2] == ["memory", "signals"]
 
 
 @pytest.fixture(scope="module")
