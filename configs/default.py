@@ -43,6 +43,8 @@ def get_config() -> ConfigDict:
     config.data.resize = 0  # the short side's pixels before the centre is cut; 0: image_size
     config.data.channels = 3  # 3: RGB; 1: grey; for image_folder
     config.data.max_corrupt_files = 0  # images that may be skipped: none unless allowed
+    # keep the training examples on every device, where they fit: only their numbers travel then
+    config.data.resident = False
     config.data.num_threads = 2  # threads that read batches ahead; no influence on the order
     config.data.prefetch_batches = 8  # batches read ahead
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import errors, named, order, sharding
+from pipeline import errors, named, order, resident, sharding
 
 ENDLESS = 2**62  # batches
 
@@ -111,7 +111,11 @@ def batch_indices(
 def train_batches(
     source: Source, config: Any, mesh: Mesh, *, first_step: int
 ) -> Iterator[dict[str, jax.Array]]:
-    """Yields the global batches from `first_step` on, each cut over the mesh, `mask` all ones."""
+    """Returns the global batches from `first_step` on, each cut over the mesh, `mask` all ones.
+
+    Raises:
+        InputError: the examples are to be resident, and the devices can't hold them.
+    """
     indices = batch_indices(
         len(source),
         seed=config.seed,
@@ -123,9 +127,16 @@ def train_batches(
     options = grain.ReadOptions(
         num_threads=config.data.num_threads, prefetch_buffer_size=config.data.prefetch_batches
     )
+
+    def rows_of(rows: np.ndarray) -> dict[str, np.ndarray]:
+        return read(source, rows, config)
+
+    if config.data.resident:
+        batch = resident.place(rows_of, len(source), mesh)
+    else:
+        batch = lambda rows: _to_global(rows_of(rows), mesh)  # noqa: E731
     # Also what places them on the devices is done ahead, in the threads.
-    batches = indices.map(lambda rows: _to_global(read(source, rows, config), mesh))
-    yield from batches.to_iter_dataset(options)
+    return iter(indices.map(batch).to_iter_dataset(options))
 
 
 def check_batch(config: Any, mesh: Mesh) -> None:

@@ -36,6 +36,7 @@ MAY_CHANGE = (
     "data.path",
     "data.max_corrupt_files",
     "data.num_threads",
+    "data.resident",
     "data.prefetch_batches",
 )
 

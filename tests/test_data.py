@@ -1,9 +1,11 @@
+from typing import NamedTuple
+
 import jax
 import numpy as np
 import pytest
 
 from configs import beta_vae
-from pipeline import data, errors, sharding
+from pipeline import data, errors, resident, sharding
 
 
 def rows(process, processes, *, first_step=0, num=12):
@@ -55,6 +57,48 @@ def test_training_batches_are_uint8_over_all_devices():
     assert batch["image"].sharding == sharding.batch_sharded(mesh)
     for name, leaf in data.abstract_batch(config, mesh).items():
         assert (batch[name].shape, batch[name].dtype) == (leaf.shape, leaf.dtype)
+
+
+class Counting(NamedTuple):
+    """A source that notes how many examples were asked for."""
+
+    source: data.Source
+    asked: list
+
+    def __len__(self):
+        return len(self.source)
+
+    def read(self, indices):
+        self.asked.append(len(indices))
+        return self.source.read(indices)
+
+
+def first_batches(num_devices, *, resident, num=8):
+    config = beta_vae.get_config("smoke")
+    config.batch_size, config.data.train_examples = 16, 50  # so that these go through two epochs
+    config.data.binarize, config.data.resident = True, resident
+    mesh = sharding.make_mesh({"data": -1}, devices=jax.devices()[:num_devices])
+    source = Counting(data.load(config).train, [])
+    batches = data.train_batches(source, config, mesh, first_step=3)
+    return [next(batches) for _ in range(num)], source.asked
+
+
+@pytest.mark.parametrize("num_devices", [1, 4])
+def test_resident_examples_come_in_the_same_order_and_are_read_once(num_devices):
+    streamed, _ = first_batches(num_devices, resident=False)
+    resident, asked = first_batches(num_devices, resident=True)
+    assert asked == [1, 50]
+    for one, other in zip(streamed, resident, strict=True):
+        assert one.keys() == other.keys()
+        for name, leaf in one.items():
+            assert (leaf.dtype, leaf.sharding) == (other[name].dtype, other[name].sharding)
+            np.testing.assert_array_equal(leaf, other[name])
+
+
+def test_a_data_set_that_does_not_fit_is_refused_before_it_is_read(monkeypatch):
+    monkeypatch.setattr(resident.os, "sysconf", lambda name: 1 if "SIZE" in name else 800_000)
+    with pytest.raises(errors.InputError, match=r"needs 0\.0 GB on each of 2 devices.*0\.0 GB"):
+        first_batches(2, resident=True)
 
 
 def test_the_last_heldout_batch_is_padded_and_masked():

@@ -38,13 +38,15 @@ class Mapped(NamedTuple):
 def measure(bench: Bench) -> dict[str, Any]:
     """Returns images a second, and what reading a batch at a time gains over single examples."""
     config, mesh = bench.config, bench.mesh
+    streamed = config.copy_and_resolve_references().unlock()
+    streamed.data.resident = False
     # A round reads far more than is read ahead between rounds.
     num = max(8 * config.data.prefetch_batches, LEAST // config.batch_size)
     with tempfile.TemporaryDirectory(prefix="mapped-") as folder:
         mapped = _mapped(Path(folder) / "images.npy")
         inputs = {
             "config": data.train_batches(bench.source, config, mesh, first_step=0),
-            "mapped": data.train_batches(mapped, config, mesh, first_step=0),
+            "mapped": data.train_batches(mapped, streamed, mesh, first_step=0),
             "examples": _by_example(mapped, bench),
         }
         reads = {name: _reader(batches, num) for name, batches in inputs.items()}
