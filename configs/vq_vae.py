@@ -45,7 +45,7 @@ def get_config(presets: str = "") -> ConfigDict:
     quantizer.candidates = 32  # codes that can restart in a step: 4·32·D bytes more to reduce
     quantizer.cosine = False  # codes and encodings of length 1
     quantizer.gradient = "straight_through"  # straight_through, rotation (Fifty et al. 2024)
-    quantizer.chunk = 0  # codes whose distances are in memory at a time; 0: all
+    quantizer.chunk = 0  # codes whose distances are in memory at a time; 0: all, fewer on GPUs
     quantizer.num_quantizers = 4  # Q, for residual_vq
     quantizer.levels = (8, 5, 5, 5)  # for fsq: K = 1000
     quantizer.entropy_weight = 0.1  # w, for lfq, and the next three too

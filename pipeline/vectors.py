@@ -1,11 +1,18 @@
 """Vectors and codes: nearest codes, sums by code, gradients past the choice of a code.
 
-All arithmetic is float32 at the highest precision: the default of TPUs flips codes.
+All arithmetic is float32 at the highest precision: the default of TPUs flips codes. What has an
+entry for each vector and each code is held whole on TPUs and CPUs, which merge it with what uses
+it; GPUs write it to memory, and so take the codes in chunks where it is large.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+LARGE = 2**28  # bytes of float32 entries that a GPU may write at a time
+MOST_CHUNKS = 64
 
 
 def nearest(z: Array, codes: Array, *, chunk: int = 0) -> Array:
@@ -14,10 +21,13 @@ def nearest(z: Array, codes: Array, *, chunk: int = 0) -> Array:
     Args:
         z: [..., D].
         codes: e, [K, D].
-        chunk: codes whose distances are in memory at a time, [..., chunk]; 0: all.
+        chunk: codes whose distances are in memory at a time, [..., chunk]; 0: the platform's way.
     """
     z, codes = lax.stop_gradient((z, codes))
+    return _in_chunks(_nearest, z, codes, chunk, codes.shape[0], z.size // z.shape[-1])
 
+
+def _nearest(z: Array, codes: Array, chunk: int) -> Array:
     def nearest_of(part):
         # ‖z‖² is the same for all codes, and would only cost digits.
         products = jnp.matmul(z, part.T, precision=lax.Precision.HIGHEST)
@@ -25,7 +35,6 @@ def nearest(z: Array, codes: Array, *, chunk: int = 0) -> Array:
         index = lax.platform_dependent(distances, cpu=_argmin_by_search, default=_argmin)
         return distances.min(axis=-1), index
 
-    chunk = chunk or codes.shape[0]
     parts = codes.reshape(-1, chunk, codes.shape[-1])
 
     def body(best, part):
@@ -61,16 +70,41 @@ def sum_by_code(z: Array, codes: Array, num_codes: int, *, chunk: int = 0) -> Ar
         z: [B, ..., D].
         codes: [B, ...].
         num_codes: K.
-        chunk: codes whose sums are in memory for every example at a time, [B, chunk, D]; 0: all.
+        chunk: codes whose sums are in memory for every example at a time, [B, chunk, D]; 0: the
+            platform's way.
     """
-    chunk = chunk or num_codes
+
+    def summed(z, codes, chunk):
+        def part(first):
+            chosen = jax.nn.one_hot(codes - first, chunk, axis=1)  # zeros for codes of other parts
+            return jnp.matmul(chosen, z, precision=lax.Precision.HIGHEST).sum(axis=0)
+
+        return lax.map(part, jnp.arange(0, num_codes, chunk)).reshape(num_codes, -1)
+
     codes, z = codes.reshape(codes.shape[0], -1), z.reshape(z.shape[0], -1, z.shape[-1])
+    return _in_chunks(summed, z, codes, chunk, num_codes, codes.size)
 
-    def part(first):
-        chosen = jax.nn.one_hot(codes - first, chunk, axis=1)  # zeros for codes of other parts
-        return jnp.matmul(chosen, z, precision=lax.Precision.HIGHEST).sum(axis=0)
 
-    return lax.map(part, jnp.arange(0, num_codes, chunk)).reshape(num_codes, -1)
+def _in_chunks(
+    function: Callable, z: Array, codes: Array, chunk: int, num_codes: int, num_vectors: int
+) -> Array:
+    """Returns `function(z, codes, chunk)`; where `chunk` is 0, with the platform's."""
+    if chunk:
+        return function(z, codes, chunk)
+    whole = lambda z, codes: function(z, codes, num_codes)  # noqa: E731
+    fitting = chunk_on_gpus(num_codes, num_vectors)
+    if fitting == num_codes:
+        return whole(z, codes)
+    parts = lambda z, codes: function(z, codes, fitting)  # noqa: E731
+    return lax.platform_dependent(z, codes, cuda=parts, rocm=parts, default=whole)
+
+
+def chunk_on_gpus(num_codes: int, num_vectors: int) -> int:
+    """Returns how many codes at a time: the most that divide K and keep N·chunk entries small."""
+    for chunks in range(1, MOST_CHUNKS + 1):
+        if num_codes % chunks == 0 and 4 * num_vectors * num_codes // chunks <= LARGE:
+            return num_codes // chunks
+    return num_codes
 
 
 def count(codes: Array, mask: Array, num_codes: int) -> Array:

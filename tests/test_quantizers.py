@@ -92,6 +92,27 @@ def test_chunks_change_nothing(chunk):
     np.testing.assert_allclose(expected, by_numpy, rtol=1e-5, atol=1e-5)
 
 
+def test_gpus_take_many_codes_in_chunks_and_others_all_at_once(monkeypatch):
+    num_vectors = BATCH * SIDE * SIDE
+    assert vectors.chunk_on_gpus(NUM_CODES, num_vectors) == NUM_CODES
+    assert vectors.chunk_on_gpus(8192, 32_768) == 2048
+    assert vectors.chunk_on_gpus(8191, 32_768) == 8191  # a prime: there are no even chunks
+    monkeypatch.setattr(vectors, "LARGE", 4 * num_vectors * 4)
+
+    def quantize(z, codes):
+        found = vectors.nearest(z, codes)
+        return found, vectors.sum_by_code(z, found, NUM_CODES)
+
+    codes = jax.ShapeDtypeStruct((NUM_CODES, DIM), np.float32)
+    traced = jax.jit(quantize).trace(ENCODINGS, codes)
+    text = {
+        name: traced.lower(lowering_platforms=(name,)).as_text() for name in ("cuda", "cpu", "tpu")
+    }
+    distances = f"tensor<{BATCH}x{SIDE}x{SIDE}x{{}}xf32>"
+    for name, chunk in (("cuda", 4), ("cpu", NUM_CODES), ("tpu", NUM_CODES)):
+        assert {c for c in (4, NUM_CODES) if distances.format(c) in text[name]} == {chunk}
+
+
 def test_moving_averages_follow_a_sequence_computed_by_hand():
     quantizer = make(num_codes=2, decay=0.5, epsilon=1e-3)
     quantizer.codebook[...] = jnp.zeros((2, DIM)).at[1].set(10.0)
