@@ -16,7 +16,7 @@ from absl import flags as absl_flags
 
 from pipeline import errors, exit_codes, memory
 
-SECTIONS = ("machine", "compilation", "step", "input", "safety", "loop", "against")
+SECTIONS = ("machine", "compilation", "step", "input", "safety", "logging", "loop", "against")
 
 
 def parse(arguments: Sequence[str]) -> Any:

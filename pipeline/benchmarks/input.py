@@ -1,9 +1,12 @@
 """The input pipeline alone, to the devices: the config's data, and memory-mapped pixels.
 
-The second is what any data set that lies decoded on disk can reach, and is read in turn with the
-same file by Grain as it is commonly used: an example at a time, batched afterwards.
+The second is what any data set that lies decoded on disk can reach. The same file is read in turn
+with it by Grain as it is commonly used, an example at a time and batched afterwards, and, where
+PyTorch is installed, by its DataLoader with as many worker processes.
 """
 
+import contextlib
+import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,21 +45,32 @@ def measure(bench: Bench) -> dict[str, Any]:
     streamed.data.resident = False
     # A round reads far more than is read ahead between rounds.
     num = max(8 * config.data.prefetch_batches, LEAST // config.batch_size)
-    with tempfile.TemporaryDirectory(prefix="mapped-") as folder:
-        mapped = _mapped(Path(folder) / "images.npy")
+    with tempfile.TemporaryDirectory(prefix="mapped-") as folder, contextlib.ExitStack() as ended:
+        path = Path(folder) / "images.npy"
+        mapped = _mapped(path)
         inputs = {
             "config": data.train_batches(bench.source, config, mesh, first_step=0),
             "mapped": data.train_batches(mapped, streamed, mesh, first_step=0),
             "examples": _by_example(mapped, bench),
         }
+        if importlib.util.find_spec("torch"):
+            from pipeline.benchmarks import data_loader
+
+            inputs["loader"] = ended.enter_context(data_loader.batches(path, config))
         reads = {name: _reader(batches, num) for name, batches in inputs.items()}
         rounds = timing.in_turn(reads, rounds=bench.options.rounds)
     speed = {name: num * config.batch_size / timing.median(each) for name, each in rounds.items()}
-    return {
+    figures = {
         "images/s": speed["config"],
         "memory-mapped 64 × 64 bytes, images/s": speed["mapped"],
         "the same by Grain, example by example, images/s": speed["examples"],
         "its time over ours": timing.ratio(rounds, "examples", "mapped"),
+    }
+    if "loader" not in speed:
+        return figures | {"the same by PyTorch's DataLoader": "PyTorch is not installed"}
+    return figures | {
+        "the same by PyTorch's DataLoader, images/s": speed["loader"],
+        "the DataLoader's time over ours": timing.ratio(rounds, "loader", "mapped"),
     }
 
 
@@ -78,6 +92,6 @@ def _by_example(mapped: Mapped, bench: Bench) -> Iterator[jax.Array]:
 def _reader(batches: Iterator[Any], num: int) -> Callable[[], None]:
     def read() -> None:
         for _ in range(num):
-            jax.block_until_ready(next(batches))
+            jax.block_until_ready(next(batches))  # a tensor of PyTorch is ready
 
     return read
