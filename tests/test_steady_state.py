@@ -1,4 +1,10 @@
-"""What the loop does at every step but the first: nothing is compiled, copied or sent unasked."""
+"""What the loop does at every step but the first.
+
+Nothing is compiled, copied or sent unasked, and one program is started.
+"""
+
+import collections
+import re
 
 import jax
 import numpy as np
@@ -26,6 +32,33 @@ def test_a_step_compiles_nothing_sends_nothing_unasked_and_donates_its_state(num
             assert np.isfinite(jax.device_get(before)).all()
     assert train_step._cache_size() == 1
     assert np.isfinite(jax.device_get(metrics["loss"]))
+
+
+def test_a_step_is_one_dispatch(tmp_path):
+    config, mesh = test_step.make_config("beta"), test_step.mesh_of(2)
+    example = data.example_spec(config)
+    state = step.create_state(config, example, mesh)
+    train_step = step.make_train_step(config, example, mesh)
+    batches = data.train_batches(data.load(config).train, config, mesh, first_step=0)
+    flags = stop_flags.StopFlags(mesh, bench.NEVER)
+    state, _, word = train_step(state, next(batches), flags())
+    with jax.profiler.trace(tmp_path):
+        for _ in range(4):
+            before = word
+            state, _, word = train_step(state, next(batches), flags())
+            jax.device_get(before)
+        jax.block_until_ready(state)
+    assert executions(tmp_path) == {"jit_local_step": 4}
+
+
+def executions(folder):
+    """How often each program was started, from a trace."""
+    (path,) = folder.rglob("*.xplane.pb")
+    planes = jax.profiler.ProfileData.from_file(str(path)).planes
+    names = [event.name for plane in planes for line in plane.lines for event in line.events]
+    # A device's own part of a start has its number before the name.
+    found = (re.match(r"[A-Za-z]\w*::Execute \((\w+)\)", name) for name in names)
+    return collections.Counter(match[1] for match in found if match)
 
 
 def test_the_guard_of_that_test_sees_what_is_sent_unasked():
