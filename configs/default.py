@@ -20,7 +20,9 @@ def get_config() -> ConfigDict:
     # C, parts of the batch that are computed alike and added in one order on any devices: the bits
     # of the results are then the same on every number of devices that divides C. 0: off, and faster
     config.deterministic_shards = 0
-    config.compute_dtype = "float32"  # "bfloat16" for the networks; state and sums stay float32
+    # of the networks, float32 or bfloat16; state and sums are float32. "auto": that of the run that
+    # is resumed, else bfloat16 on TPUs and GPUs and float32 on CPUs
+    config.compute_dtype = "auto"
     config.mesh = ConfigDict({"data": -1})  # devices along each mesh axis; −1: all there are
 
     config.model = ConfigDict()

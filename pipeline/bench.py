@@ -49,6 +49,7 @@ def prepare(options: Options) -> Bench:
     config = options.config
     run_config.check(config)
     mesh = sharding.make_mesh(config.mesh)
+    config = run_config.settled(config, mesh.devices.flat[0].platform)
     data.check_batch(config, mesh)
     source = data.load(config).train
     config = variance.measured(config, source)

@@ -66,6 +66,7 @@ def run(
     guard.check(config.guard)
     stop.grace_seconds = config.grace_seconds
     mesh = sharding.make_mesh(config.mesh)
+    config = run_config.settled(config, mesh.devices.flat[0].platform, workdir)
     data.check_batch(config, mesh)
     if config.eval_batch_size:
         sharding.check_batch(

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pipeline import data, errors, program, sharding, step, topologies
+from pipeline import data, errors, program, run_config, sharding, step, topologies
 
 
 def set_effort(effort: str, topology: topologies.Topology) -> None:
@@ -41,6 +41,7 @@ def plan(config: Any, topology: topologies.Topology, batch_size: int) -> dict[st
     Raises:
         InputError: something in the config can't work on so many devices.
     """
+    config = run_config.settled(config, topology.chip.platform)
     config = config.copy_and_resolve_references().unlock()
     config.batch_size = batch_size
     if not config.data.variance:

@@ -39,8 +39,7 @@ MAY_CHANGE = (
     "data.resident",
     "data.prefetch_batches",
 )
-
-
+DTYPES = ("float32", "bfloat16")
 POSITIVE = (
     "total_steps",
     "log_every_steps",
@@ -78,6 +77,28 @@ def check(config: Any) -> None:
         if (value := flat[field]) < 0:
             raise errors.InputError(f"config.{field}={value} must not be negative")
     named.check(config.checkpoint.best_mode, ("min", "max"), field="checkpoint.best_mode")
+
+
+def settled(config: Any, platform: str, workdir: Path | None = None) -> Any:
+    """Returns the config with the dtype that `compute_dtype="auto"` stands for.
+
+    Args:
+        config: of a run; it is returned as it is where it names a dtype.
+        platform: "cpu", or that of an accelerator.
+        workdir: where a run may lie, whose dtype is then taken: it may go on elsewhere.
+
+    Raises:
+        InputError: an unknown dtype.
+    """
+    named.check(config.compute_dtype, ("auto", *DTYPES), field="compute_dtype")
+    if config.compute_dtype != "auto":
+        return config
+    dtype = "float32" if platform == "cpu" else "bfloat16"
+    if workdir is not None and (workdir / "config.json").is_file():
+        dtype = _read(workdir / "config.json").get("compute_dtype", dtype)
+    config = config.copy_and_resolve_references().unlock()
+    config.compute_dtype = dtype
+    return config.lock()
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

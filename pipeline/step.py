@@ -18,7 +18,7 @@ from jax import Array, lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from pipeline import guard, named, optimizer, reductions, sharding
+from pipeline import guard, named, optimizer, reductions, run_config, sharding
 from pipeline.metrics import Metrics
 
 Batch = dict[str, Array]
@@ -88,7 +88,7 @@ def make_model(config: Any, example: Any) -> tuple[nnx.GraphDef, Callable[[], tu
         InputError: the config names an unknown model, or one of its values can't work.
     """
     module = named.load("models", config.model.name, field="model.name")
-    named.check(config.compute_dtype, ("float32", "bfloat16"), field="compute_dtype")
+    config = run_config.settled(config, jax.default_backend())
 
     def build():
         key = jax.random.fold_in(jax.random.key(config.seed), EVALUATION - 1)

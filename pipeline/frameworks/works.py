@@ -123,4 +123,4 @@ def _each(
 
 
 def _changed(config: Any, *changes: str) -> Any:
-    return run_config.changed(config, ",".join(changes))
+    return run_config.changed(config, ",".join(("compute_dtype=float32", *changes)))
