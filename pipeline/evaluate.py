@@ -17,7 +17,6 @@ from absl import flags
 
 from pipeline import (
     comparison,
-    distributed,
     errors,
     evaluations,
     exit_codes,
@@ -29,6 +28,7 @@ from pipeline import (
     saved_state,
     sharding,
     terminal,
+    together,
 )
 from pipeline import flags as process_flags
 
@@ -160,13 +160,8 @@ def main() -> int:
 def _command() -> None:
     memory.keep_freed()
     options = parse(sys.argv)
-    distributed.initialize(
-        options.distributed,
-        coordinator=options.coordinator,
-        num_processes=options.num_processes,
-        process_id=options.process_id,
-    )
-    page = run(options)
+    with together.joined(options, "evaluating"):
+        page = run(options)
     if jax.process_index() == 0:
         print(page)
 

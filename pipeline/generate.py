@@ -7,6 +7,7 @@ processes as there are. Exit codes: 0 complete; 2 a mistake in the input, one li
 after Ctrl-C; 1 a fault.
 """
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,6 @@ from absl import flags
 
 from pipeline import (
     data,
-    distributed,
     errors,
     exit_codes,
     label_rows,
@@ -26,6 +26,7 @@ from pipeline import (
     samples,
     saved_state,
     sharding,
+    together,
     tokens,
 )
 from pipeline import flags as process_flags
@@ -146,14 +147,9 @@ def main() -> int:
 def _command() -> None:
     memory.keep_freed()
     options = parse(sys.argv)
-    if options.tokens is not None:
-        distributed.initialize(
-            options.distributed,
-            coordinator=options.coordinator,
-            num_processes=options.num_processes,
-            process_id=options.process_id,
-        )
-    folder = run(options)
+    alone = options.tokens is None  # pictures are made by one process
+    with contextlib.nullcontext() if alone else together.joined(options, "writing codes"):
+        folder = run(options)
     if jax.process_index() == 0:
         files = [f"tokens-{options.tokens}.json"]
         if options.tokens is None:
