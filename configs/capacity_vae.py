@@ -16,12 +16,12 @@ from configs import default
 def get_config(presets: str = "") -> ConfigDict:
     """Returns the config; `presets` as in `configs.default`."""
     config = default.get_config()
-    config.total_steps = 14_000
+    config.total_steps = 12_000
     config.eval_every_steps = 2000
     config.evals += ("latents", "traversals")
     config.model.name = "capacity_vae"
     config.model.gamma = 20.0  # nats of reconstruction that a nat of |KL − C| costs
-    config.model.capacity = default.schedule("linear", start=0.0, end=25.0, steps=12_000)  # nats
+    config.model.capacity = default.schedule("linear", start=0.0, end=25.0, steps=10_000)  # nats
     config.model.per_example = False  # True: the mean of |KL − C| over examples
     config.optimizer.learning_rate = 1e-3
     return default.apply(config, presets)
