@@ -63,6 +63,8 @@ def get_config() -> ConfigDict:
     config.optimizer.clip_norm = 0.0  # of the gradient's global norm; 0: off
     config.optimizer.ema_decay = 0.0  # of averaged parameters, used in evaluation; 0: off
 
+    # steps between looks at what the steps said, stop requests and judgements; 1 for slow steps
+    config.look_every_steps = 4
     config.log_every_steps = 50  # steps between points in TensorBoard
     config.eval_every_steps = 500  # steps between evaluations
     config.eval_examples = 2048  # held-out examples of an evaluation; 0: all

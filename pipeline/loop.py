@@ -30,6 +30,7 @@ from pipeline import (
     tracing,
     variance,
     watchdog,
+    words,
 )
 
 
@@ -61,7 +62,7 @@ def run(
         InputError: something in the config or the folder can't work; nothing was compiled.
     """
     # What the user can repair, checked before anything is built.
-    started = time.perf_counter()
+    began = time.perf_counter()
     run_config.check(config)
     guard.check(config.guard)
     stop.grace_seconds = config.grace_seconds
@@ -100,7 +101,7 @@ def run(
     sharding.wait_for_all(mesh)  # for the folder
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint)
     steps = checkpoints.steps()
-    start_up = f"imports {imported:.1f} s, config and data {time.perf_counter() - started:.1f} s"
+    start_up = f"imports {imported:.1f} s, config and data {time.perf_counter() - began:.1f} s"
     screen.banner(_banner(config, workdir, mesh, splits, abstract, steps) | {"start-up": start_up})
     variant = named.load("models", config.model.name, field="model.name")
     for caution in variant.cautions(config) if hasattr(variant, "cautions") else ():
@@ -132,7 +133,7 @@ def run(
     flags = stop_flags.StopFlags(mesh, stop)
 
     first_step = at + 1
-    word: jax.Array | None = None  # the last step's, see `step.make_train_step`
+    said = words.Words(config.look_every_steps)
     rollbacks = 0
     heldout: dict[str, float] = {}
     lasting = heldout_figures.lasting_warnings([variant, *modules])
@@ -146,37 +147,34 @@ def run(
         screen.progress(config.total_steps, at) as progress,
     ):
         while at < config.total_steps:
-            if word is not None:
+            if started := at >= first_step:
                 watched.mark(f"reading data for step {at + 1}")
             with speed.waiting():
                 batch = next(batches)
-            if word is None:
-                others.doing = f"compiling and running step {at + 1}"
-            else:
+            if started:
                 watched.mark(f"running step {at + 1}", waiting=True)
-            before = word
+            else:
+                others.doing = f"compiling and running step {at + 1}"
             state, metrics, word = train_step(state, batch, flags())
             at += 1
+            said.add(at, word)
             traced.after(at, metrics)
-            if before is None:  # the first step of this start: its compilation is no speed
+            if not started:  # its compilation is no speed
                 jax.block_until_ready(metrics)
                 writer.about(dashboards.of_run(config, metrics))
                 traced.look(at)
                 speed.restart()
-                if at == first_step:
-                    took = imported + time.perf_counter() - started
-                    screen.note(f"The first step was done {took:.1f} s after the command.")
-            # Read one step late, so that the device never waits for the host; the same on every
-            # process, so all of them leave at one step.
-            stopped, judgement = (0.0, guard.GOOD) if before is None else jax.device_get(before)
-            leaving, ending = stopped > 0, at == config.total_steps
+                took = imported + time.perf_counter() - began
+                screen.note(f"The first step was done {took:.1f} s after the command.")
+            ending = at == config.total_steps
             evaluated = at % config.eval_every_steps == 0 or ending
-            saving = evaluated or leaving or at % config.checkpoint.every_steps == 0
-            bad_step = at - 1
-            if saving and judgement == guard.GOOD:
-                bad_step, judgement = at, jax.device_get(word)[1]
-            if judgement != guard.GOOD and config.guard.action != "off":
-                what = f"the loss of step {bad_step} {guard.REASONS[float(judgement)]}"
+            saving = evaluated or at % config.checkpoint.every_steps == 0
+            leaving, bad_step, judgement = said.look(at, now=saving)
+            if leaving and not (saving or bad_step):  # no step is saved that was not judged
+                _, bad_step, judgement = said.look(at, now=True)
+            saving |= leaving
+            if bad_step and config.guard.action != "off":
+                what = f"the loss of step {bad_step} {guard.REASONS[judgement]}"
                 if config.guard.action == "stop" or rollbacks == config.guard.max_rollbacks:
                     raise FloatingPointError(f"{what}; {guard.bad_leaves(state.params)}")
                 rollbacks += 1
@@ -186,7 +184,7 @@ def run(
                 screen.warn(text)
                 writer.write("train/rollbacks", text, at)
                 saving = True  # so that a restart goes on from here, as this process does
-                word = None  # the step that was under way judged a state that is gone
+                said.forget()
 
             # The order is fixed: log, evaluate, save. A checkpoint of step k promises that all
             # points up to k are on disk.
@@ -227,7 +225,7 @@ def run(
     screen.table(f"Held-out figures at step {at}", heldout)
     screen.banner(
         {
-            "complete": f"{at:,} steps in {time.perf_counter() - started:.0f} s",
+            "complete": f"{at:,} steps in {time.perf_counter() - began:.0f} s",
             "checkpoints": f"{workdir / 'checkpoints'} ({', '.join(map(str, checkpoints.steps()))};"
             f" best: {best})",
             "tensorboard": f"{workdir / 'tensorboard'}",

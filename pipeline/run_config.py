@@ -15,6 +15,7 @@ from pipeline import errors, named, whole_files
 MAY_CHANGE = (
     "total_steps",
     "log_every_steps",
+    "look_every_steps",
     "eval_every_steps",
     "eval_examples",
     "eval_batch_size",
@@ -43,6 +44,7 @@ DTYPES = ("float32", "bfloat16")
 POSITIVE = (
     "total_steps",
     "log_every_steps",
+    "look_every_steps",
     "eval_every_steps",
     "checkpoint.every_steps",
     "checkpoint.keep_newest",

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from pipeline import errors, guard
+from pipeline import errors, guard, words
 from tests.processes import codes, start, train
 from tests.test_preemption import committed
 from tests.test_train import assert_equal_trees, scalars, state
@@ -76,6 +76,21 @@ def test_the_first_bad_arrays_are_named():
 def test_a_value_that_cannot_work_is_refused(change):
     with pytest.raises(errors.InputError, match=next(iter(change))):
         guard.check(section(**change))
+
+
+def test_words_are_read_at_steps_of_their_number_or_at_once():
+    said, nothing = words.Words(4), words.Said(False, 0, guard.GOOD)
+    for at in range(1, 4):
+        said.add(at, np.float32([at == 3, guard.NOT_FINITE if at == 2 else guard.GOOD]))
+        assert said.look(at, now=False) == nothing
+    said.add(4, np.float32([1, guard.LEAP]))
+    assert said.look(4, now=False) == words.Said(True, 2, guard.NOT_FINITE)
+    said.add(5, np.float32([0, guard.GOOD]))
+    assert said.look(5, now=True) == words.Said(True, 4, guard.LEAP)  # that of step 4 was left
+    assert said.look(5, now=True) == nothing
+    said.add(6, np.float32([1, guard.LEAP]))
+    said.forget()
+    assert said.look(8, now=True) == nothing
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from pipeline import checkpoint, peers, stop_flags, watchdog
+from pipeline import checkpoint, peers, stop_flags, watchdog, words
 from pipeline import measure as timing
 from pipeline.bench import NEVER, Bench, compiled_step, first_state, stepper
 
@@ -53,18 +53,17 @@ def _guarded(
     checkpoints: checkpoint.Checkpoints,
 ) -> Callable[[], None]:
     """Returns a function that takes `num` steps, and does at each what the loop does."""
-    state, word = first_state(bench), None
+    state, said = first_state(bench), words.Words(bench.config.look_every_steps)
     flags = stop_flags.StopFlags(bench.mesh, NEVER)
 
     def run() -> None:
-        nonlocal state, word
+        nonlocal state
         for at in range(num):
             watched.mark(f"reading data for step {at + 1}")
             watched.mark(f"running step {at + 1}", waiting=True)
-            before = word
             state, _, word = compiled(state, bench.batch, flags())
-            if before is not None:
-                jax.device_get(before)
+            said.add(at + 1, word)
+            said.look(at + 1, now=False)
             checkpoints.check()
         jax.block_until_ready(word)
 
