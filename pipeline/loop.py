@@ -1,12 +1,11 @@
 """The training run, read top to bottom: `run(config, workdir)`."""
 
-import dataclasses
+import functools
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from pipeline import (
     checkpoint,
@@ -20,6 +19,8 @@ from pipeline import (
     named,
     peers,
     planning,
+    recovery,
+    run_banner,
     run_config,
     sharding,
     step,
@@ -102,7 +103,8 @@ def run(
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint)
     steps = checkpoints.steps()
     start_up = f"imports {imported:.1f} s, config and data {time.perf_counter() - began:.1f} s"
-    screen.banner(_banner(config, workdir, mesh, splits, abstract, steps) | {"start-up": start_up})
+    about = run_banner.of_start(config, workdir, mesh, splits, abstract, steps)
+    screen.banner(about | {"start-up": start_up})
     variant = named.load("models", config.model.name, field="model.name")
     for caution in variant.cautions(config) if hasattr(variant, "cautions") else ():
         screen.warn(caution)
@@ -126,15 +128,16 @@ def run(
     if resuming and not steps:
         screen.note("No checkpoint was committed yet: starting at step 0.")
 
+    first_state = functools.partial(step.create_state, measured, example, mesh)
     if not steps:
-        state = step.create_state(measured, example, mesh)
+        state = first_state()
     train_step = step.make_train_step(measured, example, mesh)
     batches = data.train_batches(splits.train, config, mesh, first_step=at)
     flags = stop_flags.StopFlags(mesh, stop)
 
     first_step = at + 1
     said = words.Words(config.look_every_steps)
-    rollbacks = 0
+    recover = recovery.Recovery(config, checkpoints, abstract, mesh, first_state)
     heldout: dict[str, float] = {}
     lasting = heldout_figures.lasting_warnings([variant, *modules])
     speed = clock.Clock(config.batch_size)
@@ -174,13 +177,7 @@ def run(
                 _, bad_step, judgement = said.look(at, now=True)
             saving |= leaving
             if bad_step and config.guard.action != "off":
-                what = f"the loss of step {bad_step} {guard.REASONS[judgement]}"
-                if config.guard.action == "stop" or rollbacks == config.guard.max_rollbacks:
-                    raise FloatingPointError(f"{what}; {guard.bad_leaves(state.params)}")
-                rollbacks += 1
-                checkpoints.wait()
-                state, good = _rolled_back(checkpoints, abstract, measured, example, mesh, at)
-                text = f"{what}: back to the state of step {good}, going on behind step {at}"
+                state, text = recover.go_back(bad_step, judgement, at, state)
                 screen.warn(text)
                 writer.write("train/rollbacks", text, at)
                 saving = True  # so that a restart goes on from here, as this process does
@@ -221,16 +218,8 @@ def run(
         screen.note(f"Stopped at step {at}, which is saved: the same command resumes there.")
         checkpoints.close()
         return stop.exit_code
-    best = checkpoints.best_step()
     screen.table(f"Held-out figures at step {at}", heldout)
-    screen.banner(
-        {
-            "complete": f"{at:,} steps in {time.perf_counter() - began:.0f} s",
-            "checkpoints": f"{workdir / 'checkpoints'} ({', '.join(map(str, checkpoints.steps()))};"
-            f" best: {best})",
-            "tensorboard": f"{workdir / 'tensorboard'}",
-        }
-    )
+    screen.banner(run_banner.of_end(at, time.perf_counter() - began, workdir, checkpoints))
     checkpoints.close()
     return 0
 
@@ -243,42 +232,3 @@ def _dry_run(config: Any, workdir: Path, mesh: Any, screen: terminal.Terminal) -
     screen.table("The step on these devices", planning.rows(found, topology))
     screen.note("Nothing was trained or written: the same command without --dry_run trains.")
     return 0 if found["fits"] else 2
-
-
-def _rolled_back(
-    checkpoints: checkpoint.Checkpoints,
-    abstract: Any,
-    config: Any,
-    example: Any,
-    mesh: Any,
-    at: int,
-) -> tuple[step.TrainState, int]:
-    """Returns the newest saved state with `at` as its step, and the step that it was saved at.
-
-    The data go on behind `at`: the window between is skipped, and schedules stand where they would.
-    """
-    if checkpoints.steps():
-        good, state, _ = checkpoints.restore_newest(abstract, mesh)
-    else:
-        good, state = 0, step.create_state(config, example, mesh)
-    number = jax.device_put(np.int32(at), sharding.replicated(mesh))
-    return dataclasses.replace(state, step=number), good
-
-
-def _banner(config, workdir, mesh, splits, abstract, steps) -> dict[str, str]:
-    device = mesh.devices.flat[0]
-    axes = " × ".join(f"{name} {size}" for name, size in mesh.shape.items())
-    num_params = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
-    batches = len(splits.train) / config.batch_size
-    return {
-        "model": f"{config.model.name}, {num_params:,} parameters, {config.compute_dtype}",
-        "data": f"{config.data.name}: {len(splits.train):,} training and "
-        f"{len(splits.heldout):,} held-out examples",
-        "devices": f"{mesh.size} × {device.device_kind}, {jax.process_count()} process(es)",
-        "mesh": f"{axes}; batch {config.batch_size} = {mesh.size} devices × "
-        f"{config.batch_size // mesh.size}, {config.accumulation_steps} accumulation step(s)",
-        "steps": f"{steps[-1] if steps else 0:,} of {config.total_steps:,} done; "
-        f"{config.total_steps / batches:.1f} epochs in all",
-        "workdir": str(workdir),
-        "tensorboard": f"tensorboard --logdir {workdir / 'tensorboard'}",
-    }
