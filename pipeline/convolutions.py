@@ -22,10 +22,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
+
+from pipeline import pixel_blocks
 
 FEW = 4  # channels: patches of such images are small
 
@@ -59,7 +60,7 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array
       [B, s·H, s·W, C_out], in x's dtype.
     """
     plain = functools.partial(_xla, lax.conv_transpose, stride)
-    blocked = lambda x, k: _up(stride, x, _mirror(k))  # noqa: E731
+    blocked = lambda x, k: _up(stride, x, pixel_blocks.mirror(k))  # noqa: E731
     return _by_platform(blocked, plain, x, kernel, stride, image_channels=kernel.shape[3])
 
 
@@ -82,13 +83,13 @@ def _xla(operation, stride, x, kernel, padding="SAME"):
 
 def _down_form(stride, x, kernel):
     """y = patches(blocks(x))·K where patches are small; else XLA's own, which is fast."""
-    n, low, high = _geometry(stride, kernel)
+    n, low, high = pixel_blocks.geometry(stride, kernel)
     if not _small_patches(n, kernel):
         return _xla(lax.conv_general_dilated, stride, x, kernel)
-    patches = _patches(n, _to_blocks(stride, low, high, x))
+    patches = pixel_blocks.patches(n, pixel_blocks.to_blocks(stride, low, high, x))
     # Flat rows make the kernel gradient one flat product: over three dims the network loses 6 %.
     rows = patches.reshape(-1, patches.shape[-1])
-    y = rows @ _kernel_to_blocks(stride, kernel).reshape(rows.shape[-1], -1)
+    y = rows @ pixel_blocks.kernel_to_blocks(stride, kernel).reshape(rows.shape[-1], -1)
     return y.reshape(*patches.shape[:3], -1)
 
 
@@ -98,17 +99,17 @@ _down = jax.custom_vjp(_down_form, nondiff_argnums=(0,))
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _up(stride, y, kernel):
     """blocks(x) = overlap_add(y·Kᵀ) where patches are small; else y, padded, convolved with K'."""
-    n, low, high = _geometry(stride, kernel)
-    blocks_kernel = _kernel_to_blocks(stride, kernel)
+    n, low, high = pixel_blocks.geometry(stride, kernel)
+    blocks_kernel = pixel_blocks.kernel_to_blocks(stride, kernel)
     if _small_patches(n, kernel):
         kernel_rows = blocks_kernel.reshape(-1, y.shape[-1])
         wide = jnp.promote_types(y.dtype, jnp.float32)  # bfloat16 is rounded after the sum, once
         parts = jnp.matmul(y, kernel_rows.T, preferred_element_type=wide)
-        blocks = _overlap_add(n, parts).astype(y.dtype)
+        blocks = pixel_blocks.overlap_add(n, parts).astype(y.dtype)
     else:
         full = [(n - 1, n - 1)] * 2
-        blocks = _xla(lax.conv_general_dilated, 1, y, _mirror(blocks_kernel), full)
-    return _from_blocks(stride, low, high, blocks)
+        blocks = _xla(lax.conv_general_dilated, 1, y, pixel_blocks.mirror(blocks_kernel), full)
+    return pixel_blocks.from_blocks(stride, low, high, blocks)
 
 
 def _kernel_gradient(stride, x, y, kernel):
@@ -116,15 +117,15 @@ def _kernel_gradient(stride, x, y, kernel):
 
     Where patches are small, dK = patches(blocks(x))ᵀ·y instead. K's values are moot.
     """
-    n, low, high = _geometry(stride, kernel)
+    n, low, high = pixel_blocks.geometry(stride, kernel)
     if _small_patches(n, kernel):
         return jax.vjp(functools.partial(_down_form, stride, x), kernel)[1](y)[0]
-    blocks, shifts = _to_blocks(stride, low, high, x), _shifts(n, y)
+    blocks, shifts = pixel_blocks.to_blocks(stride, low, high, x), pixel_blocks.shifts(n, y)
     rows = [a.reshape(-1, a.shape[-1]) for a in (blocks, shifts)]
     wide = jnp.promote_types(y.dtype, jnp.float32)  # bfloat16 is rounded after the sum, once
     product = jnp.matmul(rows[0].T, rows[1], preferred_element_type=wide)
     gradient = jnp.moveaxis(product.reshape(-1, n, n, y.shape[-1]), 0, 2).astype(y.dtype)
-    return jax.vjp(functools.partial(_kernel_to_blocks, stride), kernel)[1](gradient)[0]
+    return jax.vjp(functools.partial(pixel_blocks.kernel_to_blocks, stride), kernel)[1](gradient)[0]
 
 
 def _down_gradients(stride, saved, dy):
@@ -144,60 +145,6 @@ _up.defvjp(lambda s, y, k: (_up(s, y, k), (y, k)), _up_gradients)
 def _small_patches(n, kernel):
     """Whether a product with patches (n² images large) beats XLA's convolution: n = 1 or C ≤ 4."""
     return n == 1 or kernel.shape[2] <= FEW
-
-
-def _geometry(stride, kernel):
-    """n, and the padding: SAME's before the image; after it, up to whole blocks."""
-    k = kernel.shape[0]
-    n, low = -(-k // stride), max(k - stride, 0) // 2
-    return n, low, (n - 1) * stride - low
-
-
-def _to_blocks(s, low, high, x):
-    """Space to depth: [B, H, W, C] → [B, h+n-1, w+n-1, s·s·C]."""
-    x = jnp.pad(x, [(0, 0), (low, high), (low, high), (0, 0)])
-    b, h, w, c = x.shape
-    return x.reshape(b, h // s, s, w // s, s * c).swapaxes(2, 3).reshape(b, h // s, w // s, -1)
-
-
-def _from_blocks(s, low, high, blocks):
-    """Depth to space: [B, h+n-1, w+n-1, s·s·C] → [B, H, W, C]."""
-    b, h, w, c = blocks.shape
-    x = blocks.reshape(b, h, w, s, c // s).swapaxes(2, 3).reshape(b, h * s, w * s, -1)
-    return x[:, low : h * s - high, low : w * s - high]
-
-
-def _kernel_to_blocks(s, kernel):
-    """[k, k, C_in, C_out] → [n, n, s·s·C_in, C_out], filled up with zeros if s doesn't divide k."""
-    blocks = _to_blocks(s, 0, -kernel.shape[0] % s, jnp.moveaxis(kernel, 3, 0))
-    return jnp.moveaxis(blocks, 0, 3)
-
-
-def _mirror(kernel):
-    """[k, k, C_in, C_out] → [k, k, C_out, C_in], turned by 180°."""
-    return kernel[::-1, ::-1].swapaxes(2, 3)
-
-
-def _patches(n, blocks):
-    """[B, h+n-1, w+n-1, C] → [B, h, w, n·n·C]."""
-    h, w = blocks.shape[1] - n + 1, blocks.shape[2] - n + 1
-    return jnp.concatenate([blocks[:, u : u + h, v : v + w] for u, v in np.ndindex(n, n)], -1)
-
-
-def _shifts(n, y):
-    """[B, h, w, C] → [B, h+n-1, w+n-1, n·n·C]: y at each offset of the kernel's blocks."""
-    return jnp.concatenate([jnp.pad(y, pad) for pad in _pads(n)], -1)
-
-
-def _overlap_add(n, patches):
-    """[B, h, w, n·n·C] → [B, h+n-1, w+n-1, C], the transpose of `_patches`."""
-    parts = zip(jnp.split(patches, n * n, -1), _pads(n), strict=True)
-    return sum(jnp.pad(part, pad) for part, pad in parts)
-
-
-def _pads(n):
-    """What puts [B, h, w, C] at each offset of n×n in [B, h+n-1, w+n-1, C]."""
-    return [[(0, 0), (u, n - 1 - u), (v, n - 1 - v), (0, 0)] for u, v in np.ndindex(n, n)]
 
 
 class Conv(nnx.Module):

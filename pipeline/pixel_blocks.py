@@ -1,0 +1,65 @@
+"""Blocks of pixels: rearrangements that make a convolution of stride s one of stride 1.
+
+Each s×s block of an image's pixels becomes one pixel of s²·C channels, and a k×k kernel one of n×n
+blocks, n = ⌈k/s⌉. Windows of n×n blocks follow, as rows of a product, and back.
+"""
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+
+def geometry(stride: int, kernel: Array) -> tuple[int, int, int]:
+    """Returns n, and the padding: SAME's before the image; after it, up to whole blocks."""
+    k = kernel.shape[0]
+    n, low = -(-k // stride), max(k - stride, 0) // 2
+    return n, low, (n - 1) * stride - low
+
+
+def to_blocks(s: int, low: int, high: int, x: Array) -> Array:
+    """Space to depth: [B, H, W, C] → [B, h+n-1, w+n-1, s·s·C]."""
+    x = jnp.pad(x, [(0, 0), (low, high), (low, high), (0, 0)])
+    b, h, w, c = x.shape
+    return x.reshape(b, h // s, s, w // s, s * c).swapaxes(2, 3).reshape(b, h // s, w // s, -1)
+
+
+def from_blocks(s: int, low: int, high: int, blocks: Array) -> Array:
+    """Depth to space: [B, h+n-1, w+n-1, s·s·C] → [B, H, W, C]."""
+    b, h, w, c = blocks.shape
+    x = blocks.reshape(b, h, w, s, c // s).swapaxes(2, 3).reshape(b, h * s, w * s, -1)
+    return x[:, low : h * s - high, low : w * s - high]
+
+
+def kernel_to_blocks(s: int, kernel: Array) -> Array:
+    """[k, k, C_in, C_out] → [n, n, s·s·C_in, C_out], filled up with zeros if s doesn't divide k."""
+    blocks = to_blocks(s, 0, -kernel.shape[0] % s, jnp.moveaxis(kernel, 3, 0))
+    return jnp.moveaxis(blocks, 0, 3)
+
+
+def mirror(kernel: Array) -> Array:
+    """[k, k, C_in, C_out] → [k, k, C_out, C_in], turned by 180°."""
+    return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
+def patches(n: int, blocks: Array) -> Array:
+    """[B, h+n-1, w+n-1, C] → [B, h, w, n·n·C]."""
+    h, w = blocks.shape[1] - n + 1, blocks.shape[2] - n + 1
+    return jnp.concatenate([blocks[:, u : u + h, v : v + w] for u, v in np.ndindex(n, n)], -1)
+
+
+def shifts(n: int, y: Array) -> Array:
+    """[B, h, w, C] → [B, h+n-1, w+n-1, n·n·C]: y at each offset of the kernel's blocks."""
+    return jnp.concatenate([jnp.pad(y, pad) for pad in _pads(n)], -1)
+
+
+def overlap_add(n: int, patches: Array) -> Array:
+    """[B, h, w, n·n·C] → [B, h+n-1, w+n-1, C], the transpose of `patches`."""
+    parts = zip(jnp.split(patches, n * n, -1), _pads(n), strict=True)
+    return functools.reduce(jnp.add, (jnp.pad(part, pad) for part, pad in parts))
+
+
+def _pads(n: int) -> list[list[tuple[int, int]]]:
+    """What puts [B, h, w, C] at each offset of n×n in [B, h+n-1, w+n-1, C]."""
+    return [[(0, 0), (u, n - 1 - u), (v, n - 1 - v), (0, 0)] for u, v in np.ndindex(n, n)]
