@@ -64,7 +64,7 @@ def first_state(bench: Bench) -> step.TrainState:
 
 def compiled_step(bench: Bench) -> Any:
     """Returns the compiled training step."""
-    return planning.lower(bench.config, bench.mesh).compile()
+    return planning.trace(bench.config, bench.mesh).lower().compile()
 
 
 def no_stop(mesh: Mesh) -> jax.Array:

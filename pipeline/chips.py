@@ -1,14 +1,22 @@
-"""Accelerators that a step can be planned for: memory, speed and links.
+"""Accelerators that a step can be planned for: memory, speed and links, each with its source.
 
-Figures are of one device as JAX counts them: bf16 without sparsity, decimal bytes. They are
-recalled from Google's TPU pages (cloud.google.com/tpu/docs) and NVIDIA's data sheets of A100, H100
-and H200 SXM, and not yet checked against them; networks between slices and hosts differ.
-TODO: check every row, until then ranges of speed are rough.
+Figures are of one device as JAX counts them, peaks without sparsity. The makers' pages are Cloud
+TPU's "TPU v4", "TPU v5e", "TPU v5p", "TPU v6e" and "TPU7x (Ironwood)" (cloud.google.com/tpu/docs,
+as of 2026), NVIDIA's product pages of H100 and H200 (nvidia.com/en-us/data-center, as of May 2026),
+its A100 data sheet (2188504, May 2022) and the user guides of DGX A100 (DU-09821, May 2020) and
+DGX H100/H200. What they don't say is assumed:
+
+- GPUs work in boards of eight with NVSwitch, in hosts with a network card a GPU, as in a DGX;
+- a v4 host reaches 25 GB/s on its network ("How to Scale Your Model", Austin et al. 2025, part 2).
 """
 
 from typing import NamedTuple
 
 GB = 1e9
+GIB = 2.0**30
+# JAX takes three quarters of a GPU's memory, unless XLA_CLIENT_MEM_FRACTION says otherwise
+# ("GPU memory allocation", docs.jax.dev).
+SHARE = 0.75
 
 
 class Chip(NamedTuple):
@@ -16,24 +24,34 @@ class Chip(NamedTuple):
 
     platform: str  # tpu, cuda, cpu
     memory: float  # bytes that a program may use
-    flops: float  # multiplications and additions in bf16
+    bfloat16: float  # multiplications and additions
+    float32: float  # the same of float32 values, at JAX's default precision
     bandwidth: float  # bytes of its memory
-    link: float  # bytes to the other devices of its slice or host, one way
-    network: float  # bytes between slices, of its share of the host's network
-    devices_per_host: int
+    link: float  # bytes to its slice or host, one way, over all its links together
+    network: float  # bytes to other slices or hosts, its share of the host's cards
 
 
+# By default TPUs multiply float32 values in one bfloat16 pass, A100 and newer in TF32
+# (`jax.lax.Precision`). A TPU's ICI bandwidth is given for both directions; half of it, times the
+# chips, is the all-reduce bandwidth that the pages of v5e and v6e give for a pod.
 CHIPS = {
-    # v4 has two cores a chip, which JAX may take for two devices; the table's is half a chip.
-    "v4": Chip("tpu", 16 * GB, 137.5e12, 614 * GB, 75 * GB, 3.1 * GB, 8),
-    "v5e": Chip("tpu", 16 * GB, 197e12, 819 * GB, 100 * GB, 3.1 * GB, 4),
-    "v5p": Chip("tpu", 95 * GB, 459e12, 2765 * GB, 300 * GB, 6.2 * GB, 4),
-    "v6e": Chip("tpu", 32 * GB, 918e12, 1640 * GB, 224 * GB, 6.2 * GB, 4),
-    # Two dies a chip, each a device.
-    "tpu7x": Chip("tpu", 96 * GB, 1154e12, 3690 * GB, 300 * GB, 6.2 * GB, 8),
-    "a100": Chip("cuda", 80 * GB, 312e12, 2039 * GB, 300 * GB, 25 * GB, 8),
-    "h100": Chip("cuda", 80 * GB, 989e12, 3352 * GB, 450 * GB, 50 * GB, 8),
-    "h200": Chip("cuda", 141 * GB, 989e12, 4800 * GB, 450 * GB, 50 * GB, 8),
+    # The link: 1.1 PB/s of all-reduce bandwidth over a pod's 4096 chips. Two cores are one device.
+    "v4": Chip("tpu", 32 * GIB, 275e12, 275e12, 1200 * GB, 268 * GB, 6.25 * GB),
+    # ICI 400 GB/s both ways; 6.4 Tbit/s of network over a pod's 256 chips.
+    "v5e": Chip("tpu", 16 * GB, 197e12, 197e12, 819 * GB, 200 * GB, 3.125 * GB),
+    # ICI 1200 GB/s both ways; 50 Gbit/s of network a chip. Two cores are one device.
+    "v5p": Chip("tpu", 95 * GIB, 459e12, 459e12, 2765 * GB, 600 * GB, 6.25 * GB),
+    # ICI 800 GB/s both ways; 100 Gbit/s of network a chip.
+    "v6e": Chip("tpu", 32 * GB, 918e12, 918e12, 1638 * GB, 400 * GB, 12.5 * GB),
+    # Half a chip, as each of its two cores is a device: of 192 GiB, 2307 TFLOP/s, 7380 GB/s,
+    # 1200 GB/s of ICI both ways, and 100 Gbit/s of network.
+    "tpu7x": Chip("tpu", 96 * GIB, 1153.5e12, 1153.5e12, 3690 * GB, 300 * GB, 6.25 * GB),
+    # NVLink 600 GB/s both ways; a 200 Gbit/s card.
+    "a100": Chip("cuda", SHARE * 80 * GB, 312e12, 156e12, 2039 * GB, 300 * GB, 25 * GB),
+    # 1979 and 989 TFLOP/s (TF32) with sparsity, half of that without; NVLink 900 GB/s both ways; a
+    # 400 Gbit/s card.
+    "h100": Chip("cuda", SHARE * 80 * GB, 989.5e12, 494.5e12, 3350 * GB, 450 * GB, 50 * GB),
+    "h200": Chip("cuda", SHARE * 141 * GB, 989.5e12, 494.5e12, 4800 * GB, 450 * GB, 50 * GB),
     # Virtual devices of one machine: they check counts and bytes, and say nothing about speed.
-    "cpu": Chip("cpu", float("inf"), 0.0, 0.0, 0.0, 0.0, 1),
+    "cpu": Chip("cpu", float("inf"), 0.0, 0.0, 0.0, 0.0, 0.0),
 }

@@ -1,4 +1,8 @@
-"""XLA's descriptions of GPUs to compile for, as text protocol buffers (GpuTargetConfigProto)."""
+"""XLA's descriptions of GPUs to compile for, as text protocol buffers (GpuTargetConfigProto).
+
+Figures are those of a100_sxm_80, h100_sxm and h200.txtpb in XLA's own repository (openxla/xla,
+xla/backends/gpu/target_config/specs).
+"""
 
 COMMON = """gpu_device_info {{
   threads_per_block_limit: 1024
@@ -48,8 +52,8 @@ TARGETS = {
         name=name, memory_bandwidth=bandwidth, device_memory_size=size, **architecture
     )
     for kind, name, bandwidth, size, architecture in (
-        ("a100", "NVIDIA A100-SXM4-80GB", 2_039_000_000_000, 84_974_239_744, AMPERE),
-        ("h100", "NVIDIA H100 80GB HBM3", 3_352_320_000_000, 84_929_347_584, HOPPER),
-        ("h200", "NVIDIA H200", 4_800_000_000_000, 150_754_820_096, HOPPER),
+        ("a100", "NVIDIA A100-SXM4-80GB", 2_039_040_000_000, 85_100_068_864, AMPERE),
+        ("h100", "NVIDIA H100 80GB HBM3", 3_352_320_000_000, 84_942_979_072, HOPPER),
+        ("h200", "NVIDIA H200 141GB HBM3e", 4_800_000_000_000, 151_397_597_184, HOPPER),
     )
 }

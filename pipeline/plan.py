@@ -51,38 +51,40 @@ def _topology(arguments: Sequence[str]) -> str:
 
 def run(values: Any, asked: topologies.Asked) -> int:
     """Plans, shows the table, writes the JSON, and returns the exit code."""
-    from pipeline import planning, terminal
+    from pipeline import planning, speeds, terminal
 
     screen = terminal.Terminal()
     topology = topologies.load(asked)
     planning.set_effort(values.effort, topology)
-    sizes = planning.sweep(values.sweep, values.config, topology)
-    plans = []
-    for batch_size in sizes:
+    plans, largest, code = [], None, 0
+    for batch_size in planning.sweep(values.sweep, values.config, topology):
         plan = planning.plan(values.config, topology, batch_size)
         plans.append(plan)
         screen.table(f"{topology.name}, batch {batch_size:,}", planning.rows(plan, topology))
-        if not plan["fits"]:
+        code = _judge(plan, values, screen)
+        if code:
             break
+        largest = batch_size
+    if topology.chip.bfloat16:
+        screen.note(f"Assumed: {speeds.ASSUMED}.")
     if values.json:
         path = Path(values.json).expanduser().absolute()
         with errors.writing(path.parent):
             path.write_text(json.dumps(plans, indent=2) + "\n")
-    fitting = [plan for plan in plans if plan["fits"]]
-    if values.sweep and fitting:
-        screen.note(f"The largest batch that fits: {fitting[-1]['batch_size']:,}")
+    if values.sweep and largest:
+        screen.note(f"The largest batch that fits: {largest:,}")
         return 0
-    if not fitting:
-        screen.warn(f"it does not fit: {plans[-1]['reason']}")
-        return 2
-    return _judge(plans[-1], values, screen)
+    return code
 
 
 def _judge(plan: dict[str, Any], values: Any, screen: Any) -> int:
-    code = 0
+    """Says what speaks against the plan, and returns the exit code that it deserves."""
+    if not plan["fits"]:
+        screen.warn(f"it does not fit: {plan['reason']}")
+        return 2
     if plan["share_of_memory"] > 0.85:
         screen.warn(f"{100 * plan['share_of_memory']:.0f} % of the device's memory: little is left")
-    num, most = len(plan["collectives"]), values.max_collectives
+    code, num, most = 0, len(plan["collectives"]), values.max_collectives
     if most is not None and num > most:
         screen.warn(f"{num} collectives exceed --max_collectives={most}")
         code = OVER_BUDGET

@@ -1,9 +1,4 @@
-"""A step compiled ahead of time for a topology, and what that says about running it there.
-
-The range of speeds: at best the roofline, the longer of operations at the chip's rate and bytes at
-its memory's, with the collectives hidden behind them; at worst operations at a third of the rate,
-bytes at a half, and the collectives after both. Neither was run.
-"""
+"""A step compiled ahead of time for a topology, and what that says about running it there."""
 
 import re
 import time
@@ -12,7 +7,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from pipeline import data, errors, program, run_config, sharding, step, topologies
+from pipeline import (
+    data,
+    errors,
+    operations,
+    program,
+    run_config,
+    sharding,
+    speeds,
+    step,
+    topologies,
+)
 
 
 def set_effort(effort: str, topology: topologies.Topology) -> None:
@@ -49,7 +54,7 @@ def plan(config: Any, topology: topologies.Topology, batch_size: int) -> dict[st
     mesh = sharding.make_mesh(config.mesh, devices=topology.devices)
     data.check_batch(config, mesh)
     began = time.perf_counter()
-    lowered = lower(config, mesh)
+    traced = trace(config, mesh)
     about = {
         "topology": topology.name,
         "devices": mesh.size,
@@ -57,47 +62,58 @@ def plan(config: Any, topology: topologies.Topology, batch_size: int) -> dict[st
         "parameters": sum(x.size for x in jax.tree.leaves(_state(config, mesh).params)),
     }
     try:
-        compiled = lowered.compile()
+        compiled = traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         reason = " ".join(str(error).split())[:200]
-        return about | {"fits": False, "reason": reason, "share_of_memory": float("inf")}
-    used = program.memory(compiled)
-    found = program.collectives(compiled.as_text())
+        return about | {"fits": False, "reason": reason}
+    used, text = program.memory(compiled), compiled.as_text()
+    found = program.collectives(text)
+    flops = operations.count(traced.jaxpr, topology.chip.platform)
+    speed = speeds.of(
+        topology,
+        flops=flops,
+        moved=program.bytes_moved(compiled),
+        operations=program.operations(text),
+        collectives=found,
+    )
     share = used.total / topology.chip.memory
     image = data.example_spec(config)["image"]
     input_bytes = int(np.prod(image.shape)) * image.dtype.itemsize
-    flops = program.flops(compiled) or _counted_here(config, mesh.size)
-    best, worst = _seconds(topology, mesh.size, flops, program.bytes_moved(compiled), found)
-    hosts = max(1, mesh.size // topology.chip.devices_per_host)
+    hosts = len({device.process_index for device in topology.devices})
+    inside, beyond = speeds.sent(topology, found)
     return about | {
         "fits": share <= 1.0,
         "reason": f"{used.total / 1e9:.1f} GB of {topology.chip.memory / 1e9:.0f} GB a device",
         "share_of_memory": share,
         "memory": used._asdict() | {"total": used.total},
         "collectives": [each._asdict() for each in found],
-        "flops_per_example": flops * mesh.size / batch_size,
-        "images_per_second": [batch_size / worst, batch_size / best],
+        "sent_bytes": {"inside": inside, "beyond": beyond},
+        "flops_per_example": sum(flops.values()) * mesh.size / batch_size,
+        "images_per_second": [batch_size / speed.worst, batch_size / speed.best],
+        "efficiency": [speed.least_efficiency, speed.most_efficiency],
         "input_bytes_per_second_and_host": [
-            input_bytes * batch_size / seconds / hosts for seconds in (worst, best)
+            input_bytes * batch_size / seconds / hosts for seconds in (speed.worst, speed.best)
         ],
         "compile_seconds": time.perf_counter() - began,
     }
 
 
-def lower(config: Any, mesh: Any) -> Any:
-    """Returns the training step of the config, lowered for the mesh's devices."""
+def trace(config: Any, mesh: Any) -> Any:
+    """Returns the training step of the config, traced for the mesh's devices."""
     stop = jax.ShapeDtypeStruct((mesh.size,), np.float32, sharding=sharding.batch_sharded(mesh))
     train_step: Any = step.make_train_step(config, data.example_spec(config), mesh)
-    return train_step.lower(_state(config, mesh), data.abstract_batch(config, mesh), stop)
+    return train_step.trace(_state(config, mesh), data.abstract_batch(config, mesh), stop)
 
 
 def rows(plan: dict[str, Any], topology: topologies.Topology) -> dict[str, str]:
     """Returns the plan as names and texts."""
     shown = {"devices": f"{plan['devices']:,}", "parameters": f"{plan['parameters']:,}"}
     if not plan["fits"]:
-        return shown | {"fits": f"no: {plan['reason']}"}
+        shown["fits"] = f"no: {plan['reason']}"
+    if "memory" not in plan:
+        return shown
     memory = plan["memory"]
     parts = ("arguments", "results", "temporaries", "code")
     split = ", ".join(f"{name} {memory[name] / 2**20:,.1f}" for name in parts)
@@ -108,25 +124,19 @@ def rows(plan: dict[str, Any], topology: topologies.Topology) -> dict[str, str]:
         where = ", in a loop" if each["in_loop"] else ""
         size = f"{each['elements']:,} {each['dtype']}, {each['bytes']:,} bytes"
         shown[f"collective {number}"] = f"{each['kind']} of {size}{where}"
+    if topology.num_parts > 1:
+        between = "slices" if topology.chip.platform == "tpu" else "hosts"
+        shown[f"sent between {between}"] = f"{plan['sent_bytes']['beyond']:,.0f} bytes a device"
     shown["GFLOP an example"] = f"{plan['flops_per_example'] / 1e9:.4g}"
-    if topology.chip.flops:
+    if topology.chip.bfloat16:
         low, high = plan["images_per_second"]
         shown["images/s, compiled, not run"] = f"{low:,.0f} to {high:,.0f}"
+        low, high = (100 * share for share in plan["efficiency"])
+        shown["efficiency"] = f"{low:.0f} to {high:.0f} % of a device alone"
         low, high = (rate / 1e6 for rate in plan["input_bytes_per_second_and_host"])
         shown["input a host"] = f"{low:,.0f} to {high:,.0f} MB/s"
     shown["compiled in"] = f"{plan['compile_seconds']:.1f} s"
     return shown
-
-
-def _counted_here(config: Any, num_devices: int) -> float:
-    """Returns one device's operations a step, counted in this machine's form of it.
-
-    For compilers that don't say.
-    """
-    config = config.copy_and_resolve_references()
-    config.batch_size //= num_devices
-    here = sharding.make_mesh({"data": 1}, devices=jax.local_devices(backend="cpu")[:1])
-    return float((lower(config, here).cost_analysis() or {}).get("flops", 0.0))
 
 
 def _state(config: Any, mesh: Any) -> Any:
@@ -135,25 +145,3 @@ def _state(config: Any, mesh: Any) -> Any:
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
         step.abstract_state(config, data.example_spec(config)),
     )
-
-
-def _seconds(
-    topology: topologies.Topology,
-    num_devices: int,
-    flops: float,
-    moved: float,
-    found: list[program.Collective],
-) -> tuple[float, float]:
-    """Returns a step's shortest and longest time, s."""
-    chip, slices = topology.chip, topology.num_slices
-    if not chip.flops:
-        return 1.0, 1.0
-    exchanged = sum(each.bytes for each in found)
-    # A ring: each device sends (and receives) twice its share of all others' parts.
-    inside = num_devices // slices
-    within = 2 * exchanged * (inside - 1) / inside / chip.link
-    # Between slices each device exchanges its part of the slice's sum.
-    between = 2 * exchanged / inside * (slices - 1) / slices / chip.network
-    computing, moving = flops / chip.flops, moved / chip.bandwidth
-    best = max(computing, moving, within, between, 1e-6)
-    return best, max(3 * computing, 2 * moving) + within + between

@@ -4,23 +4,38 @@ import math
 import re
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+from jaxlib import _jax
+
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4,
          "f32": 4, "s64": 8, "u64": 8, "f64": 8}  # fmt: skip
 SHAPE = re.compile(rf"\b({'|'.join(BYTES)})\[([\d,]*)\]")
 KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast"
 COLLECTIVE = re.compile(rf"= (.*?) ({KINDS})(-start)?\(")
-COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
+# Between slices the hosts exchange: what a TPU hands to them, and what they make of all slices'.
+HANDED = re.compile(r' = \((.*?)\) send\(.*_xla_megascale_transfer_type="(\w+)"')
+BETWEEN_SLICES = "between slices"
+COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 CALLED = re.compile(r"(?:body|condition|calls|to_apply|branch_computations)=\{?%?([\w.\-]+)")
+OPERATION = re.compile(r" = .*? ([a-z][\w\-]*)\(")
+TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")
+COUNTED = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+# Nothing that a device starts.
+NAMES = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"}
 
 
 class Collective(NamedTuple):
-    """One exchange between all devices."""
+    """One exchange between devices."""
 
     kind: str
     dtype: str
     elements: int
     bytes: int  # of its result on one device
     in_loop: bool
+    devices: int = 0  # of the first group that exchanges; 0: all
+    spread: int = 0  # from the group's first device to its last, both counted; 0: all
 
 
 class Memory(NamedTuple):
@@ -39,23 +54,38 @@ class Memory(NamedTuple):
 
 def collectives(text: str) -> list[Collective]:
     """Returns the collectives of an HLO module's text, in its order."""
-    lines = text.splitlines()
-    looped = _looped(lines)
-    found, computation = [], ""
-    for line in lines:
-        if match := COMPUTATION.match(line):
-            computation = match[1]
-        match = COLLECTIVE.search(line)
-        if not match:
-            continue
-        shapes = SHAPE.findall(match[1])
-        if match[3] and match[2] != "all-reduce":
-            shapes = shapes[len(shapes) // 2 :]  # a start's value also holds its operands
-        sizes = [math.prod(int(size) for size in dims.split(",") if size) for _, dims in shapes]
-        total = sum(size * BYTES[kind] for size, (kind, _) in zip(sizes, shapes, strict=True))
-        types = "+".join(sorted({kind for kind, _ in shapes}))
-        found.append(Collective(match[2], types, sum(sizes), total, computation in looped))
+    computations, _ = _computations(text)
+    looped = _looped(computations)
+    found = []
+    for name, lines in computations.items():
+        for line in lines:
+            if match := COLLECTIVE.search(line):
+                found.append(_collective(match, line, in_loop=name in looped))
+            elif match := HANDED.search(line):
+                kind = f"{match[2].lower().replace('_', '-')} {BETWEEN_SLICES}"
+                found.append(Collective(kind, *_sizes(SHAPE.findall(match[1])[:1]), name in looped))
     return found
+
+
+def operations(text: str) -> int:
+    """Returns how many operations of an HLO module's text a device starts: on GPUs, kernels."""
+    computations, entry = _computations(text)
+
+    def started(name: str) -> int:
+        total = 0
+        for line in computations.get(name, []):
+            match = OPERATION.search(line)
+            if not match or match[1] in NAMES or match[1].endswith("-done"):
+                continue
+            if match[1] in ("while", "call", "conditional", "async-start"):
+                trips = TRIPS.search(line)
+                times = int(trips[1]) if trips else 1
+                total += times * sum(map(started, CALLED.findall(line)))
+            else:
+                total += 1
+        return total
+
+    return started(entry)
 
 
 def memory(compiled: Any) -> Memory:
@@ -69,27 +99,69 @@ def memory(compiled: Any) -> Memory:
     )
 
 
-def flops(compiled: Any) -> float:
-    """Returns one device's operations a step; 0 where the compiler doesn't say."""
-    return float((compiled.cost_analysis() or {}).get("flops", 0.0))
-
-
 def bytes_moved(compiled: Any) -> float:
     """Returns the bytes that one device reads and writes in a step; 0 where it isn't known."""
-    return float((compiled.cost_analysis() or {}).get("bytes accessed", 0.0))
+    said = compiled.cost_analysis()
+    if not said:  # a GPU's that isn't here: XLA's analysis for this machine reads it as well
+        host = jax.local_devices(backend="cpu")[0].client
+        said = _jax.hlo_module_cost_analysis(host, compiled.runtime_executable().hlo_modules()[0])
+    return float(said.get("bytes accessed", 0.0))
 
 
-def _looped(lines: list[str]) -> set[str]:
-    """Returns the computations that a loop calls, directly or not."""
-    calls: dict[str, set[str]] = {}
-    roots, computation = set(), ""
-    for line in lines:
+def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """Returns the lines of each computation, and the name of the one that starts."""
+    found: dict[str, list[str]] = {"": []}
+    name = entry = ""
+    for line in text.splitlines():
         if match := COMPUTATION.match(line):
-            computation = match[1]
-        called = set(CALLED.findall(line))
-        calls.setdefault(computation, set()).update(called)
-        if re.search(r"\bwhile\(", line):
-            roots |= called
+            name = match[2]
+            found[name] = []
+            entry = name if match[1] else entry
+        else:
+            found[name].append(line)
+    return found, entry
+
+
+def _collective(match: re.Match, line: str, *, in_loop: bool) -> Collective:
+    shapes = SHAPE.findall(match[1])
+    if match[3] and match[2] != "all-reduce":
+        shapes = shapes[len(shapes) // 2 :]  # a start's value also holds its operands
+    group = _first_group(line)
+    spread = max(group) - min(group) + 1 if group else 0
+    return Collective(match[2], *_sizes(shapes), in_loop, len(group), spread)
+
+
+def _sizes(shapes: list[tuple[str, str]]) -> tuple[str, int, int]:
+    """Returns the types, the number of elements, and the bytes."""
+    sizes = [math.prod(int(size) for size in dims.split(",") if size) for _, dims in shapes]
+    total = sum(size * BYTES[kind] for size, (kind, _) in zip(sizes, shapes, strict=True))
+    return "+".join(sorted({kind for kind, _ in shapes})), sum(sizes), total
+
+
+def _first_group(line: str) -> list[int]:
+    """Returns the devices of a collective's first group; none where all are one group."""
+    if match := LISTED.search(line):
+        return [int(device) for device in match[1].split(",")]
+    if match := COUNTED.search(line):  # groups are rows of a transposed grid of all devices
+        grid = np.arange(int(match[1]) * int(match[2]))
+        grid = grid.reshape([int(size) for size in match[3].split(",")])
+        if match[4]:
+            grid = grid.transpose([int(axis) for axis in match[4].split(",")])
+        return grid.reshape(int(match[1]), int(match[2]))[0].tolist()
+    return []
+
+
+def _looped(computations: dict[str, list[str]]) -> set[str]:
+    """Returns the computations that a loop calls, directly or not."""
+    calls = {name: {c for line in lines for c in CALLED.findall(line)}
+             for name, lines in computations.items()}  # fmt: skip
+    roots = {
+        called
+        for lines in computations.values()
+        for line in lines
+        if re.search(r"\bwhile\(", line)
+        for called in CALLED.findall(line)
+    }
     reached: set[str] = set()
     while roots:
         name = roots.pop()

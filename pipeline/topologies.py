@@ -6,13 +6,14 @@ the description needs that platform's package and no device.
 
 import difflib
 import importlib.util
+import math
 import os
 import re
 from typing import Any, NamedTuple
 
 from pipeline import chips, errors
 
-# Sizes of slices that are sold, chips along each axis of the torus.
+# Sizes of slices that are sold, chips along each axis of the torus (the pages that `chips` names).
 SOLD = {
     "v5e": ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
     "v6e": ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
@@ -23,7 +24,12 @@ SOLD = {
     "tpu7x": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16",
               "8x16x16"),
 }  # fmt: skip
+# Of these also any AxBxC of multiples of four, A ≤ B ≤ C, up to so many chips.
+LARGEST = {"v4": 4096, "v5p": 6144, "tpu7x": 9216}
 FORM = re.compile(r"(?:(\d+)\*)?([a-z0-9]+):(\d+(?:x\d+)*)")
+# What Google calls its slices, v5p-4096: v4 and v5p count cores, the others chips.
+ACCELERATOR = re.compile(r"(v4|v5p|v5e|v5litepod|v6e)-(\d+)")
+CORES = {"v4": 2, "v5p": 2}
 # The package with each platform's compiler, and the extra that installs it.
 EXTRAS = {"tpu": ("libtpu", "plan-tpu"), "cuda": ("jax_plugins.xla_cuda12", "plan-gpu")}
 
@@ -34,7 +40,7 @@ class Topology(NamedTuple):
     name: str
     chip: chips.Chip
     devices: list[Any]
-    num_slices: int  # parts that only the hosts' network connects
+    num_parts: int  # slices of TPUs, hosts of GPUs: only the network connects them
 
 
 class Asked(NamedTuple):
@@ -43,7 +49,8 @@ class Asked(NamedTuple):
     name: str
     kind: str
     shape: str
-    num_slices: int
+    num_slices: int  # that the compiler is told of
+    num_parts: int  # as in `Topology`
 
 
 def parse(name: str) -> Asked:
@@ -55,7 +62,7 @@ def parse(name: str) -> Asked:
     match = FORM.fullmatch(name)
     if not match:
         raise errors.InputError(
-            f"--topology={name} has another form: write KIND:SHAPE, such as v5e:16x16, "
+            f"--topology={name} has another form: write {_translated(name)}, "
             "4*v5e:16x16 (slices), h100:1x8x8 (slices × hosts × GPUs) or cpu:8"
         )
     slices, kind, shape = int(match[1] or 1), match[2], match[3]
@@ -66,7 +73,7 @@ def parse(name: str) -> Asked:
             + (f"did you mean {' or '.join(near)}? " if near else "")
             + f"Known are {', '.join(chips.CHIPS)}"
         )
-    if kind in SOLD and shape not in SOLD[kind]:
+    if kind in SOLD and not _is_sold(kind, shape):
         raise errors.InputError(
             f"--topology={name}: {kind} has no slice of {shape} chips; its neighbours are "
             f"{' and '.join(_neighbours(SOLD[kind], shape))}"
@@ -77,9 +84,10 @@ def parse(name: str) -> Asked:
         raise errors.InputError(f"--topology={name} has another form: write {form}")
     if platform != "tpu" and slices > 1:
         raise errors.InputError(f"--topology={name}: N* counts slices of TPUs alone")
+    parts = slices if platform == "tpu" else 1
     if platform == "cuda":
-        slices = int(shape.partition("x")[0])
-    return Asked(name, kind, shape, slices)
+        parts = _num_chips(shape.rpartition("x")[0])
+    return Asked(name, kind, shape, slices, parts)
 
 
 def prepare(asked: Asked) -> None:
@@ -142,30 +150,48 @@ def load(asked: Asked) -> Topology:
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).split("\n")[0]
         raise errors.InputError(f"--topology={asked.name}: {reason}") from None
-    return Topology(asked.name, chip, list(described.devices), asked.num_slices)
+    return Topology(asked.name, chip, list(described.devices), asked.num_parts)
 
 
 def here(devices: list[Any]) -> Topology:
     """Returns the devices of this run; their memory is known where they tell, their speed not."""
     stats = devices[0].memory_stats() or {}
     memory = float(stats.get("bytes_limit", float("inf")))
-    chip = chips.Chip(devices[0].platform, memory, 0.0, 0.0, 0.0, 0.0, 1)
+    platform = {"gpu": "cuda"}.get(devices[0].platform, devices[0].platform)
+    chip = chips.Chip(platform, memory, 0.0, 0.0, 0.0, 0.0, 0.0)
     return Topology("these devices", chip, devices, 1)
 
 
 def _neighbours(sold: tuple[str, ...], shape: str) -> list[str]:
     """Returns the sizes next to `shape`, by their number of chips."""
-
-    def size(text):
-        product = 1
-        for axis in text.split("x"):
-            product *= int(axis)
-        return product
-
-    asked = size(shape)
-    below = [text for text in sold if size(text) <= asked]
-    above = [text for text in sold if size(text) > asked]
+    asked = _num_chips(shape)
+    below = [text for text in sold if _num_chips(text) <= asked]
+    above = [text for text in sold if _num_chips(text) > asked]
     return below[-1:] + above[:1]
+
+
+def _num_chips(shape: str) -> int:
+    return math.prod(int(axis) for axis in shape.split("x"))
+
+
+def _is_sold(kind: str, shape: str) -> bool:
+    if shape in SOLD[kind]:
+        return True
+    axes = [int(axis) for axis in shape.split("x")]
+    cubes = len(axes) == 3 and axes == sorted(axes) and min(axes) and not any(a % 4 for a in axes)
+    return bool(cubes) and math.prod(axes) <= LARGEST.get(kind, 0)
+
+
+def _translated(name: str) -> str:
+    """Returns the topology of a name like v5p-4096 where it has one."""
+    if match := ACCELERATOR.fullmatch(name):
+        kind = match[1].replace("v5litepod", "v5e")
+        num_chips = int(match[2]) // CORES.get(kind, 1)
+        for shape in SOLD[kind]:
+            if _num_chips(shape) == num_chips:
+                counted = "cores" if kind in CORES else "chips"
+                return f"{kind}:{shape} (the name counts {counted})"
+    return "KIND:SHAPE, such as v5e:16x16"
 
 
 def _target(kind: str) -> str:
