@@ -167,7 +167,8 @@ def test_any_compiler_is_given_one_all_reduce_of_float32(variant, scalars):
     num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     *first, flat = [each.rpartition("x") for each in added]
     assert [dtype for *_, dtype in first] == ["f32"] * scalars
-    assert flat[2] == "f32" and num_params < int(flat[0]) < 2 * num_params
+    # Beyond them only sums: of a codebook, more than the parameters of so small a model.
+    assert flat[2] == "f32" and num_params < int(flat[0]) < 3 * num_params
 
 
 @pytest.mark.parametrize("variant", ["beta", "vq"])
