@@ -11,7 +11,7 @@ DEVICES ?= 1
 CHAOS ?=
 ARGS ?=
 
-.PHONY: train pod chaos bench bench-peers test check tensorboard clean
+.PHONY: train pod chaos bench bench-peers scaling test check tensorboard clean
 
 train: $(READY)
 	$(BIN)/python -m pipeline.train --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
@@ -33,6 +33,10 @@ bench: $(READY)
 bench-peers: $(VENV)/.ready-bench
 	$(BIN)/python -m pipeline.benchmark_peers $(ARGS)
 
+# Compiles every variant for pods and GPU nodes, and rewrites the README's table of how they scale.
+scaling: $(VENV)/.ready-plan
+	$(BIN)/python -m pipeline.scaling
+
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -52,6 +56,10 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"error: Python 3.11 or later is needed, {sys.executable} is {v[0]}.{v[1]}: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+$(VENV)/.ready-plan: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),plan-tpu,plan-gpu]'
 	@touch $@
 
 # Added to the same environment. On Linux PyPI's torch brings CUDA's libraries; one without them comes
