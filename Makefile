@@ -11,7 +11,7 @@ DEVICES ?= 1
 CHAOS ?=
 ARGS ?=
 
-.PHONY: train pod chaos bench bench-peers scaling test check tensorboard clean
+.PHONY: train pod chaos bench bench-peers scaling test test-targets compilers check tensorboard clean
 
 train: $(READY)
 	$(BIN)/python -m pipeline.train --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
@@ -34,8 +34,17 @@ bench-peers: $(VENV)/.ready-bench
 	$(BIN)/python -m pipeline.benchmark_peers $(ARGS)
 
 # Compiles every variant for pods and GPU nodes, and rewrites the README's table of how they scale.
-scaling: $(VENV)/.ready-plan
-	$(BIN)/python -m pipeline.scaling
+scaling: compilers
+	$(VENV)-plan/bin/python -m pipeline.scaling
+
+# The tests that compile for TPUs and GPUs; `make test` skips them.
+test-targets: compilers
+	$(VENV)-plan/bin/python -m pytest -m "tpu or gpu" tests/test_plan_targets.py $(ARGS)
+
+# An environment of its own: where the compilers are installed, JAX looks for their devices at each
+# start, and complains at length that there are none.
+compilers:
+	@$(MAKE) --no-print-directory VENV=$(VENV)-plan EXTRAS=$(EXTRAS),plan-tpu,plan-gpu $(VENV)-plan/.ready
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
@@ -50,16 +59,12 @@ tensorboard: $(READY)
 	$(BIN)/tensorboard --logdir runs
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-plan build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"error: Python 3.11 or later is needed, {sys.executable} is {v[0]}.{v[1]}: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
-	@touch $@
-
-$(VENV)/.ready-plan: $(READY)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),plan-tpu,plan-gpu]'
 	@touch $@
 
 # Added to the same environment. On Linux PyPI's torch brings CUDA's libraries; one without them comes
