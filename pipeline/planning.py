@@ -81,7 +81,7 @@ def plan(config: Any, topology: topologies.Topology, batch_size: int) -> dict[st
         "sent_bytes": {"inside": inside, "beyond": beyond},
         "flops_per_example": sum(flops.values()) * mesh.size / batch_size,
         "images_per_second": [batch_size / speed.worst, batch_size / speed.best],
-        "speed_kept": [speed.least_kept, speed.most_kept],
+        "efficiency": [speed.least_efficiency, speed.most_efficiency],
         "input_bytes_per_second_and_host": [
             input_bytes * batch_size / seconds / hosts for seconds in (speed.worst, speed.best)
         ],
@@ -120,8 +120,8 @@ def rows(plan: dict[str, Any], topology: topologies.Topology) -> dict[str, str]:
     if topology.chip.bfloat16:
         low, high = plan["images_per_second"]
         shown["images/s, compiled, not run"] = f"{low:,.0f} to {high:,.0f}"
-        low, high = (100 * share for share in plan["speed_kept"])
-        shown["of a device's speed alone"] = f"{low:.0f} to {high:.0f} %"
+        low, high = (100 * share for share in plan["efficiency"])
+        shown["efficiency"] = f"{low:.0f} to {high:.0f} % of a device alone"
         low, high = (rate / 1e6 for rate in plan["input_bytes_per_second_and_host"])
         shown["input a host"] = f"{low:,.0f} to {high:,.0f} MB/s"
     shown["compiled in"] = f"{plan['compile_seconds']:.1f} s"

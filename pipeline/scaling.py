@@ -24,7 +24,7 @@ TOPOLOGIES = (
 )
 HEADER = (
     "config, batch a chip | topology, chips | fits, MiB a chip | collectives "
-    "| images/s a chip, compiled, not run | of a chip's speed alone"
+    "| images/s a chip, compiled, not run | efficiency"
 )
 README = Path(__file__).parents[1] / "README.md"
 MARKS = ("<!-- scaling -->\n", "<!-- /scaling -->\n")
@@ -40,7 +40,7 @@ def row(config: str, batch_size: int, plan: dict[str, Any]) -> str:
         f"{each['kind']} of {each['elements']:,} {each['dtype']}" for each in plan["collectives"]
     )
     slow, fast = (rate / plan["devices"] for rate in plan["images_per_second"])
-    least, most = (100 * share for share in plan["speed_kept"])
+    least, most = (100 * share for share in plan["efficiency"])
     memory = f"yes, {plan['memory']['total'] / 2**20:,.0f}"
     speed = f"{slow:,.0f} to {fast:,.0f} | {least:.0f} to {most:.0f} %"
     return f"{start} {memory} | {exchanges} | {speed} |"

@@ -20,12 +20,12 @@ HOP = 1e-6  # s from a device to its neighbour; assumed
 
 
 class Range(NamedTuple):
-    """A step's time, s, and what each device keeps of the speed that it has alone, 0 to 1."""
+    """A step's time, s, and its efficiency: a device's speed over its speed alone, 0 to 1."""
 
     best: float
     worst: float
-    least_kept: float  # the fastest device waits for the slowest exchange
-    most_kept: float  # the slowest device hides the fastest exchange
+    least_efficiency: float  # the fastest device waits for the slowest exchange
+    most_efficiency: float  # the slowest device hides the fastest exchange
 
 
 def of(
@@ -61,8 +61,8 @@ def of(
     return Range(
         best=max(fastest, least),
         worst=slowest + most,
-        least_kept=fastest / (fastest + most),
-        most_kept=slowest / max(slowest, least),
+        least_efficiency=fastest / (fastest + most),
+        most_efficiency=slowest / max(slowest, least),
     )
 
 

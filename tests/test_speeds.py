@@ -20,14 +20,14 @@ def test_the_fastest_step_takes_the_longest_of_its_parts_and_the_slowest_all_of_
     one = speeds.of(topology(1), collectives=[], **work)
     assert one.best == pytest.approx(1e9 / 1e12 + 1e9 / 1e11)
     assert one.worst == pytest.approx(3 * one.best + 100 * 1e-6)
-    assert one.least_kept == one.most_kept == 1.0
+    assert one.least_efficiency == one.most_efficiency == 1.0
     many = speeds.of(topology(16), collectives=[all_reduce(16_000_000)], **work)
     exchange = 2 * 16e6 * 15 / 16 / 1e8
     assert many.best == pytest.approx(exchange)
     slowest_exchange = 2 * exchange + (4 + 4) * 1e-6
     assert many.worst == pytest.approx(one.worst + slowest_exchange)
-    assert many.least_kept == pytest.approx(one.best / (one.best + slowest_exchange))
-    assert many.most_kept == pytest.approx(one.worst / exchange)
+    assert many.least_efficiency == pytest.approx(one.best / (one.best + slowest_exchange))
+    assert many.most_efficiency == pytest.approx(one.worst / exchange)
 
 
 def test_beyond_its_slice_a_device_exchanges_its_part_of_the_sum():
