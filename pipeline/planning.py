@@ -114,8 +114,8 @@ def rows(plan: dict[str, Any], topology: topologies.Topology) -> dict[str, str]:
         size = f"{each['elements']:,} {each['dtype']}, {each['bytes']:,} bytes"
         shown[f"collective {number}"] = f"{each['kind']} of {size}{where}"
     if topology.num_parts > 1:
-        parts = "slices" if topology.chip.platform == "tpu" else "hosts"
-        shown[f"sent between {parts}"] = f"{plan['sent_bytes']['beyond']:,.0f} bytes a device"
+        what = "slices" if topology.chip.platform == "tpu" else "hosts"
+        shown[f"sent between {what}"] = f"{plan['sent_bytes']['beyond']:,.0f} bytes a device"
     shown["GFLOP an example"] = f"{plan['flops_per_example'] / 1e9:.4g}"
     if topology.chip.bfloat16:
         low, high = plan["images_per_second"]
