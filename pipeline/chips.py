@@ -4,7 +4,7 @@ Figures are of one device as JAX counts them, peaks without sparsity. The makers
 TPU's "TPU v4", "TPU v5e", "TPU v5p", "TPU v6e" and "TPU7x (Ironwood)" (cloud.google.com/tpu/docs,
 as of 2026), NVIDIA's product pages of H100 and H200 (nvidia.com/en-us/data-center, as of May 2026),
 its A100 data sheet (2188504, May 2022) and the user guides of DGX A100 (DU-09821, May 2020) and
-DGX H100/H200. What they don't say is assumed:
+DGX H100/H200; NVIDIA's were read as others quote them. What they don't say is assumed:
 
 - GPUs work in boards of eight with NVSwitch, in hosts with a network card a GPU, as in a DGX;
 - a v4 host reaches 25 GB/s on its network ("How to Scale Your Model", Austin et al. 2025, part 2).
@@ -34,7 +34,7 @@ class Chip(NamedTuple):
 # By default TPUs multiply float32 values in one bfloat16 pass, A100 and newer in TF32
 # (`jax.lax.Precision`). A TPU's ICI bandwidth is given for both directions; half of it, times the
 # chips, is the all-reduce bandwidth that the pages of v5e and v6e give for a pod. A TPU's memory is
-# what the compiler leaves to a program (libtpu 0.0.48's message where a step doesn't fit); the pages
+# what the compiler leaves to a program (libtpu 0.0.48's message where a step doesn't fit); pages
 # have 32, 16, 95, 32 and 192 GiB a chip.
 CHIPS = {
     # Half a chip, as each of its two cores is a device to the compiler: of 275 TFLOP/s, 1200 GB/s,
