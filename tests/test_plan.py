@@ -87,6 +87,14 @@ def test_a_topology_that_does_not_exist_is_one_line(name, words):
         topologies.parse(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "num_parts"),
+    [("v5p:4x4x12", 1), ("4*v5e:4x4", 4), ("h100:1x1x8", 1), ("h100:2x4x8", 8), ("cpu:8", 1)],
+)
+def test_only_the_network_connects_slices_of_tpus_and_hosts_of_gpus(name, num_parts):
+    assert topologies.parse(name).num_parts == num_parts
+
+
 def test_the_plan_of_virtual_devices_is_what_a_run_on_them_compiles(tmp_path):
     path = tmp_path / "plan.json"
     result = plan("--topology=cpu:8", f"--json={path}")
