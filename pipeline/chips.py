@@ -4,7 +4,7 @@ Figures are of one device as JAX counts them, peaks without sparsity. The makers
 TPU's "TPU v4", "TPU v5e", "TPU v5p", "TPU v6e" and "TPU7x (Ironwood)" (cloud.google.com/tpu/docs,
 as of 2026), NVIDIA's product pages of H100 and H200 (nvidia.com/en-us/data-center, as of May 2026),
 its A100 data sheet (2188504, May 2022) and the user guides of DGX A100 (DU-09821, May 2020) and
-DGX H100/H200. What they don't say is assumed:
+DGX H100/H200; NVIDIA's were read as others quote them. What they don't say is assumed:
 
 - GPUs work in boards of eight with NVSwitch, in hosts with a network card a GPU, as in a DGX;
 - a v4 host reaches 25 GB/s on its network ("How to Scale Your Model", Austin et al. 2025, part 2).
@@ -33,19 +33,22 @@ class Chip(NamedTuple):
 
 # By default TPUs multiply float32 values in one bfloat16 pass, A100 and newer in TF32
 # (`jax.lax.Precision`). A TPU's ICI bandwidth is given for both directions; half of it, times the
-# chips, is the all-reduce bandwidth that the pages of v5e and v6e give for a pod.
+# chips, is the all-reduce bandwidth that the pages of v5e and v6e give for a pod. A TPU's memory is
+# what the compiler leaves to a program (libtpu 0.0.48's message where a step doesn't fit); pages
+# have 32, 16, 95, 32 and 192 GiB a chip.
 CHIPS = {
-    # The link: 1.1 PB/s of all-reduce bandwidth over a pod's 4096 chips. Two cores are one device.
-    "v4": Chip("tpu", 32 * GIB, 275e12, 275e12, 1200 * GB, 268 * GB, 6.25 * GB),
+    # Half a chip, as each of its two cores is a device to the compiler: of 275 TFLOP/s, 1200 GB/s,
+    # and 1.1 PB/s of all-reduce bandwidth over a pod's 4096 chips; four chips a host.
+    "v4": Chip("tpu", 15.25 * GIB, 137.5e12, 137.5e12, 600 * GB, 134 * GB, 3.125 * GB),
     # ICI 400 GB/s both ways; 6.4 Tbit/s of network over a pod's 256 chips.
-    "v5e": Chip("tpu", 16 * GB, 197e12, 197e12, 819 * GB, 200 * GB, 3.125 * GB),
+    "v5e": Chip("tpu", 15.75 * GIB, 197e12, 197e12, 819 * GB, 200 * GB, 3.125 * GB),
     # ICI 1200 GB/s both ways; 50 Gbit/s of network a chip. Two cores are one device.
-    "v5p": Chip("tpu", 95 * GIB, 459e12, 459e12, 2765 * GB, 600 * GB, 6.25 * GB),
+    "v5p": Chip("tpu", 95.73 * GIB, 459e12, 459e12, 2765 * GB, 600 * GB, 6.25 * GB),
     # ICI 800 GB/s both ways; 100 Gbit/s of network a chip.
-    "v6e": Chip("tpu", 32 * GB, 918e12, 918e12, 1638 * GB, 400 * GB, 12.5 * GB),
+    "v6e": Chip("tpu", 31.24 * GIB, 918e12, 918e12, 1638 * GB, 400 * GB, 12.5 * GB),
     # Half a chip, as each of its two cores is a device: of 192 GiB, 2307 TFLOP/s, 7380 GB/s,
     # 1200 GB/s of ICI both ways, and 100 Gbit/s of network.
-    "tpu7x": Chip("tpu", 96 * GIB, 1153.5e12, 1153.5e12, 3690 * GB, 300 * GB, 6.25 * GB),
+    "tpu7x": Chip("tpu", 94.74 * GIB, 1153.5e12, 1153.5e12, 3690 * GB, 300 * GB, 6.25 * GB),
     # NVLink 600 GB/s both ways; a 200 Gbit/s card.
     "a100": Chip("cuda", SHARE * 80 * GB, 312e12, 156e12, 2039 * GB, 300 * GB, 25 * GB),
     # 1979 and 989 TFLOP/s (TF32) with sparsity, half of that without; NVLink 900 GB/s both ways; a

@@ -80,7 +80,7 @@ def run(values: Any, asked: topologies.Asked) -> int:
 def _judge(plan: dict[str, Any], values: Any, screen: Any) -> int:
     """Says what speaks against the plan, and returns the exit code that it deserves."""
     if not plan["fits"]:
-        screen.warn(f"it does not fit: {plan['reason']}")
+        screen.warn("it does not fit")
         return 2
     if plan["share_of_memory"] > 0.85:
         screen.warn(f"{100 * plan['share_of_memory']:.0f} % of the device's memory: little is left")

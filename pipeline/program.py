@@ -22,6 +22,7 @@ OPERATION = re.compile(r" = .*? ([a-z][\w\-]*)\(")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")
 COUNTED = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+NAMED = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")  # ['data'=8,'model'=2] {'data'}
 # Nothing that a device starts.
 NAMES = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"}
 
@@ -124,7 +125,7 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 def _collective(match: re.Match, line: str, *, in_loop: bool) -> Collective:
     shapes = SHAPE.findall(match[1])
-    if match[3] and match[2] != "all-reduce":
+    if match[3] and (match[2] != "all-reduce" or match[1].startswith("((")):
         shapes = shapes[len(shapes) // 2 :]  # a start's value also holds its operands
     group = _first_group(line)
     spread = max(group) - min(group) + 1 if group else 0
@@ -148,6 +149,12 @@ def _first_group(line: str) -> list[int]:
         if match[4]:
             grid = grid.transpose([int(axis) for axis in match[4].split(",")])
         return grid.reshape(int(match[1]), int(match[2]))[0].tolist()
+    if match := NAMED.search(line):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
+        summed = re.findall(r"'(\w+)'", match[2])
+        first = tuple(slice(None) if axis in summed else 0 for axis in sizes)
+        shape = [int(size) for size in sizes.values()]
+        return np.arange(math.prod(shape)).reshape(shape)[first].ravel().tolist()
     return []
 
 

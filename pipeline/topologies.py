@@ -11,7 +11,7 @@ import os
 import re
 from typing import Any, NamedTuple
 
-from pipeline import chips, errors
+from pipeline import chips, errors, gpu_targets
 
 # Sizes of slices that are sold, chips along each axis of the torus (the pages that `chips` names).
 SOLD = {
@@ -136,7 +136,7 @@ def load(asked: Asked) -> Topology:
     try:
         if chip.platform == "cuda":
             described = topologies.get_topology_desc(
-                platform="cuda", target_config=_target(asked.kind), topology=asked.shape
+                platform="cuda", target_config=gpu_targets.TARGETS[asked.kind], topology=asked.shape
             )
         else:
             options: dict[str, Any] = {}
@@ -192,10 +192,3 @@ def _translated(name: str) -> str:
                 counted = "cores" if kind in CORES else "chips"
                 return f"{kind}:{shape} (the name counts {counted})"
     return "KIND:SHAPE, such as v5e:16x16"
-
-
-def _target(kind: str) -> str:
-    """Returns XLA's description of the GPU (a text protocol buffer)."""
-    from pipeline import gpu_targets
-
-    return gpu_targets.TARGETS[kind]

@@ -38,6 +38,7 @@ ENTRY %main (p: f32[4]) -> f32[4] {
   %d = bf16[16,4]{1,0:T(8,128)(2,1)} all-gather-done(%g)
   %b = f32[8]{0} reduce-scatter(%q), replica_groups={{0,4},{1,5},{2,6},{3,7}}, to_apply=%add
   %s = (f32[3]{0}, f32[5]{0}) all-reduce(%p, %q), replica_groups=[4,4]<=[4,4]T(1,0), to_apply=%add
+  %m = ((f32[3]{0}), f32[3]{0}) all-reduce-start(%p), replica_groups=mesh['a'=4,'b'=2] {'a'}
   %h = (f32[6]{0}, u32[], token[]) send(%s, %t), a={_xla_megascale_transfer_type="ALL_REDUCE"}
 }
 """
@@ -57,12 +58,13 @@ def test_collectives_are_read_with_their_bytes_their_groups_and_whether_a_loop_r
         ("all-gather", "bf16", 64, 128, False, 8, 8),
         ("reduce-scatter", "f32", 8, 32, False, 2, 5),
         ("all-reduce", "f32", 8, 32, False, 4, 13),
+        ("all-reduce", "f32", 3, 12, False, 4, 7),
         ("all-reduce between slices", "f32", 6, 24, False, 0, 0),
     ]
 
 
 def test_operations_are_counted_as_often_as_a_loop_starts_them():
-    assert program.operations(HLO) == 5 * 3 + 4
+    assert program.operations(HLO) == 5 * 3 + 5
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,14 @@ def test_operations_are_counted_as_often_as_a_loop_starts_them():
 def test_a_topology_that_does_not_exist_is_one_line(name, words):
     with pytest.raises(errors.InputError, match=re.escape(words)):
         topologies.parse(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_parts"),
+    [("v5p:4x4x12", 1), ("4*v5e:4x4", 4), ("h100:1x1x8", 1), ("h100:2x4x8", 8), ("cpu:8", 1)],
+)
+def test_only_the_network_connects_slices_of_tpus_and_hosts_of_gpus(name, num_parts):
+    assert topologies.parse(name).num_parts == num_parts
 
 
 def test_the_plan_of_virtual_devices_is_what_a_run_on_them_compiles(tmp_path):
@@ -167,7 +177,6 @@ def test_any_compiler_is_given_one_all_reduce_of_float32(variant, scalars):
     num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     *first, flat = [each.rpartition("x") for each in added]
     assert [dtype for *_, dtype in first] == ["f32"] * scalars
-    # Beyond them only sums: of a codebook, more than the parameters of so small a model.
     assert flat[2] == "f32" and num_params < int(flat[0]) < 3 * num_params
 
 

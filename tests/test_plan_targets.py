@@ -27,10 +27,13 @@ def needs(platform):
 def no_traces():
     """The compilers' settings end with the test."""
     environment = dict(os.environ)
+    efforts = {name: getattr(jax.config, name, None) for name in planning.QUICK}
     yield
     os.environ.clear()
     os.environ.update(environment)
-    jax.config.update("jax_exec_time_optimization_effort", 0.0)
+    for name, value in efforts.items():
+        if value is not None:
+            jax.config.update(name, value)
 
 
 def plan(name, *, variant="beta", batch_size=8, **changes):
