@@ -50,7 +50,7 @@ def test_an_unknown_preset_lists_the_known_ones():
 
 
 def test_the_loop_and_the_step_know_no_variant():
-    for name in ("loop.py", "step.py"):
+    for name in ("loop.py", "step.py", "evaluation_step.py"):
         text = (ROOT / "pipeline" / name).read_text()
         assert not re.search(r"\b(beta|capacity|codebook|label)s?\b", text), name
 
