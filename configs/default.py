@@ -21,7 +21,10 @@ def get_config() -> ConfigDict:
     # of the results are then the same on every number of devices that divides C. 0: off, and faster
     config.deterministic_shards = 0
     config.compute_dtype = "float32"  # "bfloat16" for the networks; state and sums stay float32
-    config.mesh = ConfigDict({"data": -1})  # devices along each mesh axis; −1: all there are
+    config.mesh = ConfigDict()  # devices along each axis; the batch is cut over both
+    config.mesh.data = -1  # −1: all that there are, or that `fsdp` leaves
+    # over which parameters and the optimizer's state are cut, too: 1/fsdp of them on each device
+    config.mesh.fsdp = 1
 
     config.model = ConfigDict()
     config.model.name = ""  # a file in pipeline/models/

@@ -1,8 +1,10 @@
 """What a state is asked in evaluation: sums over held-out examples, metrics, the model's methods.
 
-The decision: everything here sees the averaged parameters where the optimizer keeps them.
+The decision: everything here sees the averaged parameters where the optimizer keeps them, and sees
+them whole, however the state lies on the mesh.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +15,7 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from pipeline import examples, models, optimizer, reductions
+from pipeline import examples, layouts, models, optimizer, reductions
 from pipeline.metrics import Metrics
 from pipeline.step import TrainState
 
@@ -54,7 +56,7 @@ def make_eval_step(
     sharded = jax.shard_map(
         local_step, mesh=mesh, in_specs=(P(), P(axes), P()), out_specs=P(), check_vma=False
     )
-    return jax.jit(sharded)
+    return jax.jit(lambda state, batch, first: sharded(_evaluated(state), batch, first))
 
 
 def make_summary(config: Any, example: Any) -> Callable[[TrainState, Any], Metrics]:
@@ -64,7 +66,7 @@ def make_summary(config: Any, example: Any) -> Callable[[TrainState, Any], Metri
     def summary(state, summed):
         totals, sums, count = summed
         means = jax.tree.map(lambda total: total / count, totals)
-        model = _model(graphdef, state)
+        model = _model(graphdef, _evaluated(state))
         metrics = model.metrics(means, sums, step=state.step)
         return metrics | {"loss": model.objective(means, step=state.step)}
 
@@ -76,11 +78,16 @@ def make_method(config: Any, example: Any, name: str) -> Callable:
     graphdef, _ = models.make(config, example)
 
     def call(state: TrainState, *arguments: Any):
-        return getattr(_model(graphdef, state), name)(*arguments)
+        return getattr(_model(graphdef, _evaluated(state)), name)(*arguments)
 
     return jax.jit(call)
 
 
-def _model(graphdef: nnx.GraphDef, state: TrainState) -> Any:
+def _evaluated(state: TrainState) -> TrainState:
+    """Returns the state with the parameters that are evaluated, whole on every device."""
     params = optimizer.evaluation_params(state.params, state.opt_state)
-    return nnx.merge(graphdef, params, state.stats, copy=True)
+    return dataclasses.replace(state, params=layouts.whole(params), opt_state=())
+
+
+def _model(graphdef: nnx.GraphDef, state: TrainState) -> Any:
+    return nnx.merge(graphdef, state.params, state.stats, copy=True)

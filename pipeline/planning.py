@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pipeline import data, errors, program, sharding, step, topologies
+from pipeline import data, errors, layouts, program, sharding, step, topologies
 
 
 def set_effort(effort: str, topology: topologies.Topology) -> None:
@@ -53,7 +53,7 @@ def plan(config: Any, topology: topologies.Topology, batch_size: int) -> dict[st
         "topology": topology.name,
         "devices": mesh.size,
         "batch_size": batch_size,
-        "parameters": sum(x.size for x in jax.tree.leaves(_state(config, mesh).params)),
+        "parameters": sum(x.size for x in jax.tree.leaves(_state(config).params)),
     }
     try:
         compiled = lowered.compile()
@@ -89,7 +89,8 @@ def lower(config: Any, mesh: Any) -> Any:
     """Returns the training step of the config, lowered for the mesh's devices."""
     stop = jax.ShapeDtypeStruct((mesh.size,), np.float32, sharding=sharding.batch_sharded(mesh))
     train_step: Any = step.make_train_step(config, data.example_spec(config), mesh)
-    return train_step.lower(_state(config, mesh), data.abstract_batch(config, mesh), stop)
+    state = layouts.laid_out(_state(config), mesh)
+    return train_step.lower(state, data.abstract_batch(config, mesh), stop)
 
 
 def rows(plan: dict[str, Any], topology: topologies.Topology) -> dict[str, str]:
@@ -128,12 +129,8 @@ def _counted_here(config: Any, num_devices: int) -> float:
     return float((lower(config, here).cost_analysis() or {}).get("flops", 0.0))
 
 
-def _state(config: Any, mesh: Any) -> Any:
-    where = sharding.replicated(mesh)
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        step.abstract_state(config, data.example_spec(config)),
-    )
+def _state(config: Any) -> Any:
+    return step.abstract_state(config, data.example_spec(config))
 
 
 def _seconds(

@@ -3,7 +3,8 @@
 A model says what to add up (`Model.terms`), and this module adds it up once: gradients, sums of the
 terms and every other sum travel in one flat float32 buffer. The objective sees means over the
 global batch, however that is cut over devices, processes and accumulation steps. (Where bits must
-not depend on the mesh, `reductions` adds in a fixed order instead.)
+not depend on the mesh, `reductions` adds in a fixed order instead; where state is cut over the
+mesh, `layouts` says how, and gradients are scattered.)
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from jax import Array, lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from pipeline import examples, guard, models, optimizer, reductions, sharding
+from pipeline import examples, flat_buffers, guard, layouts, models, optimizer, reductions, sharding
 
 
 @jax.tree_util.register_dataclass
@@ -36,14 +37,24 @@ class TrainState:
 
 
 def abstract_state(config: Any, example: Any) -> TrainState:
-    """Returns the shapes and types of the state; touches no device."""
+    """Returns the shapes and types of the state as a tree; touches no device."""
     return jax.eval_shape(lambda: _initial_state(config, example))
 
 
 def create_state(config: Any, example: Any, mesh: Mesh) -> TrainState:
-    """Returns the state of step 0, replicated over the mesh; the same on any mesh."""
-    init = jax.jit(lambda: _initial_state(config, example), out_shardings=sharding.replicated(mesh))
-    return init()
+    """Returns the state of step 0 as it lies on the mesh, see `layouts`; the same on any mesh."""
+    if not layouts.is_cut(mesh):
+        init = jax.jit(
+            lambda: _initial_state(config, example), out_shardings=sharding.replicated(mesh)
+        )
+        return init()
+
+    # Every device draws all parameters, as many as it holds in a step, and keeps its piece of them.
+    def piece():
+        return _initial_state(config, example, of=lambda tree: flat_buffers.own_piece(tree, mesh))
+
+    specs = _specs(config, example, mesh)
+    return jax.jit(jax.shard_map(piece, mesh=mesh, in_specs=(), out_specs=specs))()
 
 
 def make_train_step(config: Any, example: Any, mesh: Mesh) -> Callable:
@@ -51,22 +62,23 @@ def make_train_step(config: Any, example: Any, mesh: Mesh) -> Callable:
 
     `stop` is float32 [devices]: above 0 where a process was asked to stop. `word` [2] is what every
     process must know at the same step: above 0 where one was asked, and the guard's judgement of
-    this step. The state is donated. Pure: may be compiled ahead of time.
+    this step. The state, as it lies on the mesh, is donated. Pure: may be compiled ahead of time.
     """
     graphdef, _ = models.make(config, example)
-    update = optimizer.make(config.optimizer).update
     rate = optimizer.learning_rate(config.optimizer)
     axes, batch_size = mesh.axis_names, config.batch_size
-    summed = reductions.make(
-        mesh, parts=config.accumulation_steps, shards=config.deterministic_shards
-    )
+    parts = {"parts": config.accumulation_steps, "shards": config.deterministic_shards}
+    summed = reductions.make(mesh, **parts)
+    summed_with_gradients = reductions.make_for_gradients(mesh, **parts)
 
     def local_step(state: TrainState, batch: models.Batch, stop: Array):
+        everywhere = layouts.gathered(state.params)
+
         def model(params):
             return nnx.merge(graphdef, params, state.stats, copy=True)
 
         def objective(means):
-            return model(state.params).objective(means, step=state.step)
+            return model(everywhere).objective(means, step=state.step)
 
         def summed_terms(params, part):
             batch, keys = part
@@ -75,7 +87,7 @@ def make_train_step(config: Any, example: Any, mesh: Mesh) -> Callable:
             return examples.summed(terms, batch["mask"]), lax.stop_gradient(sums)
 
         # Gradients stay local until the one sum: without this, each would be summed on its own.
-        params = lax.pcast(state.params, axes, to="varying")
+        params = lax.pcast(everywhere, axes, to="varying")
         ours = examples.by_position(batch, config.seed, state.step, axes)
 
         def forward(part):
@@ -99,39 +111,49 @@ def make_train_step(config: Any, example: Any, mesh: Mesh) -> Callable:
             totals, pullback, sums = jax.vjp(
                 lambda params: summed_terms(params, part), params, has_aux=True
             )
-            return pullback(lax.pcast(weights, axes, to="varying"))[0], totals, sums
+            return pullback(lax.pcast(weights, axes, to="varying"))[0], (totals, sums)
 
-        (gradients, totals, sums), stopped = summed(backward, ours, stop.sum())
+        gradients, norm, (totals, sums), stopped = summed_with_gradients(backward, ours, stop.sum())
 
         means = jax.tree.map(lambda total: total / batch_size, totals)
-        metrics = model(state.params).metrics(means, sums, step=state.step) | {
+        metrics = model(everywhere).metrics(means, sums, step=state.step) | {
             "loss": objective(means),
-            "grad_norm": jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradients))),
+            "grad_norm": norm,
             "learning_rate": jnp.asarray(rate(state.step), jnp.float32),
         }
+        update = _optimizer(config.optimizer, gradients, norm).update
         updates, opt_state = update(gradients, state.opt_state, state.params)
         new_params = jax.tree.map(jnp.add, state.params, updates)
         # Statistics last: this step's forward pass used the old ones throughout.
-        stats = _updated_stats(model(state.params), state.stats, sums)
-        trend, judgement = guard.judge(
-            state.trend, metrics["loss"], metrics["grad_norm"], config.guard
-        )
+        stats = _updated_stats(model(everywhere), state.stats, sums)
+        trend, judgement = guard.judge(state.trend, metrics["loss"], norm, config.guard)
         new_state = TrainState(state.step + 1, new_params, stats, opt_state, trend)
         return new_state, metrics, jnp.stack([stopped, judgement])
 
+    specs = _specs(config, example, mesh)
     sharded = jax.shard_map(
-        local_step,
-        mesh=mesh,
-        in_specs=(P(), P(axes), P(axes)),
-        out_specs=(P(), P(), P()),
+        local_step, mesh=mesh, in_specs=(specs, P(axes), P(axes)), out_specs=(specs, P(), P())
     )
     return jax.jit(sharded, donate_argnums=0)
 
 
-def _initial_state(config: Any, example: Any) -> TrainState:
+def _specs(config: Any, example: Any, mesh: Mesh) -> Any:
+    return layouts.specs(layouts.laid_out(abstract_state(config, example), mesh))
+
+
+def _initial_state(config: Any, example: Any, *, of: Callable = lambda tree: tree) -> TrainState:
+    """Returns the state of step 0 with `of(params)` as its parameters."""
     params, stats = models.make(config, example)[1]()
+    params = of(params)
     opt_state = optimizer.make(config.optimizer).init(params)
     return TrainState(jnp.zeros((), jnp.int32), params, stats, opt_state, guard.first_trend())
+
+
+def _optimizer(section: Any, gradients: Any, norm: Array) -> Any:
+    if not layouts.is_flat(gradients):
+        return optimizer.make(section)
+    decayed = flat_buffers.in_matrices(gradients)
+    return optimizer.make(section, grad_norm=norm, decayed=decayed)
 
 
 def _inputs_read(function: Callable, *args: Any) -> list[bool]:

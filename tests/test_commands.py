@@ -70,9 +70,10 @@ def test_a_field_that_an_older_run_lacks_has_its_default(tmp_path):
     config = beta_vae.get_config("smoke")
     run_config.save(config, tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())
-    del saved["watchdog_seconds"]
+    del saved["watchdog_seconds"], saved["mesh.fsdp"]
     (tmp_path / "config.json").write_text(json.dumps(saved))
     assert run_config.load(tmp_path).watchdog_seconds == config.watchdog_seconds
+    assert run_config.load(tmp_path).mesh.fsdp == 1
     assert run_config.differences(saved, config) == []
 
 
