@@ -23,7 +23,10 @@ def get_config() -> ConfigDict:
     # of the networks, float32 or bfloat16; state and sums are float32. "auto": that of the run that
     # is resumed, else bfloat16 on TPUs and GPUs and float32 on CPUs
     config.compute_dtype = "auto"
-    config.mesh = ConfigDict({"data": -1})  # devices along each mesh axis; −1: all there are
+    config.mesh = ConfigDict()  # devices along each axis; the batch is cut over both
+    config.mesh.data = -1  # −1: all that there are, or that `fsdp` leaves
+    # over which parameters and the optimizer's state are cut, too: 1/fsdp of them on each device
+    config.mesh.fsdp = 1
 
     config.model = ConfigDict()
     config.model.name = ""  # a file in pipeline/models/

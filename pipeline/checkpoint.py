@@ -1,6 +1,7 @@
 """Checkpoints by Orbax: asynchronous, atomic, restored onto any mesh, and checked when they are.
 
-With the state go digests of its arrays, computed where the state lies: a flipped byte, which would
+What is saved is the tree of the model, however the state lies on the mesh (see `layouts`). With it
+go digests of its arrays, computed where they lie: a flipped byte, which would
 be read back as a wrong value without a word, is found, as truncated and missing files are. A
 damaged checkpoint is set aside under another name and the one before it taken.
 """
@@ -17,7 +18,7 @@ from absl import logging
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers as managers
 
-from pipeline import draining, errors, sharding
+from pipeline import draining, errors, layouts, sharding
 from pipeline.step import TrainState
 
 
@@ -79,6 +80,7 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
+        state = layouts.to_tree(state)
         with errors.writing(self._folder):
             saved = self._manager.save(
                 step,
@@ -95,14 +97,13 @@ class Checkpoints:
             self._manager.check_for_errors()
 
     def restore(self, step: int, abstract: TrainState, mesh: Mesh) -> TrainState:
-        """Returns the state of `step`, replicated over `mesh`.
+        """Returns the state of `step`, as it lies on `mesh`; `abstract` is its tree.
 
         Raises:
             OSError: it is damaged.
         """
         state, fault = self._read(step, abstract, mesh)
-        if sharding.any_process(mesh, bool(fault)):
-            fault = fault or "another process could not read it"
+        if fault:
             raise OSError(f"checkpoint {self._folder / str(step)} is damaged: {fault}")
         return state
 
@@ -120,10 +121,10 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         for step in reversed(self.steps()):
             state, fault = self._read(step, abstract, mesh)
-            if not sharding.any_process(mesh, bool(fault)):
+            if not fault:
                 self._set_aside(damaged, mesh)
                 return step, state, damaged
-            damaged[step] = fault or "another process could not read it"
+            damaged[step] = fault
         listed = "; ".join(f"{step}: {fault}" for step, fault in damaged.items())
         raise OSError(
             f"every checkpoint in {self._folder} is damaged ({listed}): put a good copy there, or "
@@ -131,16 +132,30 @@ class Checkpoints:
         )
 
     def _read(self, step: int, abstract: TrainState, mesh: Mesh) -> tuple[Any, str]:
-        """Returns the state of `step`, and what is wrong with it: "" where nothing is.
+        """Returns the state of `step`, and what is wrong with it: "" where nothing is, anywhere."""
+        saved, fault = self._load(step, abstract, mesh)
+        # Together, and not before all have read: of arrays that are cut no process has the digest.
+        if not sharding.any_process(mesh, bool(fault)):
+            wrong = np.asarray(saved["digests"]) != np.asarray(digests(saved["state"]))
+            if wrong.any():
+                paths = [
+                    jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(abstract)
+                ]
+                fault = f"the contents of {paths[wrong.argmax()]} do not match their digest"
+            if not sharding.any_process(mesh, bool(fault)):
+                return layouts.from_tree(saved["state"], mesh), ""
+        return None, fault or "another process could not read it"
+
+    def _load(self, step: int, abstract: TrainState, mesh: Mesh) -> tuple[Any, str]:
+        """Returns what was saved at `step`, unchecked, and why it can't be read.
 
         Without a word to other processes, which may find it whole.
         """
-        where = sharding.replicated(mesh)
-        leaves = jax.tree.leaves(abstract)
-        saved = {"state": abstract, "digests": jax.ShapeDtypeStruct((len(leaves),), np.uint32)}
-        target = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), saved
-        )
+        num, whole = len(jax.tree.leaves(abstract)), sharding.replicated(mesh)
+        target = {
+            "state": layouts.of_tree(abstract, mesh),
+            "digests": jax.ShapeDtypeStruct((num,), np.uint32, sharding=whole),
+        }
         process = jax.process_index()
         alone = ocp.options.MultiprocessingOptions(
             primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"{process}"
@@ -152,14 +167,9 @@ class Checkpoints:
                 draining.draining(),
                 ocp.Checkpointer(handler, multiprocessing_options=alone) as reader,
             ):
-                saved = reader.restore(folder, args=ocp.args.StandardRestore(target))
+                return reader.restore(folder, args=ocp.args.StandardRestore(target)), ""
         except Exception as error:  # whatever it is, the one before may be whole
             return None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        wrong = np.asarray(saved["digests"]) != np.asarray(digests(saved["state"]))
-        if not wrong.any():
-            return saved["state"], ""
-        paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(abstract)]
-        return None, f"the contents of {paths[wrong.argmax()]} do not match their digest"
 
     def _set_aside(self, steps: Iterable[int], mesh: Mesh) -> None:
         if not steps:

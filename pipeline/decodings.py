@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pipeline import data, step
+from pipeline import data, evaluation_step, step
 
 
 def make(config: Any) -> Callable[[step.TrainState, np.ndarray, Mapping[str, Any]], np.ndarray]:
@@ -18,7 +18,7 @@ def make(config: Any) -> Callable[[step.TrainState, np.ndarray, Mapping[str, Any
     The model must have `decode(z)` or, where `model.conditions` names some,
     `decode(z, conditions)`, which is given those of `rows`, entries [N, ...] of a batch.
     """
-    decode = step.make_method(config, data.example_spec(config), "decode")
+    decode = evaluation_step.make_method(config, data.example_spec(config), "decode")
     names = tuple(config.model.get("conditions", ()))
 
     def images(state: step.TrainState, z: np.ndarray, rows: Mapping[str, Any]) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from pipeline import data, step
+from pipeline import data, evaluation_step, step
 
 
 class Encodings(NamedTuple):
@@ -34,7 +34,7 @@ def make(config: Any, mesh: Mesh) -> Callable[[step.TrainState, Iterable[dict]],
     Batches are as `data.heldout_batches` makes them: cut over the mesh, padding masked. The model
     must have a Gaussian posterior (`Model.posterior`).
     """
-    posterior = step.make_method(config, data.example_spec(config), "posterior")
+    posterior = evaluation_step.make_method(config, data.example_spec(config), "posterior")
 
     def encode(state: step.TrainState, batches: Iterable[dict[str, jax.Array]]) -> Encodings:
         chunks: dict[str, list[np.ndarray]] = {}

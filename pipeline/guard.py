@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from pipeline import errors, named
+from pipeline import errors, layouts, named
 
 ACTIONS = ("stop", "rollback", "off")
 DECAY = 0.99  # of the trend: about the last 100 steps
@@ -63,7 +63,12 @@ def judge(trend: Array, loss: Array, grad_norm: Array, section: Any) -> tuple[Ar
 
 def bad_leaves(params: Any, num: int = 3) -> str:
     """Returns the paths of the first arrays that are not finite, and how many there are."""
-    finite = jax.jit(lambda tree: jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree))(params)
+
+    @jax.jit
+    def are_finite(params):
+        return jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), layouts.whole(params))
+
+    finite = are_finite(params)
     bad = [path for path, ok in jax.tree.leaves_with_path(jax.device_get(finite)) if not ok]
     if not bad:
         return "all parameters are finite"

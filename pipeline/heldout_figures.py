@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pipeline import data, errors, named, step, tensorboard
+from pipeline import data, errors, evaluation_step, named, step, tensorboard
 
 
 def evaluate(
@@ -50,7 +50,9 @@ def check_best_metric(config: Any, example: Any, mesh: Any, abstract: step.Train
         )
     position = jax.ShapeDtypeStruct((), np.uint32)
     batch = data.abstract_batch(config, mesh)
-    summed = jax.eval_shape(step.make_eval_step(config, example, mesh), abstract, batch, position)
-    figures = jax.eval_shape(step.make_summary(config, example), abstract, summed)
+    summed = jax.eval_shape(
+        evaluation_step.make_eval_step(config, example, mesh), abstract, batch, position
+    )
+    figures = jax.eval_shape(evaluation_step.make_summary(config, example), abstract, summed)
     scalars = [name for name, figure in figures.items() if not figure.ndim]
     named.check(config.checkpoint.best_metric, scalars, field="checkpoint.best_metric")

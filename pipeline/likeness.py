@@ -7,7 +7,7 @@ same examples, the first run's held-out ones.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline import comparison, data, encodings, run_config, saved_state, sharding, step
+from pipeline import comparison, data, encodings, models, run_config, saved_state, sharding
 from pipeline.disentanglement import udr
 
 NUM_EXAMPLES = 1000  # as in disentanglement_lib
@@ -21,8 +21,7 @@ def ranking(runs: Sequence[comparison.Run]) -> Mapping[str, list[float | None]]:
     configs = [run_config.load(run.workdir) for run in runs]
     examples = [data.example_spec(config) for config in configs]
     models = [
-        step.abstract_model(config, example)
-        for config, example in zip(configs, examples, strict=True)
+        models.abstract(config, example) for config, example in zip(configs, examples, strict=True)
     ]
     kinds = {
         (config.data.name, example["image"].shape)

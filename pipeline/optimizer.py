@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 
 from pipeline import errors, named
 
@@ -53,8 +54,19 @@ def learning_rate(config: Any) -> optax.Schedule:
     return optax.join_schedules([warmup, after], [config.warmup_steps])
 
 
-def make(config: Any) -> optax.GradientTransformation:
+def make(
+    config: Any, *, grad_norm: Array | None = None, decayed: Array | None = None
+) -> optax.GradientTransformation:
     """Returns the optimizer that the section `optimizer` describes.
+
+    Where a device updates one piece of a flat buffer, it must be told what the piece doesn't say;
+    the state is of the same form either way.
+
+    Args:
+        config: the section `optimizer`.
+        grad_norm: scalar, of the whole gradient; by default that of what is given.
+        decayed: bool, which values of the one array of parameters are decayed; by default those of
+            all matrices.
 
     Raises:
         InputError: an unknown name, or a value out of its range.
@@ -74,10 +86,10 @@ def make(config: Any) -> optax.GradientTransformation:
             f"config.optimizer.weight_decay={config.weight_decay} needs config.optimizer.name="
             "'adamw'"
         )
-    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    parts = [_clip(config.clip_norm, grad_norm)] if config.clip_norm else []
     parts.append(optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps))
     if config.name == "adamw":
-        parts.append(optax.add_decayed_weights(config.weight_decay, mask=_is_matrix))
+        parts.append(_decay(config.weight_decay, decayed))
     parts.append(optax.scale_by_learning_rate(learning_rate(config)))
     if config.ema_decay:
         parts.append(average_params(config.ema_decay))
@@ -110,6 +122,19 @@ def evaluation_params(params: Any, opt_state: Any) -> Any:
     return params
 
 
-def _is_matrix(params: Any) -> Any:
-    # Biases and scalars (a learned σ) are not decayed.
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+def _clip(max_norm: float, grad_norm: Array | None) -> optax.GradientTransformation:
+    if grad_norm is None:
+        return optax.clip_by_global_norm(max_norm)
+    norm = grad_norm
+    clipped = lambda g: jnp.where(norm < max_norm, g, g / norm * max_norm)  # noqa: E731
+    return optax.stateless(lambda updates, params: jax.tree.map(clipped, updates))
+
+
+def _decay(rate: float, decayed: Array | None) -> optax.GradientTransformation:
+    if decayed is None:
+        # Biases and scalars (a learned σ) are not decayed.
+        return optax.add_decayed_weights(
+            rate, mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+        )
+    every = lambda params: jax.tree.map(lambda leaf: True, params)  # noqa: E731
+    return optax.add_decayed_weights(rate * decayed, mask=every)

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline import (
     data,
     errors,
+    layouts,
     operations,
     program,
     run_config,
@@ -63,7 +64,7 @@ def plan(config: Any, topology: topologies.Topology, batch_size: int) -> dict[st
         "topology": topology.name,
         "devices": mesh.size,
         "batch_size": batch_size,
-        "parameters": sum(x.size for x in jax.tree.leaves(_state(config, mesh).params)),
+        "parameters": sum(x.size for x in jax.tree.leaves(_state(config).params)),
     }
     try:
         compiled = traced.lower().compile()
@@ -108,7 +109,8 @@ def trace(config: Any, mesh: Any) -> Any:
     """Returns the training step of the config, traced for the mesh's devices."""
     stop = jax.ShapeDtypeStruct((mesh.size,), np.float32, sharding=sharding.batch_sharded(mesh))
     train_step: Any = step.make_train_step(config, data.example_spec(config), mesh)
-    return train_step.trace(_state(config, mesh), data.abstract_batch(config, mesh), stop)
+    state = layouts.laid_out(_state(config), mesh)
+    return train_step.trace(state, data.abstract_batch(config, mesh), stop)
 
 
 def rows(plan: dict[str, Any], topology: topologies.Topology) -> dict[str, str]:
@@ -143,9 +145,5 @@ def rows(plan: dict[str, Any], topology: topologies.Topology) -> dict[str, str]:
     return shown
 
 
-def _state(config: Any, mesh: Any) -> Any:
-    where = sharding.replicated(mesh)
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        step.abstract_state(config, data.example_spec(config)),
-    )
+def _state(config: Any) -> Any:
+    return step.abstract_state(config, data.example_spec(config))

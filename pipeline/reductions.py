@@ -5,8 +5,12 @@ examples of all devices, so that a step is written once. `by_all_reduce` sends o
 through one all-reduce, which adds in an order of its own. `in_order` cuts the batch into shards
 that are the same on any mesh, runs one program of one shape for each of them, and adds their
 results as a tournament does: neighbours first, then neighbouring pairs, and so on.
+
+Gradients of state that is cut over the mesh (see `layouts`) are the exception: each device gets the
+sum of its piece alone.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +20,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
+
+from pipeline import flat_buffers, layouts
+from pipeline.sharding import FSDP
 
 
 def make(mesh: Mesh, *, parts: int, shards: int) -> Callable[..., tuple[Any, Any]]:
@@ -35,6 +42,26 @@ def make(mesh: Mesh, *, parts: int, shards: int) -> Callable[..., tuple[Any, Any
     return functools.partial(by_all_reduce, axes=axes, parts=parts)
 
 
+def make_for_gradients(
+    mesh: Mesh, *, parts: int, shards: int
+) -> Callable[..., tuple[Any, Array, Any, Any]]:
+    """Returns (function, examples, extra) → gradients, their global norm, other sums, extra's sum.
+
+    The gradients are as the parameters lie on the mesh. `function` returns (gradients, pytree), the
+    rest is as in `make`.
+    """
+    if layouts.is_cut(mesh):
+        return functools.partial(by_reduce_scatter, mesh=mesh, parts=parts)
+    summed = make(mesh, parts=parts, shards=shards)
+
+    def everywhere(function, examples, extra=None):
+        (gradients, sums), extra = summed(function, examples, extra)
+        squares = sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradients))
+        return gradients, jnp.sqrt(squares), sums, extra
+
+    return everywhere
+
+
 def by_all_reduce(
     function: Callable, examples: Any, extra: Any = None, *, axes: Any, parts: int
 ) -> tuple[Any, Any]:
@@ -47,16 +74,38 @@ def by_all_reduce(
         axes: the mesh's.
         parts: into which `examples` are cut.
     """
-    split = _split(examples, parts)
-    local = function(jax.tree.map(lambda x: x[0], split))
-    if parts > 1:
-        rest = jax.tree.map(lambda x: x[1:], split)
-        body = lambda total, part: (jax.tree.map(jnp.add, total, function(part)), None)  # noqa: E731
-        local = lax.scan(body, local, rest)[0]
-    if len(jax.tree.leaves((local, extra))) == 1:
-        return lax.psum((local, extra), axes)
-    flat, unflatten = ravel_pytree((local, extra))
-    return unflatten(lax.psum(flat, axes))
+    return _all_reduced((_over_parts(function, examples, parts), extra), axes)
+
+
+def by_reduce_scatter(
+    function: Callable, examples: Any, extra: Any = None, *, mesh: Mesh, parts: int
+) -> tuple[flat_buffers.Flat, Array, Any, Any]:
+    """Sums gradients with one reduce-scatter over `fsdp`, all else with one all-reduce.
+
+    Where there are other axes, the pieces are added over them in an all-reduce of their own.
+
+    Args:
+        function: some of a device's examples → (gradients, pytree), sums over them.
+        examples: this device's, a pytree of [rows, ...].
+        extra: a pytree of this device, to be added over devices.
+        mesh: its devices.
+        parts: into which `examples` are cut.
+
+    Returns:
+        This device's piece of the gradients' sum, the norm of all of it, and the other sums.
+    """
+    gradients, sums = _over_parts(function, examples, parts)
+    flat = flat_buffers.flatten(gradients, mesh)
+    values = lax.psum_scatter(flat.values, FSDP, tiled=True)
+    others = tuple(axis for axis in mesh.axis_names if axis != FSDP)
+    if others:
+        values = lax.psum(values, others)
+    squares = jnp.vdot(values, values)
+    if others:  # several devices hold the same piece, and the first of them counts
+        squares = jnp.where(lax.axis_index(others) == 0, squares, 0.0)
+    # The sums could travel before; behind the pieces they save the norm an all-reduce of its own.
+    sums, extra, squares = _all_reduced((sums, extra, squares), mesh.axis_names)
+    return dataclasses.replace(flat, values=values), jnp.sqrt(squares), sums, extra
 
 
 def in_order(
@@ -83,6 +132,24 @@ def in_order(
         rows = _pairs(rows)
     flat = lax.all_gather(rows[0], axes, tiled=True, to="invarying")[: first.size]
     return unflatten(lax.optimization_barrier(flat))
+
+
+def _over_parts(function: Callable, examples: Any, parts: int) -> Any:
+    split = _split(examples, parts)
+    local = function(jax.tree.map(lambda x: x[0], split))
+    if parts > 1:
+        rest = jax.tree.map(lambda x: x[1:], split)
+        body = lambda total, part: (jax.tree.map(jnp.add, total, function(part)), None)  # noqa: E731
+        local = lax.scan(body, local, rest)[0]
+    return local
+
+
+def _all_reduced(tree: Any, axes: Any) -> Any:
+    """Adds over the axes in one all-reduce of one flat buffer."""
+    if len(jax.tree.leaves(tree)) == 1:
+        return lax.psum(tree, axes)
+    flat, unflatten = ravel_pytree(tree)
+    return unflatten(lax.psum(flat, axes))
 
 
 def _split(examples: Any, parts: int) -> Any:

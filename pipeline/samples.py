@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from pipeline import errors, label_rows, pictures, step
+from pipeline import errors, evaluation_step, label_rows, pictures
 
 CHUNK = 256  # images decoded at a time
 MAX_COLUMNS = 32  # images in a row of the picture; the npz file has all of them
@@ -23,7 +23,7 @@ def draw(
 ) -> np.ndarray:
     """Returns `num` images a row, or of the prior without rows: [N, H, W, C] uint8."""
     conditions = {name: np.repeat(rows.entries[name], num, axis=0) for name in rows.entries}
-    sample = step.make_method(config, example, "sample")
+    sample = evaluation_step.make_method(config, example, "sample")
     keys = _keys(seed, num, max(len(rows.texts), 1))
     return pictures.to_uint8(_in_chunks(sample, state, keys, conditions))
 

@@ -17,7 +17,7 @@ from pipeline import checkpoint, errors, step
 def restore(
     workdir: Path, choice: str, config: Any, example: Any, mesh: Mesh
 ) -> tuple[int, step.TrainState]:
-    """Returns the number of the step that `choice` means, and its state, replicated over `mesh`.
+    """Returns the number of the step that `choice` means, and its state, as it lies on `mesh`.
 
     Args:
         workdir: the run's.

@@ -1,7 +1,9 @@
-"""The device mesh, and where arrays lie on it: batches cut over every axis, state on all devices.
+"""The device mesh, and where arrays lie on it: batches cut over every axis.
 
-Devices are ordered by process, so that a process holds a contiguous run of rows of every global
-batch. Sums over all devices don't depend on that order, and the data's order relies on it.
+State lies whole on all devices, or cut over the axis `fsdp`, see `layouts`; that axis is the inner
+one, so that its devices are neighbours. Devices are ordered by process, so that a process holds a
+contiguous run of rows of every global batch. Sums over all devices don't depend on that order, and
+the data's order relies on it.
 """
 
 import functools
@@ -18,14 +20,18 @@ from jax.sharding import PartitionSpec as P
 
 from pipeline import errors
 
-AXES = ("data",)
+FSDP = "fsdp"  # what the field calls data parallelism with state cut over its devices
+AXES = ("data", FSDP)
 
 
 def make_mesh(shape: Mapping[str, int], *, devices: Sequence[Any] | None = None) -> Mesh:
     """Returns the mesh that `config.mesh` describes.
 
+    An axis of one device is left out, so that programs without `fsdp` don't depend on there being
+    such an axis; of a single device `data` remains.
+
     Args:
-        shape: size of each axis; −1 takes the devices that remain. The one axis is `data`.
+        shape: size of each axis; −1 takes the devices that remain, and a missing axis has 1.
         devices: the devices to use, by default all of all processes; those of a topology
             description where a program is compiled ahead of time.
 
@@ -34,19 +40,22 @@ def make_mesh(shape: Mapping[str, int], *, devices: Sequence[Any] | None = None)
     """
     devices = list(jax.devices() if devices is None else devices)
     devices.sort(key=lambda device: (device.process_index, device.id))
-    sizes = [shape[axis] for axis in AXES]
-    if sizes.count(-1) == 1:
-        rest = -math.prod(sizes)
-        sizes[sizes.index(-1)] = len(devices) // rest if rest > 0 else 0
-    if min(sizes) < 1 or math.prod(sizes) != len(devices):
-        asked = ", ".join(f"{axis}={shape[axis]}" for axis in AXES)
+    sizes = {axis: shape.get(axis, 1) for axis in AXES}
+    asked = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
+    free = [axis for axis, size in sizes.items() if size == -1]
+    if len(free) == 1:
+        rest = -math.prod(sizes.values())
+        sizes[free[0]] = len(devices) // rest if rest > 0 else 0
+    if min(sizes.values()) < 1 or math.prod(sizes.values()) != len(devices):
         raise errors.InputError(
             f"config.mesh ({asked}) does not fit {len(devices)} devices: the axes must multiply to "
-            f"that number; --config.mesh.data=-1 takes them all"
+            "that number; choose a --config.mesh.fsdp that divides it, and --config.mesh.data=-1 "
+            "takes the rest"
         )
-    grid = np.asarray(devices, dtype=object).reshape(sizes)
+    axes = tuple(axis for axis, size in sizes.items() if size > 1) or AXES[:1]
+    grid = np.asarray(devices, dtype=object).reshape([sizes[axis] for axis in axes])
     # Explicit axes, the newer default elsewhere, reject plain indexing of replicated tables.
-    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return Mesh(grid, axes, axis_types=(AxisType.Auto,) * len(axes))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -116,6 +125,11 @@ def _check_shards(shards: int, mesh: Mesh, accumulation_steps: int) -> None:
         raise errors.InputError(
             f"{given} and config.accumulation_steps={accumulation_steps} don't go together: a "
             "device computes its shards one by one as it is; set accumulation_steps=1"
+        )
+    if FSDP in mesh.axis_names:
+        raise errors.InputError(
+            f"{given} and config.mesh.fsdp={mesh.shape[FSDP]} don't go together: gradients that "
+            "are scattered are not added in one order; set mesh.fsdp=1"
         )
     if shards % mesh.size:
         raise errors.InputError(

@@ -16,7 +16,17 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from orbax.checkpoint import multihost
 
-from pipeline import array_files, data, errors, sharding, step, terminal, token_files
+from pipeline import (
+    array_files,
+    data,
+    errors,
+    evaluation_step,
+    models,
+    sharding,
+    step,
+    terminal,
+    token_files,
+)
 
 SPLITS = ("train", "heldout")
 ROWS = 64  # images a device encodes at a time
@@ -30,7 +40,7 @@ def model_of(config: Any, example: Any) -> Any:
     Raises:
         InputError: it has no codes.
     """
-    model = step.abstract_model(config, example)
+    model = models.abstract(config, example)
     if not hasattr(model, "quantizer"):
         raise errors.InputError(
             f"--tokens: the run's model {config.model.name!r} has no codes: give the --workdir of "
@@ -104,7 +114,7 @@ def _encoder(config: Any, example: Any, state: step.TrainState, mesh: Mesh) -> C
     held = jax.device_put(held, sharding.replicated(local))
     encode = jax.jit(
         jax.shard_map(
-            step.make_method(config, example, "encode"),
+            evaluation_step.make_method(config, example, "encode"),
             mesh=local,
             in_specs=(P(), P(local.axis_names)),
             out_specs=P(local.axis_names),

@@ -50,7 +50,7 @@ def test_an_unknown_preset_lists_the_known_ones():
 
 
 def test_the_loop_and_the_step_know_no_variant():
-    for name in ("loop.py", "step.py"):
+    for name in ("loop.py", "step.py", "evaluation_step.py"):
         text = (ROOT / "pipeline" / name).read_text()
         assert not re.search(r"\b(beta|capacity|codebook|label)s?\b", text), name
 
@@ -70,9 +70,10 @@ def test_a_field_that_an_older_run_lacks_has_its_default(tmp_path):
     config = beta_vae.get_config("smoke")
     run_config.save(config, tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())
-    del saved["watchdog_seconds"]
+    del saved["watchdog_seconds"], saved["mesh.fsdp"]
     (tmp_path / "config.json").write_text(json.dumps(saved))
     assert run_config.load(tmp_path).watchdog_seconds == config.watchdog_seconds
+    assert run_config.load(tmp_path).mesh.fsdp == 1
     assert run_config.differences(saved, config) == []
 
 

@@ -7,7 +7,17 @@ import pytest
 from flax import nnx
 
 from configs import conditional_vae
-from pipeline import conditioning, embeddings, errors, features, networks, sharding, step
+from pipeline import (
+    conditioning,
+    embeddings,
+    errors,
+    evaluation_step,
+    features,
+    models,
+    networks,
+    sharding,
+    step,
+)
 from pipeline.models import conditional_vae as variant
 from tests import test_step
 
@@ -155,8 +165,8 @@ def figures_of(config, change):
     embedding = change(state.params["embedding"])
     state = dataclasses.replace(state, params=state.params | {"embedding": embedding})
     batch = jax.device_put(make_batch(config.batch_size), sharding.batch_sharded(mesh))
-    summed = step.make_eval_step(config, EXAMPLE, mesh)(state, batch, jnp.uint32(0))
-    figures = step.make_summary(config, EXAMPLE)(state, summed)
+    summed = evaluation_step.make_eval_step(config, EXAMPLE, mesh)(state, batch, jnp.uint32(0))
+    figures = evaluation_step.make_summary(config, EXAMPLE)(state, summed)
     return {name: float(value) for name, value in figures.items()}
 
 
@@ -182,7 +192,7 @@ def test_labels_say_what_is_sampled_and_the_null_class_leaves_it_open():
     train_step = step.make_train_step(config, example, mesh)
     for _ in range(100):
         state, _, _ = train_step(state, batch, np.zeros(1, np.float32))
-    sample = step.make_method(config, example, "sample")
+    sample = evaluation_step.make_method(config, example, "sample")
 
     def nearest(*conditions):
         images = sample(state, KEYS[:64], *conditions)
@@ -209,7 +219,7 @@ def test_labels_say_what_is_sampled_and_the_null_class_leaves_it_open():
 def test_a_mistake_is_one_line(changes, words):
     config = make_config(**{f"model.{name}": value for name, value in changes.items()})
     with pytest.raises(errors.InputError) as raised:
-        step.make_model(config, EXAMPLE)
+        models.make(config, EXAMPLE)
     assert words in str(raised.value)
     assert "\n" not in str(raised.value)
 

@@ -149,5 +149,5 @@ def test_a_batch_that_cannot_be_cut_evenly_names_the_repair(batch_size, parts, w
 
 
 def test_a_mesh_that_does_not_fit_names_the_devices():
-    with pytest.raises(errors.InputError, match=r"data=3\) does not fit 4 devices"):
+    with pytest.raises(errors.InputError, match=r"data=3, fsdp=1\) does not fit 4 devices"):
         sharding.make_mesh({"data": 3}, devices=jax.devices()[:4])

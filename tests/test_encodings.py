@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs import beta_vae, conditional_vae
-from pipeline import data, encodings, sharding, step
+from pipeline import data, encodings, evaluation_step, sharding, step
 
 
 def encoded(module, num, *, devices, batch_size):
@@ -25,7 +25,7 @@ def encoded(module, num, *, devices, batch_size):
 def test_encodings_are_those_of_the_examples_in_order_without_padding(module):
     result, source, (config, state) = encoded(module, 70, devices=4, batch_size=32)
     batch = data.read(source, np.arange(70), config)
-    posterior = step.make_method(config, data.example_spec(config), "posterior")
+    posterior = evaluation_step.make_method(config, data.example_spec(config), "posterior")
     mean, log_variance = posterior(state, batch)
     np.testing.assert_allclose(result.mean, mean, atol=1e-5)
     np.testing.assert_allclose(result.log_variance, log_variance, atol=1e-5)

@@ -5,7 +5,17 @@ import numpy as np
 import pytest
 
 from configs import beta_vae, conditional_vae, vq_vae
-from pipeline import data, encodings, errors, features, label_rows, pictures, sharding, step
+from pipeline import (
+    data,
+    encodings,
+    errors,
+    evaluation_step,
+    features,
+    label_rows,
+    pictures,
+    sharding,
+    step,
+)
 from pipeline.evals import code_maps, code_ranks, conditions_grid, latent_plane, reconstructions
 
 
@@ -53,7 +63,10 @@ def test_a_row_a_label_and_the_same_z_along_a_column(monkeypatch):
         images, texts, names = drawn(patch, conditions_grid, "_picture", evaluate, state)
     assert texts == ["0", "1", "2", "none"] and names == ("label",)
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(config.seed), i))(np.arange(4))
-    sample, labels = step.make_method(config, example, "sample"), np.arange(3, dtype=np.int32)
+    sample, labels = (
+        evaluation_step.make_method(config, example, "sample"),
+        np.arange(3, dtype=np.int32),
+    )
     for column in range(4):
         expected = sample(state, keys[np.full(3, column)], {"label": labels})
         np.testing.assert_allclose(images[[column, 4 + column, 8 + column]], expected, atol=1e-6)
@@ -96,7 +109,7 @@ def coded():
     source, example = data.load(config).heldout, data.example_spec(config)
     state = step.create_state(config, example, mesh)
     image = data.first_images(source, config, 70)["image"]
-    codes = np.asarray(step.make_method(config, example, "encode")(state, image))
+    codes = np.asarray(evaluation_step.make_method(config, example, "encode")(state, image))
     return config, mesh, source, state, codes
 
 
@@ -109,7 +122,7 @@ def test_maps_show_the_vectors_of_the_codes_between_inputs_and_what_is_decoded(c
     table = next(leaf for leaf in jax.tree.leaves(state.stats) if leaf.shape == (128, 4))
     np.testing.assert_array_equal(seen, np.asarray(table)[codes[:3]])
     example = data.example_spec(config)
-    reconstructed = step.make_method(config, example, "reconstruct")(state, batch)
+    reconstructed = evaluation_step.make_method(config, example, "reconstruct")(state, batch)
     np.testing.assert_allclose(outputs, reconstructed, atol=1e-5)
     monkeypatch.undo()
     (picture,) = [draw() for _, draw in evaluate(state)]

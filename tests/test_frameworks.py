@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from pipeline import losses, run_config, sharding, step
+from pipeline import losses, models, run_config, sharding, step
 from pipeline.frameworks import naive_nnx, works
 
 STEPS = 3
@@ -28,7 +28,7 @@ def first_state(work):
 
 
 def our_model(work, state):
-    graph, _ = step.make_model(work.config, work.example)
+    graph, _ = models.make(work.config, work.example)
     return nnx.merge(graph, state.params, state.stats, copy=True)
 
 

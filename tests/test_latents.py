@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from configs import capacity_vae, conditional_vae, default, vq_vae
-from pipeline import data, encodings, errors, heldout_figures, sharding, step
+from pipeline import data, encodings, errors, heldout_figures, models, sharding, step
 from pipeline.evals import latents
 from pipeline.models import beta_vae as variant
 from pipeline.models import capacity_vae as capacity_variant
@@ -113,6 +113,6 @@ def test_the_loop_warns_from_the_second_evaluation_in_a_row():
 def test_capacity_reports_its_tracking_error():
     config = capacity_vae.get_config("smoke")
     config.model.capacity = default.schedule("constant", start=0.0, end=7.0, steps=0)
-    model = step.abstract_model(config, data.example_spec(config))
+    model = models.abstract(config, data.example_spec(config))
     means = capacity_variant.Terms(np.float32(50), np.float32(4), np.float32(5))
     assert float(model.metrics(means, {}, step=np.int32(3))["capacity_error"]) == 3.0

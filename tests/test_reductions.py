@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from pipeline import errors, reductions, run_config, sharding, step
+from pipeline import errors, evaluation_step, reductions, run_config, sharding, step
 from tests import test_step, test_train
 from tests.processes import free_port
 
@@ -38,7 +38,7 @@ def results(variant, network, num_devices, *, shards=8):
     for _ in range(10):
         state, metrics, _ = train_step(state, batch, stop)
         logged.append(metrics)
-    heldout = step.make_eval_step(config, EXAMPLE, mesh)(state, batch, jnp.uint32(0))
+    heldout = evaluation_step.make_eval_step(config, EXAMPLE, mesh)(state, batch, jnp.uint32(0))
     leaves = jax.tree_util.tree_leaves_with_path((state, logged, heldout))
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 

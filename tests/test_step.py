@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import beta_vae, capacity_vae, conditional_vae, vq_vae
-from pipeline import features, optimizer, sharding, step
+from pipeline import evaluation_step, features, optimizer, sharding, step
 
 EXAMPLE = {"image": jax.ShapeDtypeStruct((16, 16, 1), np.uint8), "label": features.label(4)}
 # Rectangles: white noise has no structure to learn, and rounding errors would steer the training.
@@ -181,8 +181,8 @@ def test_evaluation_is_exact_with_a_padded_last_batch():
     config = make_config("beta", batch_size=8)
     mesh = mesh_of(4)
     state = first_state(config, mesh)
-    eval_step = step.make_eval_step(config, EXAMPLE, mesh)
-    summary = step.make_summary(config, EXAMPLE)
+    eval_step = evaluation_step.make_eval_step(config, EXAMPLE, mesh)
+    summary = evaluation_step.make_summary(config, EXAMPLE)
     mask = np.ones(8, np.float32)
     mask[5:] = 0
 
@@ -217,8 +217,8 @@ def test_evaluation_uses_averaged_parameters_throughout():
     as_trained = dataclasses.replace(state, params=averaged)
     mesh = mesh_of(1)
     batch, _ = batch_on(mesh, IMAGES)
-    summary = step.make_summary(config, EXAMPLE)
-    summed = step.make_eval_step(config, EXAMPLE, mesh)(state, batch, jnp.uint32(0))
+    summary = evaluation_step.make_summary(config, EXAMPLE)
+    summed = evaluation_step.make_eval_step(config, EXAMPLE, mesh)(state, batch, jnp.uint32(0))
     assert float(summary(state, summed)["sigma"]) == float(summary(as_trained, summed)["sigma"])
     assert not np.array_equal(averaged["likelihood"]["log_sigma"],
                               state.params["likelihood"]["log_sigma"])  # fmt: skip

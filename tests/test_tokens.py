@@ -13,12 +13,12 @@ from pipeline import (
     array_files,
     data,
     errors,
+    evaluation_step,
     features,
     generate,
     run_config,
     saved_state,
     sharding,
-    step,
     token_files,
 )
 from tests.conftest import OPTIMIZATION
@@ -49,7 +49,7 @@ def straight(workdir):
     mesh = sharding.make_mesh({"data": -1}, devices=jax.devices()[:1])
     _, state = saved_state.restore(workdir, "2", config, example, mesh)
     batch = data.read(data.load(config).heldout, np.arange(NUM["heldout"]), config)
-    encode = step.make_method(config, example, "encode")
+    encode = evaluation_step.make_method(config, example, "encode")
     return state, batch, np.asarray(encode(state, batch["image"]))
 
 
@@ -91,7 +91,7 @@ def test_the_codes_are_those_of_the_model_on_any_number_of_devices(
     ]
     config, example = make_config(), data.example_spec(make_config())
     decode, reconstruct = (
-        step.make_method(config, example, name) for name in ("decode", "reconstruct")
+        evaluation_step.make_method(config, example, name) for name in ("decode", "reconstruct")
     )
     decoded = decode(state, arrays["tokens"].astype(np.int32))
     np.testing.assert_array_equal(decoded, reconstruct(state, {"image": batch["image"]}))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs import beta_vae, conditional_vae, vq_vae
-from pipeline import data, encodings, errors, pictures, sharding, step
+from pipeline import data, encodings, errors, evaluation_step, pictures, sharding, step
 from pipeline.evals import interpolations, traversals
 
 
@@ -32,7 +32,7 @@ class Made:
 
     def method(self, name, *arguments):
         if name not in self.methods:
-            self.methods[name] = step.make_method(self.config, self.example, name)
+            self.methods[name] = evaluation_step.make_method(self.config, self.example, name)
         return jax.device_get(self.methods[name](self.state, *arguments))
 
     def encoded(self):

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from configs import vq_vae as config_file
-from pipeline import errors, named, sharding, step, variance
+from pipeline import errors, evaluation_step, models, named, sharding, step, variance
 from tests import test_step
 
 SMALL = {"model.network": "dense", "model.quantizer.num_codes": 16, "model.latent_dim": 8}
@@ -22,7 +22,7 @@ def quantizer(**changes):
 
 
 def model_of(config, state):
-    graphdef, _ = step.make_model(config, test_step.EXAMPLE)
+    graphdef, _ = models.make(config, test_step.EXAMPLE)
     return nnx.merge(graphdef, state.params, state.stats, copy=True)
 
 
@@ -80,7 +80,7 @@ def test_decoded_codes_are_the_reconstruction_of_training_bitwise(name, dtype):
     state = step.create_state(config, test_step.EXAMPLE, test_step.mesh_of(1))
     images = test_step.IMAGES
     encode, decode, reconstruct = (
-        step.make_method(config, test_step.EXAMPLE, method)
+        evaluation_step.make_method(config, test_step.EXAMPLE, method)
         for method in ("encode", "decode", "reconstruct")
     )
     codes = encode(state, images)
@@ -99,7 +99,7 @@ def test_decoded_codes_are_the_reconstruction_of_training_bitwise(name, dtype):
     lookup = jax.jit(lambda state, codes: model_of(config, state).quantizer.lookup(codes))
     np.testing.assert_array_equal(values, lookup(state, codes))
     np.testing.assert_array_equal(outputs, decoded)
-    sample = step.make_method(config, test_step.EXAMPLE, "sample")
+    sample = evaluation_step.make_method(config, test_step.EXAMPLE, "sample")
     drawn = np.asarray(sample(state, jax.random.split(jax.random.key(0), 3)))
     assert drawn.shape == (3, 16, 16, 1)
     assert drawn.min() >= 0 and drawn.max() <= 1
@@ -110,7 +110,9 @@ def test_quantisation_uses_the_codebook_of_before_the_step():
     config.optimizer.learning_rate = 1e-12
     state, _, metrics = test_step.train(config, 1, num_steps=1)
     first = step.create_state(config, test_step.EXAMPLE, test_step.mesh_of(1))
-    codes = step.make_method(config, test_step.EXAMPLE, "encode")(first, test_step.IMAGES)
+    codes = evaluation_step.make_method(config, test_step.EXAMPLE, "encode")(
+        first, test_step.IMAGES
+    )
     used = np.isin(np.arange(16), codes)
     np.testing.assert_array_equal(np.asarray(metrics["code_usage"]) > 0, used)
     np.testing.assert_array_equal(np.any(state.stats["quantizer"]["sums"] != 0, axis=1), used)
@@ -138,14 +140,16 @@ def test_usage_of_held_out_data_is_that_of_all_its_batches():
     config = make_config(batch_size=8)
     mesh = test_step.mesh_of(2)
     state = test_step.first_state(config, mesh)
-    eval_step = step.make_eval_step(config, test_step.EXAMPLE, mesh)
+    eval_step = evaluation_step.make_eval_step(config, test_step.EXAMPLE, mesh)
     summed = None
     for first in range(0, 64, 8):
         batch, _ = test_step.batch_on(mesh, test_step.IMAGES[first : first + 8])
         sums = eval_step(state, batch, jnp.uint32(first))
         summed = sums if summed is None else jax.tree.map(jnp.add, summed, sums)
-    figures = step.make_summary(config, test_step.EXAMPLE)(state, summed)
-    codes = step.make_method(config, test_step.EXAMPLE, "encode")(state, test_step.IMAGES)
+    figures = evaluation_step.make_summary(config, test_step.EXAMPLE)(state, summed)
+    codes = evaluation_step.make_method(config, test_step.EXAMPLE, "encode")(
+        state, test_step.IMAGES
+    )
     share = np.bincount(np.asarray(codes).ravel(), minlength=16) / codes.size
     entropy = -(share[share > 0] * np.log(share[share > 0])).sum()
     np.testing.assert_allclose(figures["perplexity"], np.exp(entropy), rtol=1e-5)
@@ -187,8 +191,8 @@ def test_the_scalable_network_has_the_grid_it_is_asked_for(factor, side):
     )
     example = {"image": jax.ShapeDtypeStruct((side, side, 3), np.uint8)}
     state = step.abstract_state(config, example)
-    encode = step.make_method(config, example, "encode")
-    decode = step.make_method(config, example, "decode")
+    encode = evaluation_step.make_method(config, example, "encode")
+    decode = evaluation_step.make_method(config, example, "decode")
     codes = jax.eval_shape(encode, state, jnp.zeros((2, side, side, 3), jnp.uint8))
     assert codes.shape == (2, side // factor, side // factor)
     assert jax.eval_shape(decode, state, codes).shape == (2, side, side, 3)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, errors, named, pictures, step
+from pipeline import data, errors, evaluation_step, named, pictures, step
 
 
 def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
@@ -25,7 +25,8 @@ def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator
         raise errors.InputError(f"config.code_maps.num={config.code_maps.num} must be at least 1")
     example = data.example_spec(config)
     encode, vectors, decode = (
-        step.make_method(config, example, name) for name in ("encode", "vectors", "decode")
+        evaluation_step.make_method(config, example, name)
+        for name in ("encode", "vectors", "decode")
     )
     del mesh
     inputs = data.first_images(source, config, config.code_maps.num)["image"]

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, errors, features, label_rows, pictures, step
+from pipeline import data, errors, evaluation_step, features, label_rows, pictures, step
 
 NULL = "none"  # the row of the null class
 
@@ -37,7 +37,7 @@ def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator
     example = data.example_spec(config)
     conditions = {name: example[name] for name in names}
     rows = label_rows.parse(_labels(config, source, conditions), conditions)
-    sample = step.make_method(config, example, "sample")
+    sample = evaluation_step.make_method(config, example, "sample")
     fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
 
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, step
+from pipeline import data, evaluation_step, step
 
 
 def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
@@ -27,8 +27,8 @@ def figures(
 ) -> Callable[[step.TrainState], dict[str, np.ndarray]]:
     """Returns the function state → the model's metrics over held-out data, [] or [N] each."""
     example = data.example_spec(config)
-    eval_step = step.make_eval_step(config, example, mesh)
-    summary = step.make_summary(config, example)
+    eval_step = evaluation_step.make_eval_step(config, example, mesh)
+    summary = evaluation_step.make_summary(config, example)
 
     def of_state(state: step.TrainState) -> dict[str, np.ndarray]:
         summed = None

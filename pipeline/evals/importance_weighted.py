@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh
 
-from pipeline import data, errors, losses, metrics, step
+from pipeline import data, errors, evaluation_step, losses, metrics, models, step
 
 
 def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
@@ -31,7 +31,7 @@ def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator
             raise errors.InputError(
                 f"config.importance_weighted.{field}={section[field]} must be at least 1"
             )
-    model = step.abstract_model(config, example)
+    model = models.abstract(config, example)
     if not (hasattr(model, "posterior") and hasattr(model, "nll")):
         raise errors.InputError(
             f"'importance_weighted' needs a model with a Gaussian posterior, which "
@@ -39,7 +39,7 @@ def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator
         )
     counts = sample_counts(section.num_samples)
     terms = functools.partial(_terms, counts=counts, chunk=section.chunk)
-    eval_step = step.make_eval_step(config, example, mesh, terms=terms)
+    eval_step = evaluation_step.make_eval_step(config, example, mesh, terms=terms)
     in_bits = functools.partial(
         metrics.bits_per_dim,
         num_dims=math.prod(example["image"].shape),
@@ -73,7 +73,7 @@ def log_weights(
     """Returns log p(x, z_k) − log q(z_k|x) for K draws of each example, [K, B] nats.
 
     Args:
-        model: has `posterior` and `nll`, see `step.Model`.
+        model: has `posterior` and `nll`, see `pipeline.models.Model`.
         batch: of B examples.
         keys: [B], one PRNG key an example.
         num_samples: K.

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, decodings, errors, named, pictures, step
+from pipeline import data, decodings, errors, evaluation_step, named, pictures, step
 
 
 def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
@@ -32,7 +32,7 @@ def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator
             f"and there are {len(source)}"
         )
     del mesh
-    encode = step.make_method(config, data.example_spec(config), "posterior")
+    encode = evaluation_step.make_method(config, data.example_spec(config), "posterior")
     decode = decodings.make(config)
     order = np.random.RandomState(config.seed % 2**32).permutation(len(source))
     examples = data.read(source, order[: 2 * settings.pairs], config)

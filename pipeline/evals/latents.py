@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, encodings, errors, step
+from pipeline import data, encodings, errors, models, step
 
 ACTIVE = 0.01  # variance of the posterior mean, in units of the prior's
 COLLAPSED = 0.1  # share of active units below which the posterior counts as collapsed
@@ -40,7 +40,7 @@ def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator
     Raises:
         InputError: the model has no Gaussian posterior.
     """
-    if not hasattr(step.abstract_model(config, data.example_spec(config)), "posterior"):
+    if not hasattr(models.abstract(config, data.example_spec(config)), "posterior"):
         raise errors.InputError(
             f"'latents' needs a model with a Gaussian posterior, which "
             f"config.model.name={config.model.name!r} has not: leave it out of the evaluations"

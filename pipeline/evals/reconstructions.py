@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, pictures, step
+from pipeline import data, evaluation_step, pictures, step
 
 COLUMNS = 8
 
@@ -15,7 +15,7 @@ COLUMNS = 8
 def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
     """Returns the evaluation: state → (tag, picture), two rows of pairs."""
     del mesh
-    reconstruct = step.make_method(config, data.example_spec(config), "reconstruct")
+    reconstruct = evaluation_step.make_method(config, data.example_spec(config), "reconstruct")
     columns = min(COLUMNS, len(source))
     batch = data.first_images(
         source, config, 2 * columns if 2 * columns <= len(source) else columns

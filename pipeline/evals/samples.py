@@ -7,13 +7,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, pictures, sharding, step
+from pipeline import data, evaluation_step, pictures, sharding, step
 
 
 def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
     """Returns the evaluation: state → (tag, picture)."""
     del source
-    sample = step.make_method(config, data.example_spec(config), "sample")
+    sample = evaluation_step.make_method(config, data.example_spec(config), "sample")
     keys = jax.jit(
         lambda: jax.random.split(jax.random.key(config.seed), 32),
         out_shardings=sharding.replicated(mesh),

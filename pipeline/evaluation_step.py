@@ -1,0 +1,93 @@
+"""What a state is asked in evaluation: sums over held-out examples, metrics, the model's methods.
+
+The decision: everything here sees the averaged parameters where the optimizer keeps them, and sees
+them whole, however the state lies on the mesh.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import nnx
+from jax import Array
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from pipeline import examples, layouts, models, optimizer, reductions
+from pipeline.metrics import Metrics
+from pipeline.step import TrainState
+
+# The noise of evaluation comes from a stream of its own: no training step has this number.
+STREAM = 2**32 - 1
+
+
+def make_eval_step(
+    config: Any, example: Any, mesh: Mesh, *, terms: Callable | None = None
+) -> Callable:
+    """Returns the jitted (state, batch, first_position) → sums over the batch's true examples.
+
+    The sums are a pytree, (terms, sums, number of examples), to be added over batches, and then
+    given to `make_summary`'s function. They are exact: padding is masked.
+
+    Args:
+        config: of the run.
+        example: abstract example of the data set.
+        mesh: its devices.
+        terms: what is summed in place of `Model.terms`, called as that is with the model before.
+    """
+    graphdef, _ = models.make(config, example)
+    axes = mesh.axis_names
+    summed = reductions.make(mesh, parts=1, shards=config.deterministic_shards)
+
+    def local_step(state: TrainState, batch: models.Batch, first_position: Array):
+        model = _model(graphdef, state)
+
+        def sums_of(examples_and_keys):
+            batch, keys = examples_and_keys
+            score = model.terms if terms is None else functools.partial(terms, model)
+            values, sums = score(batch, keys=keys, step=state.step)
+            return examples.summed(values, batch["mask"]), sums, batch["mask"].sum()
+
+        ours = examples.by_position(batch, config.seed, STREAM, axes, first=first_position)
+        return summed(sums_of, ours)[0]
+
+    sharded = jax.shard_map(
+        local_step, mesh=mesh, in_specs=(P(), P(axes), P()), out_specs=P(), check_vma=False
+    )
+    return jax.jit(lambda state, batch, first: sharded(_evaluated(state), batch, first))
+
+
+def make_summary(config: Any, example: Any) -> Callable[[TrainState, Any], Metrics]:
+    """Returns the jitted (state, summed eval steps) → the model's metrics and `loss`."""
+    graphdef, _ = models.make(config, example)
+
+    def summary(state, summed):
+        totals, sums, count = summed
+        means = jax.tree.map(lambda total: total / count, totals)
+        model = _model(graphdef, _evaluated(state))
+        metrics = model.metrics(means, sums, step=state.step)
+        return metrics | {"loss": model.objective(means, step=state.step)}
+
+    return jax.jit(summary)
+
+
+def make_method(config: Any, example: Any, name: str) -> Callable:
+    """Returns the jitted (state, *arguments) → `Model.<name>(*arguments)`."""
+    graphdef, _ = models.make(config, example)
+
+    def call(state: TrainState, *arguments: Any):
+        return getattr(_model(graphdef, _evaluated(state)), name)(*arguments)
+
+    return jax.jit(call)
+
+
+def _evaluated(state: TrainState) -> TrainState:
+    """Returns the state with the parameters that are evaluated, whole on every device."""
+    params = optimizer.evaluation_params(state.params, state.opt_state)
+    return dataclasses.replace(state, params=layouts.whole(params), opt_state=())
+
+
+def _model(graphdef: nnx.GraphDef, state: TrainState) -> Any:
+    return nnx.merge(graphdef, state.params, state.stats, copy=True)
