@@ -20,14 +20,14 @@ def ranking(runs: Sequence[comparison.Run]) -> Mapping[str, list[float | None]]:
     """
     configs = [run_config.load(run.workdir) for run in runs]
     examples = [data.example_spec(config) for config in configs]
-    models = [
+    abstract = [
         models.abstract(config, example) for config, example in zip(configs, examples, strict=True)
     ]
     kinds = {
         (config.data.name, example["image"].shape)
         for config, example in zip(configs, examples, strict=True)
     }
-    if len(kinds) > 1 or not all(hasattr(model, "posterior") for model in models):
+    if len(kinds) > 1 or not all(hasattr(model, "posterior") for model in abstract):
         return {}
     source = data.load(configs[0]).heldout
     found = [_encoded(run, config, source) for run, config in zip(runs, configs, strict=True)]

@@ -34,7 +34,7 @@ KEYS = jax.random.split(jax.random.key(0), 4096)
 
 def make_config(**changes):
     config = conditional_vae.get_config("smoke")
-    config.model.hidden = (32,)
+    config.model.hidden, config.compute_dtype = (32,), "float32"
     config.update_from_flattened_dict(changes)
     return config
 

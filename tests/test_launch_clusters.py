@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -97,14 +98,15 @@ def test_a_tpu_pod_trains_again_on_75_while_it_is_there(
 @pytest.mark.parametrize(("name", "code"), [("TERM", 75), ("USR1", 75), ("INT", 130)])
 def test_a_signal_travels_to_the_hosts_of_a_tpu_pod(tmp_path, commands, name, code):
     commands(gcloud=GCLOUD)
-    do = (
-        f'kill -{name} "$TPU_POD"; until grep -q "command=kill -{name}" "$FOLDER/calls"; do :; done'
-    )
+    heard = f'grep -q "command=kill -{name}" "$FOLDER/calls"'
+    do = f'kill -{name} "$TPU_POD"; for _ in {{1..600}}; do {heard} && break; sleep 0.05; done'
     variables = {"FIRST": "75", "STATE": "READY", "DO": do, "FOLDER": str(tmp_path)}
     script = f"TPU_POD=$$ exec bash {ROOT / 'launch' / 'tpu_pod.sh'}"
     result = subprocess.run(
         ["bash", "-c", script], env=os.environ | variables | {"QUEUED_RESOURCE": "q", "ZONE": "z"},
         capture_output=True, text=True, timeout=60,
+        # Where the tests run in a shell's background, Ctrl-C is ignored, and can't be trapped.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert result.returncode == code, result.stderr
     assert (

@@ -29,10 +29,10 @@ os._exit(code)
 UNREADABLE = """
 import os
 from pipeline import checkpoint
-original = checkpoint.Checkpoints._read
-def read(self, step, *arguments):
+original = checkpoint.Checkpoints._load
+def load(self, step, *arguments):
     return (None, "a disk of this host") if step == 20 else original(self, step, *arguments)
-checkpoint.Checkpoints._read = read
+checkpoint.Checkpoints._load = load
 from pipeline import train
 os._exit(train.main())
 """
