@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -102,11 +101,11 @@ def test_a_signal_travels_to_the_hosts_of_a_tpu_pod(tmp_path, commands, name, co
     do = f'kill -{name} "$TPU_POD"; for _ in {{1..600}}; do {heard} && break; sleep 0.05; done'
     variables = {"FIRST": "75", "STATE": "READY", "DO": do, "FOLDER": str(tmp_path)}
     script = f"TPU_POD=$$ exec bash {ROOT / 'launch' / 'tpu_pod.sh'}"
+    # Where tests run in a shell's background, Ctrl-C is ignored, and could not be trapped.
     result = subprocess.run(
-        ["bash", "-c", script], env=os.environ | variables | {"QUEUED_RESOURCE": "q", "ZONE": "z"},
+        ["env", "--default-signal=INT", "bash", "-c", script],
+        env=os.environ | variables | {"QUEUED_RESOURCE": "q", "ZONE": "z"},
         capture_output=True, text=True, timeout=60,
-        # Where the tests run in a shell's background, Ctrl-C is ignored, and can't be trapped.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert result.returncode == code, result.stderr
     assert (
