@@ -17,6 +17,10 @@ from jax.sharding import Mesh
 from pipeline import errors
 from pipeline.sharding import FSDP
 
+# Pieces are whole tiles of a TPU, 8 × 128: else its compiler gathers by an all-reduce, of a buffer
+# that every chip fills up with zeros.
+TILE = 1024
+
 
 class Form(NamedTuple):
     """What a flat buffer's values are."""
@@ -38,7 +42,7 @@ class Form(NamedTuple):
     @property
     def padding(self) -> int:
         """Number of zeros at the end, which let all pieces be equally long."""
-        return -sum(map(math.prod, self.shapes)) % self.mesh.shape[FSDP]
+        return -sum(map(math.prod, self.shapes)) % (TILE * self.mesh.shape[FSDP])
 
 
 @jax.tree_util.register_dataclass

@@ -13,6 +13,7 @@ from pipeline import (
     errors,
     evaluation_step,
     event_files,
+    flat_buffers,
     guard,
     layouts,
     planning,
@@ -93,7 +94,8 @@ def test_a_model_of_ten_times_the_budget_has_its_state_cut_to_one_nth(monkeypatc
         assert planned["memory"]["results"] < 1000  # the new state takes the place of the old
         if num > 1:
             found = [(each["kind"], each["elements"]) for each in planned["collectives"]]
-            piece = -(-num_params // num)
+            tile = flat_buffers.TILE
+            piece = tile * -(-num_params // (tile * num))
             # Of the sums: reconstruction, KL, stop, and the square of the norm.
             expected = [("all-gather", piece * num), ("all-reduce", 4), ("reduce-scatter", piece)]
             assert sorted(found) == expected
