@@ -1,8 +1,8 @@
 """A guard against losses that are not finite or leap: it judges every step from its loss.
 
 The decision: the judgement is made on the device, from a trend that is part of the state, so that a
-resumed run, and every process, judges alike; the loop reads it one step late, and at once before a
-save, so that no checkpoint holds what a bad step left.
+resumed run, and every process, judges alike; the loop reads it a few steps late (see `words`), and
+at once before a save, so that no checkpoint holds what a bad step left.
 """
 
 from typing import Any

@@ -14,8 +14,8 @@ from pipeline import bench, data, sharding, step, stop_flags
 from tests import test_step
 
 
-@pytest.mark.parametrize("num_devices", [1, 2])
-def test_a_step_compiles_nothing_sends_nothing_unasked_and_donates_its_state(num_devices):
+def steady(num_devices):
+    """A step, its batches and flags, and (state, metrics, word) of the first, which compiles."""
     config, mesh = test_step.make_config("beta"), test_step.mesh_of(num_devices)
     config.data.train_examples = 64  # so that these steps go through several epochs
     example = data.example_spec(config)
@@ -23,7 +23,12 @@ def test_a_step_compiles_nothing_sends_nothing_unasked_and_donates_its_state(num
     train_step = step.make_train_step(config, example, mesh)
     batches = data.train_batches(data.load(config).train, config, mesh, first_step=0)
     flags = stop_flags.StopFlags(mesh, bench.NEVER)
-    state, metrics, word = train_step(state, next(batches), flags())
+    return train_step, batches, flags, train_step(state, next(batches), flags())
+
+
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_a_step_compiles_nothing_sends_nothing_unasked_and_donates_its_state(num_devices):
+    train_step, batches, flags, (state, metrics, word) = steady(num_devices)
     with jax.transfer_guard("disallow"):
         for _ in range(4):
             given, before = state, word
@@ -35,13 +40,7 @@ def test_a_step_compiles_nothing_sends_nothing_unasked_and_donates_its_state(num
 
 
 def test_a_step_is_one_dispatch(tmp_path):
-    config, mesh = test_step.make_config("beta"), test_step.mesh_of(2)
-    example = data.example_spec(config)
-    state = step.create_state(config, example, mesh)
-    train_step = step.make_train_step(config, example, mesh)
-    batches = data.train_batches(data.load(config).train, config, mesh, first_step=0)
-    flags = stop_flags.StopFlags(mesh, bench.NEVER)
-    state, _, word = train_step(state, next(batches), flags())
+    train_step, batches, flags, (state, _, word) = steady(2)
     with jax.profiler.trace(tmp_path):
         for _ in range(4):
             before = word
