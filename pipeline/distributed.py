@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from pipeline import errors
 
@@ -70,23 +71,22 @@ class StopRequest:
         return INTERRUPTED if self.signal == signal.SIGINT else RETRY
 
 
-def initialize(
-    mode: str, *, coordinator: str | None, num_processes: int | None, process_id: int | None
-) -> None:
+def initialize(options: Any) -> None:
     """Joins the processes of this run; must precede every other use of JAX's devices.
 
     Args:
-        mode: "auto": join where a cluster is described (explicitly, by SLURM, Open MPI, or on a TPU
-            VM), else run alone. "off": run alone.
-        coordinator: host:port of process 0, with `num_processes` and `process_id`.
-        num_processes: how many processes there are.
-        process_id: this process, from 0.
+        options: of the command. `distributed` is "auto": join where a cluster is described
+            (explicitly, by SLURM, Open MPI, or on a TPU VM), else run alone; or "off": run alone.
+            `coordinator` is host:port of process 0, `num_processes` how many there are,
+            `process_id` this one, from 0: all three or None.
 
     Raises:
         InputError: only some of the three are given, or values that can't be.
     """
     import jax
 
+    coordinator, num_processes = options.coordinator, options.num_processes
+    process_id, mode = options.process_id, options.distributed
     # JAX's preemption service would replace the handlers above, and miss signals of its own.
     jax.config.update("jax_enable_preemption_service", False)
     if not coordinator is num_processes is process_id is None:

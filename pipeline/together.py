@@ -15,12 +15,7 @@ def joined(options: Any, doing: str) -> Iterator[None]:
         options: has `distributed`, `coordinator`, `num_processes` and `process_id`.
         doing: what the others are told of this process.
     """
-    distributed.initialize(
-        options.distributed,
-        coordinator=options.coordinator,
-        num_processes=options.num_processes,
-        process_id=options.process_id,
-    )
+    distributed.initialize(options)
     others = peers.connect()
     others.doing = doing
     try:

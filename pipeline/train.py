@@ -22,12 +22,7 @@ def main() -> int:
 
         options = flags.parse(sys.argv)
         compilation_cache.enable(options.config.compilation_cache)
-        distributed.initialize(
-            options.distributed,
-            coordinator=options.coordinator,
-            num_processes=options.num_processes,
-            process_id=options.process_id,
-        )
+        distributed.initialize(options)
         others = peers.connect()
         stop.on_end = others.fail  # so that all leave to be run again, not as after a loss
         from pipeline import loop
