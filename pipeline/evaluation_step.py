@@ -15,7 +15,7 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from pipeline import examples, layouts, models, optimizer, reductions
+from pipeline import compiling, examples, layouts, models, optimizer, reductions
 from pipeline.metrics import Metrics
 from pipeline.step import TrainState
 
@@ -56,7 +56,8 @@ def make_eval_step(
     sharded = jax.shard_map(
         local_step, mesh=mesh, in_specs=(P(), P(axes), P()), out_specs=P(), check_vma=False
     )
-    return jax.jit(lambda state, batch, first: sharded(_evaluated(state), batch, first))
+    whole = lambda state, batch, first: sharded(_evaluated(state), batch, first)  # noqa: E731
+    return compiling.jit(whole, mesh)
 
 
 def make_summary(config: Any, example: Any) -> Callable[[TrainState, Any], Metrics]:
@@ -75,12 +76,17 @@ def make_summary(config: Any, example: Any) -> Callable[[TrainState, Any], Metri
 
 def make_method(config: Any, example: Any, name: str) -> Callable:
     """Returns the jitted (state, *arguments) → `Model.<name>(*arguments)`."""
+    return compiling.jit(method(config, example, name))
+
+
+def method(config: Any, example: Any, name: str) -> Callable:
+    """Returns (state, *arguments) → `Model.<name>(*arguments)`, for use in other programs."""
     graphdef, _ = models.make(config, example)
 
     def call(state: TrainState, *arguments: Any):
         return getattr(_model(graphdef, _evaluated(state)), name)(*arguments)
 
-    return jax.jit(call)
+    return call
 
 
 def _evaluated(state: TrainState) -> TrainState:

@@ -49,11 +49,6 @@ def patches(n: int, blocks: Array) -> Array:
     return jnp.concatenate([blocks[:, u : u + h, v : v + w] for u, v in np.ndindex(n, n)], -1)
 
 
-def shifts(n: int, y: Array) -> Array:
-    """[B, h, w, C] → [B, h+n-1, w+n-1, n·n·C]: y at each offset of the kernel's blocks."""
-    return jnp.concatenate([jnp.pad(y, pad) for pad in _pads(n)], -1)
-
-
 def overlap_add(n: int, patches: Array) -> Array:
     """[B, h, w, n·n·C] → [B, h+n-1, w+n-1, C], the transpose of `patches`."""
     parts = zip(jnp.split(patches, n * n, -1), _pads(n), strict=True)

@@ -18,7 +18,17 @@ from jax import Array, lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from pipeline import examples, flat_buffers, guard, layouts, models, optimizer, reductions, sharding
+from pipeline import (
+    compiling,
+    examples,
+    flat_buffers,
+    guard,
+    layouts,
+    models,
+    optimizer,
+    reductions,
+    sharding,
+)
 
 
 @jax.tree_util.register_dataclass
@@ -134,7 +144,7 @@ def make_train_step(config: Any, example: Any, mesh: Mesh) -> Callable:
     sharded = jax.shard_map(
         local_step, mesh=mesh, in_specs=(specs, P(axes), P(axes)), out_specs=(specs, P(), P())
     )
-    return jax.jit(sharded, donate_argnums=0)
+    return compiling.jit(sharded, mesh, donate_argnums=0)
 
 
 def _specs(config: Any, example: Any, mesh: Mesh) -> Any:

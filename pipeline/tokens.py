@@ -18,6 +18,7 @@ from orbax.checkpoint import multihost
 
 from pipeline import (
     array_files,
+    compiling,
     data,
     errors,
     evaluation_step,
@@ -112,14 +113,15 @@ def _encoder(config: Any, example: Any, state: step.TrainState, mesh: Mesh) -> C
     local = sharding.make_mesh({"data": -1}, devices=mesh.local_devices)
     held = jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
     held = jax.device_put(held, sharding.replicated(local))
-    encode = jax.jit(
+    encode = compiling.jit(
         jax.shard_map(
-            evaluation_step.make_method(config, example, "encode"),
+            evaluation_step.method(config, example, "encode"),
             mesh=local,
             in_specs=(P(), P(local.axis_names)),
             out_specs=P(local.axis_names),
             check_vma=False,
-        )
+        ),
+        local,
     )
 
     def codes(image):
