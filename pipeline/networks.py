@@ -33,9 +33,13 @@ class Dense(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """Applies the layers."""
-        for layer in list(self.layers)[:-1]:
-            x = jax.nn.relu(layer(x))
-        return self.layers[-1](x)
+        return self.after_first(self.layers[0](x))
+
+    def after_first(self, x: Array) -> Array:
+        """Applies all layers but the first, whose outputs are `x` [B, widths[0]]."""
+        for layer in list(self.layers)[1:]:
+            x = layer(jax.nn.relu(x))
+        return x
 
 
 class Architecture(NamedTuple):
