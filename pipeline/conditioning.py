@@ -33,12 +33,11 @@ class Concat(nnx.Module):
         The first is a sum of two products: of one, the gradient for the condition would come with
         one for the pixels, which nobody asked for, a seventh of a small network's step.
         """
-        first, inputs = self.dense.layers[0], (x, condition)
-        kernels = jnp.split(first.kernel[...].astype(first.dtype), [x.shape[-1]])
-        products = (
-            a.astype(first.dtype) @ kernel for a, kernel in zip(inputs, kernels, strict=True)
-        )
-        return self.dense.after_first(sum(products, first.bias[...].astype(first.dtype)))
+        first: Any = self.dense.layers[0]
+        arrays = (x, condition, first.kernel[...], first.bias[...])
+        x, condition, kernel, bias = (array.astype(first.dtype) for array in arrays)
+        ours, theirs = jnp.split(kernel, [x.shape[-1]])
+        return self.dense.after_first(x @ ours + condition @ theirs + bias)
 
 
 class Film(nnx.Module):
