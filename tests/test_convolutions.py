@@ -69,6 +69,16 @@ def test_values_and_gradients_are_those_of_xlas_form(
     assert_close(ours, xlas, 1e-6)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=str)
+def test_a_biass_gradient_is_the_float32_sum_rounded_once(dtype):
+    y, bias = normal(0, 4, 16, 16, 5).astype(dtype), normal(1, 5).astype(dtype)
+    actual = jax.jit(functools.partial(value_and_gradients, convolutions.add_bias))(y, bias)
+    assert all(a.dtype == dtype for a in actual)
+    cotangent = np.asarray(normal(2, *y.shape).astype(dtype), np.float32)
+    exact = (y + bias, cotangent, cotangent.sum((0, 1, 2)))
+    assert_close(actual, exact, float(jnp.finfo(dtype).eps))
+
+
 @pytest.mark.parametrize("channels", [(1, 32), (32, 3), (32, 32)], ids=str)
 @pytest.mark.parametrize("direction", ["down", "up"])
 def test_bfloat16_is_rounded_float32(direction, channels):
