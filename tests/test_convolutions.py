@@ -10,7 +10,7 @@ from flax import nnx
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from pipeline import convolutions
+from pipeline import compiling, convolutions
 
 FUNCTIONS = {
     "down": (convolutions.conv, lax.conv_general_dilated),
@@ -67,6 +67,15 @@ def test_values_and_gradients_are_those_of_xlas_form(
         for form in forms(direction, stride)
     )
     assert_close(ours, xlas, 1e-6)
+
+
+@pytest.mark.parametrize("direction", ["down", "up"])
+def test_convolutions_on_cpus_are_xlas_own(direction):
+    x, kernel = normal(0, 2, 8, 8, 16), normal(1, 4, 4, 16, 16)
+    program = compiling.jit(functools.partial(value_and_gradients, forms(direction, 2)[0]))
+    text = program.lower(x, kernel).compile().as_text()
+    calls = [line for line in text.splitlines() if " convolution(" in line]
+    assert calls and "ynn" not in text, calls
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=str)
