@@ -30,8 +30,8 @@ class Concat(nnx.Module):
     def __call__(self, x: Array, condition: Array) -> Array:
         """Applies the layers to both, concatenated.
 
-        The first is a sum of two products: of one, the gradient for the condition would come with
-        one for the pixels, which nobody asked for, a seventh of a small network's step.
+        The first is a sum of two products: the gradient of one, for the condition, would come with
+        that for the pixels, which nothing reads.
         """
         first: Any = self.dense.layers[0]
         arrays = (x, condition, first.kernel[...], first.bias[...])

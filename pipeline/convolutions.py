@@ -171,6 +171,8 @@ def _small_patches(n, kernel):
 class Conv(nnx.Module):
     """`conv` and a bias, with the parameters of `nnx.Conv(padding="SAME")`."""
 
+    function = staticmethod(conv)
+
     def __init__(
         self,
         in_features: int,
@@ -186,32 +188,15 @@ class Conv(nnx.Module):
         self.stride, self.dtype = stride, dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C_in] → [B, ⌈H/s⌉, ⌈W/s⌉, C_out]."""
+        """[B, H, W, C_in] → what `function` gives, with the bias."""
         x, kernel, bias = (a.astype(self.dtype) for a in (x, self.kernel[...], self.bias[...]))
-        return add_bias(conv(x, kernel, stride=self.stride), bias)
+        return add_bias(self.function(x, kernel, stride=self.stride), bias)
 
 
-class ConvTranspose(nnx.Module):
+class ConvTranspose(Conv):
     """`conv_transpose` and a bias, with the parameters of `nnx.ConvTranspose(padding="SAME")`."""
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        *,
-        kernel_size: int = 4,
-        stride: int = 2,
-        dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        """Draws float32 parameters; `dtype` is the type of the computation and its result."""
-        self.kernel, self.bias = _parameters(kernel_size, in_features, out_features, rngs)
-        self.stride, self.dtype = stride, dtype
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C_in] → [B, s·H, s·W, C_out]."""
-        x, kernel, bias = (a.astype(self.dtype) for a in (x, self.kernel[...], self.bias[...]))
-        return add_bias(conv_transpose(x, kernel, stride=self.stride), bias)
+    function = staticmethod(conv_transpose)
 
 
 def _parameters(size: int, c_in: int, c_out: int, rngs: nnx.Rngs) -> tuple[nnx.Param, nnx.Param]:

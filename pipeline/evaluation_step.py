@@ -56,8 +56,11 @@ def make_eval_step(
     sharded = jax.shard_map(
         local_step, mesh=mesh, in_specs=(P(), P(axes), P()), out_specs=P(), check_vma=False
     )
-    whole = lambda state, batch, first: sharded(_evaluated(state), batch, first)  # noqa: E731
-    return compiling.jit(whole, mesh)
+
+    def eval_step(state: TrainState, batch: models.Batch, first_position: Array):
+        return sharded(_evaluated(state), batch, first_position)
+
+    return compiling.jit(eval_step, mesh)
 
 
 def make_summary(config: Any, example: Any) -> Callable[[TrainState, Any], Metrics]:
