@@ -71,7 +71,7 @@ def test_values_and_gradients_are_those_of_xlas_form(
 
 @pytest.mark.parametrize("direction", ["down", "up"])
 def test_convolutions_on_cpus_are_xlas_own(direction):
-    x, kernel = normal(0, 2, 8, 8, 16), normal(1, 4, 4, 16, 16)
+    x, kernel = normal(0, 64, 16, 16, 32), normal(1, 4, 4, 32, 32)
     program = compiling.jit(functools.partial(value_and_gradients, forms(direction, 2)[0]))
     text = program.lower(x, kernel).compile().as_text()
     calls = [line for line in text.splitlines() if " convolution(" in line]
