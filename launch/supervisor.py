@@ -4,6 +4,7 @@ Exit code 75 starts the group again without limit, a failure up to `max_failures
 without progress; a mistake in the input (2) and Ctrl-C (130) never do.
 """
 
+import contextlib
 import math
 import queue
 import random
@@ -179,10 +180,12 @@ def _spawn(index: int, command: Command, events: queue.SimpleQueue) -> subproces
 def _copy(index: int, source: IO[str], target: IO[str]) -> None:
     with source:
         for line in source:
-            target.write(f"[{index}] {line.rstrip()}\n")
-            target.flush()
+            with contextlib.suppress(OSError):  # the reading goes on, or the child ends
+                target.write(f"[{index}] {line.rstrip()}\n")
+                target.flush()
 
 
 def say(text: str) -> None:
-    """Prints a line of the launcher's own."""
-    print(f"[launch] {text}", file=sys.stderr, flush=True)
+    """Prints a line of the launcher's own, where that can be written."""
+    with contextlib.suppress(OSError):
+        print(f"[launch] {text}", file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """Event loops that see all their tasks end before they close.
 
-When one of its concurrent reads fails, Orbax closes the event loop under the others. Each of those
-would then write a traceback to stderr, from a thread of its own and at any later time.
+When one of its concurrent reads or writes fails, Orbax closes the event loop under the others. Each
+of those would then write a traceback to stderr, from a thread of its own and at any later time.
 """
 
 import asyncio

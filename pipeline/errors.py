@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,12 @@ class InputError(ValueError):
 def reason(error: OSError) -> str:
     """Returns what a command prints of a fault; a text of ours stands without its number."""
     return str(error) if error.filename or not error.strerror else error.strerror
+
+
+def say(text: str) -> None:
+    """Prints on stderr what ends the process; a log that can't be written is no reason to stay."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

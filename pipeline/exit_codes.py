@@ -1,5 +1,6 @@
 """How a command ends: its exit code, and one line on stderr where it can't go on."""
 
+import contextlib
 import os
 import sys
 import traceback
@@ -21,18 +22,18 @@ def of(command: Callable[[], int | None], *, again: bool = False) -> int:
     try:
         return command() or 0
     except errors.InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        errors.say(f"error: {error}")
         return 2
     except KeyboardInterrupt:
         text = "interrupted; the same command starts again" if again else "interrupted"
-        print(f"error: {text}", file=sys.stderr)
+        errors.say(f"error: {text}")
         return distributed.INTERRUPTED
     except OSError as error:
-        print(f"error: {errors.reason(error)}", file=sys.stderr)
+        errors.say(f"error: {errors.reason(error)}")
         return 1
     except Exception as error:
-        traceback.print_exc()
-        print(f"error: {type(error).__name__}: {error}".split("\n")[0], file=sys.stderr)
+        errors.say(traceback.format_exc().rstrip())
+        errors.say(f"error: {type(error).__name__}: {error}".split("\n")[0])
         return 1
 
 
@@ -42,6 +43,7 @@ def leave(code: int) -> None:
     Of several processes, a failed one must not wait for the others at JAX's barrier: their death
     there would replace this exit code.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # a full disk under a log
+            stream.flush()
     os._exit(code)

@@ -13,6 +13,7 @@ from pipeline import (
     dashboards,
     data,
     distributed,
+    draining,
     errors,
     guard,
     heldout_figures,
@@ -143,6 +144,7 @@ def run(
     speed = clock.Clock(config.batch_size)
     traced = tracing.Tracing(workdir, wanted=profile, active=first_process, note=screen.note)
     with (
+        draining.draining(),  # of saves that fail
         watchdog.Watchdog(config.watchdog_seconds, others) as watched,
         tensorboard.Writer(
             workdir / "tensorboard", resume_step=at if steps else None, active=first_process

@@ -12,12 +12,12 @@ import os
 import secrets
 import selectors
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+from pipeline import errors
 from pipeline.distributed import RETRY
 
 BEAT_SECONDS = 1.0
@@ -238,5 +238,5 @@ class Peers:
 
 
 def _leave_at_once(text: str, code: int) -> None:
-    print(f"error: {text}", file=sys.stderr, flush=True)
+    errors.say(f"error: {text}")
     os._exit(code)

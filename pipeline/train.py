@@ -46,7 +46,7 @@ def main() -> int:
     except Exception as error:
         if type(error).__name__ == "JaxRuntimeError":
             others.settle()  # the sum that failed may be another process's death
-        traceback.print_exc()
+        errors.say(traceback.format_exc().rstrip())
         return _failed(f"{type(error).__name__}: {error}".split("\n")[0], others, 1)
     others.leave()
     return code
@@ -54,7 +54,7 @@ def main() -> int:
 
 def _failed(reason: str, others: peers.Peers, code: int) -> int:
     """Says why this process failed, here and to the others, which then leave."""
-    print(f"error: {reason}", file=sys.stderr, flush=True)
+    errors.say(f"error: {reason}")
     others.fail(reason, code)
     return code
 

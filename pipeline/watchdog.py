@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Self
 
-from pipeline import distributed, peers
+from pipeline import distributed, errors, peers
 
 
 class Watchdog:
@@ -51,7 +51,7 @@ class Watchdog:
                 f"no progress for {still:.0f} s (config.watchdog_seconds={self._seconds:g}); "
                 "the stacks of its threads are in its output"
             )
-            print(f"error: {self._others} made {reason}:", file=sys.stderr, flush=True)
+            errors.say(f"error: {self._others} made {reason}:")
             faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
             self._others.fail(reason, distributed.RETRY)
             os._exit(distributed.RETRY)

@@ -62,10 +62,22 @@ class Process(subprocess.Popen):
         raise AssertionError("no handler was installed")
 
 
-def start(workdir, *arguments, processes=1, devices=1, config="beta_vae.py:smoke", command=COMMAND):
-    """Starts a run; `command` may differ by process: {process: command}."""
-    workdir.parent.mkdir(exist_ok=True)
-    port, number = free_port(), len(list(workdir.parent.glob("log*")))
+def start(
+    workdir,
+    *arguments,
+    processes=1,
+    devices=1,
+    config="beta_vae.py:smoke",
+    command=COMMAND,
+    logs=None,
+):
+    """Starts a run; `command` may differ by process: {process: command}.
+
+    Logs go to the folder `logs`, or beside the workdir.
+    """
+    logs = logs or workdir.parent
+    logs.mkdir(exist_ok=True)
+    port, number = free_port(), len(list(logs.glob("log*")))
     started = []
     arguments = (SCALARS, *arguments)
     for process in range(processes):
@@ -74,7 +86,7 @@ def start(workdir, *arguments, processes=1, devices=1, config="beta_vae.py:smoke
         if processes > 1:
             flags += [f"--coordinator=127.0.0.1:{port}", f"--num_processes={processes}"]
             flags += [f"--process_id={process}"]
-        log = workdir.parent / f"log{number}.{process}"
+        log = logs / f"log{number}.{process}"
         started.append(Process(log, flags, devices, one))
     return started
 
@@ -84,6 +96,8 @@ def codes(processes, timeout=90.0):
     end = time.monotonic() + timeout
     try:
         return [process.wait(max(0.1, end - time.monotonic())) for process in processes]
+    except subprocess.TimeoutExpired:
+        raise AssertionError([process.output for process in processes]) from None
     finally:
         for process in processes:
             process.kill()
