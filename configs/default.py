@@ -68,6 +68,7 @@ def get_config() -> ConfigDict:
 
     # steps between looks at what the steps said, stop requests and judgements; 1 for slow steps
     config.look_every_steps = 4
+    config.steps_per_dispatch = 1  # steps that the host starts at once, for those of a few ms
     config.log_every_steps = 50  # steps between points in TensorBoard
     config.eval_every_steps = 500  # steps between evaluations
     config.eval_examples = 2048  # held-out examples of an evaluation; 0: all

@@ -18,12 +18,12 @@ class Clock:
         self._since, self._steps, self._waited = time.perf_counter(), 0, 0.0
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Times the block as waiting for the data of one step."""
+    def waiting(self, num_steps: int) -> Iterator[None]:
+        """Times the block as waiting for the data of so many steps."""
         began = time.perf_counter()
         yield
         self._waited += time.perf_counter() - began
-        self._steps += 1
+        self._steps += num_steps
 
     def lap(self) -> dict[str, float]:
         """Returns the figures to log; none where no step was timed."""

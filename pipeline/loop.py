@@ -12,6 +12,7 @@ from pipeline import (
     clock,
     dashboards,
     data,
+    dispatch,
     distributed,
     draining,
     errors,
@@ -67,6 +68,7 @@ def run(
     began = time.perf_counter()
     run_config.check(config)
     guard.check(config.guard)
+    dispatch.check(config)
     stop.grace_seconds = config.grace_seconds
     mesh = sharding.make_mesh(config.mesh)
     config = run_config.settled(config, mesh.devices.flat[0].platform, workdir)
@@ -132,11 +134,11 @@ def run(
     first_state = functools.partial(step.create_state, measured, example, mesh)
     if not steps:
         state = first_state()
-    train_step = step.make_train_step(measured, example, mesh)
+    take_steps = dispatch.Dispatcher(measured, example, mesh)
     batches = data.train_batches(splits.train, config, mesh, first_step=at)
     flags = stop_flags.StopFlags(mesh, stop)
 
-    first_step = at + 1
+    compiled: set[int] = set()  # numbers of steps whose program is
     said = words.Words(config.look_every_steps)
     recover = recovery.Recovery(config, checkpoints, abstract, mesh, first_state)
     heldout: dict[str, float] = {}
@@ -152,25 +154,28 @@ def run(
         screen.progress(config.total_steps, at) as progress,
     ):
         while at < config.total_steps:
-            if started := at >= first_step:
+            num = take_steps.num_steps(at)
+            if num in compiled:
                 watched.mark(f"reading data for step {at + 1}")
-            with speed.waiting():
-                batch = next(batches)
-            if started:
+            with speed.waiting(num):
+                ready = [next(batches) for _ in range(num)]
+            if num in compiled:
                 watched.mark(f"running step {at + 1}", waiting=True)
             else:
                 others.doing = f"compiling and running step {at + 1}"
-            state, metrics, word = train_step(state, batch, flags())
-            at += 1
-            said.add(at, word)
+            state, metrics, words_said = take_steps(state, ready, flags())
+            at += num
+            said.add(at, words_said)
             traced.after(at, metrics)
-            if not started:  # its compilation is no speed
+            if num not in compiled:
                 jax.block_until_ready(metrics)
-                writer.about(dashboards.of_run(config, metrics))
-                traced.look(at)
-                speed.restart()
-                took = imported + time.perf_counter() - began
-                screen.note(f"The first step was done {took:.1f} s after the command.")
+                if not compiled:
+                    writer.about(dashboards.of_run(config, metrics))
+                    traced.look(at)
+                    took = imported + time.perf_counter() - began
+                    screen.note(f"The first step was done {took:.1f} s after the command.")
+                compiled.add(num)
+                speed.restart()  # a compilation is no speed
             ending = at == config.total_steps
             evaluated = at % config.eval_every_steps == 0 or ending
             saving = evaluated or at % config.checkpoint.every_steps == 0

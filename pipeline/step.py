@@ -68,11 +68,16 @@ def create_state(config: Any, example: Any, mesh: Mesh) -> TrainState:
 
 
 def make_train_step(config: Any, example: Any, mesh: Mesh) -> Callable:
-    """Returns the jitted step: (state, batch, stop) → (new state, metrics, word).
+    """Returns `sharded_step` jitted; the state is donated. May be compiled ahead of time."""
+    return compiling.jit(sharded_step(config, example, mesh), mesh, donate_argnums=0)
+
+
+def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
+    """Returns the step, a pure function: (state, batch, stop) → (new state, metrics, word).
 
     `stop` is float32 [devices]: above 0 where a process was asked to stop. `word` [2] is what every
     process must know at the same step: above 0 where one was asked, and the guard's judgement of
-    this step. The state, as it lies on the mesh, is donated. Pure: may be compiled ahead of time.
+    this step. State and batch lie on the mesh, the batch cut over it.
     """
     graphdef, _ = models.make(config, example)
     rate = optimizer.learning_rate(config.optimizer)
@@ -141,10 +146,9 @@ def make_train_step(config: Any, example: Any, mesh: Mesh) -> Callable:
         return new_state, metrics, jnp.stack([stopped, judgement])
 
     specs = _specs(config, example, mesh)
-    sharded = jax.shard_map(
+    return jax.shard_map(
         local_step, mesh=mesh, in_specs=(specs, P(axes), P(axes)), out_specs=(specs, P(), P())
     )
-    return compiling.jit(sharded, mesh, donate_argnums=0)
 
 
 def _specs(config: Any, example: Any, mesh: Mesh) -> Any:

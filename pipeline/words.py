@@ -27,21 +27,30 @@ class Words:
     def __init__(self, every_steps: int):
         """Looks at every so many steps, by their numbers."""
         self._every, self._unread = every_steps, list[tuple[int, jax.Array]]()
+        self._looked = 0
 
     def add(self, at: int, word: jax.Array) -> None:
-        """Notes the word of step `at`, see `step.make_train_step`; waits for nothing."""
+        """Notes the word of step `at`, [2], or those of n steps up to it, [n, 2].
+
+        What they say: see `step.sharded_step`. Waits for nothing.
+        """
         self._unread.append((at, word))
 
     def look(self, at: int, *, now: bool) -> Said:
-        """Returns what was said up to the step before `at`, where it is one to look at.
+        """Returns what was said before the newest dispatch, where it is time to look.
 
         Args:
             at: the newest step.
             now: look whatever `at` is, and wait for its own word, too.
         """
-        num = len(self._unread) if now else len(self._unread) - 1 if at % self._every == 0 else 0
+        due = at // self._every > self._looked // self._every
+        num = len(self._unread) if now else len(self._unread) - 1 if due else 0
+        self._looked = at
         read, self._unread = self._unread[:num], self._unread[num:]
-        words = [(number, *np.asarray(word).tolist()) for number, word in read]
+        words = []
+        for last, said in read:
+            rows = np.asarray(said).reshape(-1, 2).tolist()
+            words += [(last - len(rows) + n, *row) for n, row in enumerate(rows, 1)]
         leaving = any(stopped > 0 for _, stopped, _ in words)
         bad = ((number, found) for number, _, found in words if found != guard.GOOD)
         return Said(leaving, *next(bad, (0, guard.GOOD)))
