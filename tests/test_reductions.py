@@ -57,14 +57,13 @@ def test_bits_are_the_same_on_any_mesh(variant, network, meshes):
     one = {path: leaf.tobytes() for path, leaf in results(variant, network, 1).items()}
     for num_devices in meshes:
         other = results(variant, network, num_devices)
-        assert {path: leaf.tobytes() for path, leaf in other.items()} == one
+        assert [path for path in one if other[path].tobytes() != one[path]] == []
 
 
 def test_shards_and_the_all_reduce_agree_up_to_rounding():
     shards, whole = results("capacity", "dense", 1), results("capacity", "dense", 1, shards=0)
     losses = [path for path in whole if path.endswith("['loss']")]
     assert len(losses) == 10
-    assert any(shards[path] != whole[path] for path in whole if path.endswith("['grad_norm']"))
     for path in losses:
         np.testing.assert_allclose(shards[path], whole[path], rtol=1e-5)
 
