@@ -1,12 +1,17 @@
-"""The speed of training, as it is logged."""
+"""The speed of training, as it is logged.
+
+The decision: to wait for data costs nothing while the devices still work on the step before, which
+the host starts ahead of them; so that is not counted.
+"""
 
 import contextlib
 import time
 from collections.abc import Iterator
+from typing import Any
 
 
 class Clock:
-    """Speed since the last lap, and the share of it spent waiting for data."""
+    """Speed since the last lap, and the share of it in which devices waited for data."""
 
     def __init__(self, batch_size: int):
         """Starts the first lap; a step has `batch_size` examples."""
@@ -18,11 +23,16 @@ class Clock:
         self._since, self._steps, self._waited = time.perf_counter(), 0, 0.0
 
     @contextlib.contextmanager
-    def waiting(self, num_steps: int) -> Iterator[None]:
-        """Times the block as waiting for the data of so many steps."""
+    def waiting(self, num_steps: int, before: Any) -> Iterator[None]:
+        """Times the block as waiting for the data of so many steps.
+
+        It counts where the devices had nothing to do at its end: `before`, a result of the newest
+        step (None: there is none), was there.
+        """
         began = time.perf_counter()
         yield
-        self._waited += time.perf_counter() - began
+        if before is None or before.is_ready():
+            self._waited += time.perf_counter() - began
         self._steps += num_steps
 
     def lap(self) -> dict[str, float]:

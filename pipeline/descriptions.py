@@ -26,7 +26,7 @@ BY_NAME: dict[str, str] = {
     "grad_norm": "Global L2 norm of the gradient, in units of the loss per unit of parameter.",
     "images_per_second": "Training throughput of all devices together, images per second.",
     "ms_per_step": "Mean time of a training step, milliseconds.",
-    "data_wait_share": "Share of the step's time spent waiting for data, from 0 to 1.",
+    "data_wait_share": "Share of the time in which devices waited for data, from 0 to 1.",
     "sigma": "Learned standard deviation σ of the decoder, in units of the decoder's data.",
     "vq_loss": "All that quantisation adds to the objective, in the units of `loss`.",
     "commitment_loss": "Squared distance of encodings and codes, mean over vectors and dimensions.",

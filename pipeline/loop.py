@@ -139,6 +139,7 @@ def run(
     flags = stop_flags.StopFlags(mesh, stop)
 
     compiled: set[int] = set()  # numbers of steps whose program is
+    words_said: jax.Array | None = None
     said = words.Words(config.look_every_steps)
     recover = recovery.Recovery(config, checkpoints, abstract, mesh, first_state)
     heldout: dict[str, float] = {}
@@ -157,7 +158,7 @@ def run(
             num = take_steps.num_steps(at)
             if num in compiled:
                 watched.mark(f"reading data for step {at + 1}")
-            with speed.waiting(num):
+            with speed.waiting(num, words_said):
                 ready = [next(batches) for _ in range(num)]
             if num in compiled:
                 watched.mark(f"running step {at + 1}", waiting=True)
