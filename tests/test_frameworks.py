@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from pipeline import losses, models, run_config, sharding, step
-from pipeline.frameworks import naive_nnx, works
+from pipeline import losses, models, operations, run_config, sharding, step
+from pipeline.frameworks import matrix_product, naive_nnx, works
 
 STEPS = 3
 BATCH_SIZE = 4  # so few that steps are quick; the networks stay whole
@@ -99,6 +99,17 @@ def _give(params, ours):
     flat = {"/".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(params)}
     for path, (kernel, bias) in zip(layer_paths(flat), layers_in_order(ours), strict=True):
         flat[f"{path}/kernel"][...], flat[f"{path}/bias"][...] = kernel, bias
+
+
+def test_the_limit_has_the_operations_of_the_step(work):
+    mesh = sharding.make_mesh({"data": 1}, devices=jax.devices()[:1])
+    batch = work.batch() | {"mask": np.ones(work.config.batch_size, np.float32)}
+    given = jax.eval_shape(lambda: (batch, np.zeros(mesh.size, np.float32)))
+    train_step = step.make_train_step(work.config, work.example, mesh)
+    traced = train_step.trace(step.abstract_state(work.config, work.example), *given)
+    (counted,) = operations.count(traced.jaxpr, "cpu").values()
+    # Beside the layers there are distances to codes, and padding in our forms and in the limit.
+    assert 0.9 < counted / matrix_product.operations(work) < 1.25
 
 
 def test_pytorch_trains_as_ours(work):

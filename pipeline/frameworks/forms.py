@@ -10,6 +10,7 @@ import os
 from typing import NamedTuple
 
 OURS = "this pipeline"
+LIMIT = "matrix product of as many operations"
 
 
 class Form(NamedTuple):
@@ -34,6 +35,7 @@ def forms() -> dict[str, Form]:
     return found | {
         "pythae": Form("pythae"),
         "lucidrains": Form("lucidrains"),
+        LIMIT: Form("matrix_product"),
     }
 
 
