@@ -115,7 +115,10 @@ _down = jax.custom_vjp(_down_form, nondiff_argnums=(0,))
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _up(stride, y, kernel):
-    """blocks(x) = overlap_add(y·Kᵀ) where patches are small; else y, padded, convolved with K'."""
+    """blocks(x) = overlap_add(y·Kᵀ) where patches are small; else y, padded, convolved with K'.
+
+    Where s doesn't divide k, each pixel of a block by itself: K would be filled up with zeros.
+    """
     n, low, high = pixel_blocks.geometry(stride, kernel)
     blocks_kernel = pixel_blocks.kernel_to_blocks(stride, kernel)
     if _small_patches(n, kernel):
@@ -123,6 +126,10 @@ def _up(stride, y, kernel):
         wide = jnp.promote_types(y.dtype, jnp.float32)  # bfloat16 is rounded after the sum, once
         parts = jnp.matmul(y, kernel_rows.T, preferred_element_type=wide)
         blocks = pixel_blocks.overlap_add(n, parts).astype(y.dtype)
+    elif kernel.shape[0] % stride:
+        convolve = functools.partial(_xla, lax.conv_general_dilated, 1, y)
+        parts = [convolve(*phase) for phase in pixel_blocks.phases(stride, kernel)]
+        return pixel_blocks.interleave(stride, parts)
     else:
         full = [(n - 1, n - 1)] * 2
         blocks = _xla(lax.conv_general_dilated, 1, y, pixel_blocks.mirror(blocks_kernel), full)

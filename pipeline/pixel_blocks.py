@@ -5,6 +5,8 @@ blocks, n = ⌈k/s⌉. Windows of n×n blocks follow, as rows of a product, and 
 """
 
 import functools
+import itertools
+from collections.abc import Iterator, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -41,6 +43,31 @@ def kernel_to_blocks(s: int, kernel: Array) -> Array:
 def mirror(kernel: Array) -> Array:
     """[k, k, C_in, C_out] → [k, k, C_out, C_in], turned by 180°."""
     return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
+def phases(s: int, kernel: Array) -> Iterator[tuple[Array, list[tuple[int, int]]]]:
+    """Yields what each of the s² pixels of a block is in a transposed convolution, row by row.
+
+    From the taps of `kernel` [k, k, C_in, C_out] that reach it, k > s: the kernel of a convolution
+    of stride 1, [≤n, ≤n, C_out, C_in], and its padding.
+    """
+    sides = [_taps(s, kernel.shape[0], place) for place in range(s)]
+    for (rows, above_below), (columns, left_right) in itertools.product(sides, sides):
+        yield mirror(kernel[rows, columns]), [above_below, left_right]
+
+
+def _taps(s: int, k: int, place: int) -> tuple[slice, tuple[int, int]]:
+    """Returns which of k taps reach the place in a block, and how far before and after they lie."""
+    low = max(k - s, 0) // 2
+    taps = range((place + low) % s, k, s)
+    return slice(taps.start, k, s), ((taps[-1] - place - low) // s, (place + low - taps[0]) // s)
+
+
+def interleave(s: int, parts: Sequence[Array]) -> Array:
+    """[B, h, w, C] of each of the s² pixels of a block, row by row → [B, s·h, s·w, C]."""
+    b, h, w, c = parts[0].shape
+    rows = [jnp.stack(parts[start : start + s], 3) for start in range(0, s * s, s)]
+    return jnp.stack(rows, 2).reshape(b, s * h, s * w, c)
 
 
 def patches(n: int, blocks: Array) -> Array:

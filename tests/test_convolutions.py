@@ -69,6 +69,17 @@ def test_values_and_gradients_are_those_of_xlas_form(
     assert_close(ours, xlas, 1e-6)
 
 
+@pytest.mark.parametrize(("kernel_size", "stride"), [(5, 2), (4, 3), (5, 3), (7, 4)])
+@pytest.mark.parametrize("direction", ["down", "up"])
+def test_strides_that_do_not_divide_the_kernel(direction, kernel_size, stride):
+    x, kernel = normal(0, 2, 12, 24, 5), normal(1, kernel_size, kernel_size, 5, 6)
+    ours, xlas = (
+        jax.jit(functools.partial(value_and_gradients, form))(x, kernel)
+        for form in forms(direction, stride)
+    )
+    assert_close(ours, xlas, 1e-6)
+
+
 @pytest.mark.parametrize("direction", ["down", "up"])
 def test_convolutions_on_cpus_are_xlas_own(direction):
     x, kernel = normal(0, 64, 16, 16, 32), normal(1, 4, 4, 32, 32)
