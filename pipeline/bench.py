@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, planning, run_config, sharding, step, variance
+from pipeline import data, dispatch, planning, run_config, sharding, step, variance
 
 ROUND_SECONDS = 0.5  # a round of steps takes so long, or one step where that is longer
 # The stop request of a run that nobody stops.
@@ -48,6 +48,7 @@ def prepare(options: Options) -> Bench:
     """
     config = options.config
     run_config.check(config)
+    dispatch.check(config)
     mesh = sharding.make_mesh(config.mesh)
     config = run_config.settled(config, mesh.devices.flat[0].platform)
     data.check_batch(config, mesh)

@@ -231,3 +231,14 @@ def test_the_local_launcher_runs_the_training_command(stand_in):
     assert [line[0] for line in lines] == ["[0]", "[0]", "[1]", "[1]"]
     assert all(line[1].startswith("127.0.0.1:") and line[2] == "2" for line in lines)
     assert {line[5] for line in lines} == {"--xla_force_host_platform_device_count=4"}
+
+
+def test_a_launcher_whose_log_cannot_be_written_goes_on(stand_in):
+    command = [sys.executable, str(ROOT / "launch" / "local.py"), "--", f"--workdir={stand_in}"]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            command, cwd=stand_in, env=os.environ | {"XLA_FLAGS": ""}, stdout=full, stderr=full,
+            timeout=60,
+        )  # fmt: skip
+    assert result.returncode == 0
+    assert (stand_in / "started0").exists()

@@ -1,10 +1,14 @@
 """The bare step with other fields in the config, in turn with the config's own."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
+import jax
+
+from pipeline import dispatch, run_config
 from pipeline import measure as timing
-from pipeline import run_config
-from pipeline.bench import Bench, compiled_step, prepare, stepper
+from pipeline.bench import Bench, compiled_step, first_state, no_stop, prepare, stepper
 
 
 def measure(bench: Bench) -> dict[str, Any]:
@@ -19,10 +23,27 @@ def measure(bench: Bench) -> dict[str, Any]:
     # Everything anew: a field may change the batch, or the data.
     config = run_config.changed(bench.config, changes)
     other = prepare(bench.options._replace(config=config))
-    one, num = stepper(bench, compiled_step(bench))
-    two, _ = stepper(other, compiled_step(other), num=num)
-    rounds = timing.in_turn({"one": one, "two": two}, rounds=2 * bench.options.rounds)
+    _, num = stepper(bench, compiled_step(bench))
+    together = math.lcm(*(each.config.steps_per_dispatch for each in (bench, other)))
+    num = math.ceil(num / together) * together
+    runs = {"one": _dispatches(bench, num), "two": _dispatches(other, num)}
+    rounds = timing.in_turn(runs, rounds=2 * bench.options.rounds)
     return {
         f"ms a step with {changes}": 1000 * timing.median(rounds["two"]) / num,
         "over this config's step": timing.ratio(rounds, "two", "one"),
     }
+
+
+def _dispatches(bench: Bench, num: int) -> Callable[[], None]:
+    """Returns a function that takes `num` steps, as many at once as a run does."""
+    take_steps = dispatch.Dispatcher(bench.config, bench.example, bench.mesh)
+    together, state, stop = bench.config.steps_per_dispatch, first_state(bench), no_stop(bench.mesh)
+
+    def run() -> None:
+        nonlocal state
+        for _ in range(num // together):
+            state, metrics, _ = take_steps(state, [bench.batch] * together, stop)
+        jax.block_until_ready(metrics)
+
+    run()  # compiles
+    return run
