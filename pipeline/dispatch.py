@@ -6,8 +6,8 @@ has something to do, if that is less than N ahead: so a run may be saved behind 
 resumed there with another N. Signals are answered between programs.
 
 The decision: steps follow each other in a `lax.scan`, but on CPUs, where XLA runs convolutions in a
-loop on one thread (28 times as long on two cores), the loop is unrolled. There a step of 18 ms
-gained nothing by it, and one of 5 ms a twelfth.
+loop on one thread (28 times as long on two cores), the loop is unrolled. There a dense step
+of 6.8 ms gains a twentieth by N = 5, and one of 4.1 ms a sixth.
 """
 
 from collections.abc import Sequence
