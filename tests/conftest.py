@@ -14,7 +14,7 @@ OWNER = COMPILED not in os.environ
 if OWNER:
     os.environ[COMPILED] = tempfile.mkdtemp(prefix="compiled-")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
-# Tests mostly compile, which so takes a third of the time; and steps run nearly as fast. Of the two
+# Tests mostly compile, which so takes half the time; and steps run nearly as fast. Of the two
 # options jax 0.11 knows the first alone, and ends at one that it doesn't know.
 OPTIMIZATION = "--xla_backend_optimization_level=1"
 if metadata.version("jaxlib").startswith("0.10."):
