@@ -37,7 +37,7 @@ class Bench(NamedTuple):
     mesh: Mesh
     example: Any
     source: data.Source
-    batch: dict[str, jax.Array]  # the first, on the devices
+    batch: Any  # the first, on the devices: what the step takes
 
 
 def prepare(options: Options) -> Bench:

@@ -9,9 +9,10 @@ convolutions 1.0–2.2 and 1.1–2.6 times.
 
 Put each s×s block of pixels into one pixel of s²·C channels (space to depth): a k×k convolution of
 stride s becomes an n×n one of stride 1, n = ⌈k/s⌉, and its transpose that one's transpose, then
-depth to space (sub-pixel convolution, Shi et al. 2016, arXiv 1609.05158): no dilation is left. As a
-transposed convolution is the input gradient of the convolution with the mirrored kernel k', three
-linear maps make both layers and their gradients:
+depth to space (sub-pixel convolution, Shi et al. 2016, arXiv 1609.05158): no dilation is left.
+Where s doesn't divide k, a convolution for each pixel of a block spares the zeros that fill K up.
+As a transposed convolution is the input gradient of the convolution with the mirrored kernel k',
+three linear maps make both layers and their gradients:
 
                      value        input gradient    kernel gradient
     conv             down(x, k)   up(dy, k)         kernel_gradient(x, dy)

@@ -71,7 +71,7 @@ class Dispatcher:
 
 
 def _stops(config: Any) -> dict[str, int]:
-    """Returns the numbers of steps behind whose multiples the host has something to do."""
+    """Returns the numbers of steps behind whose multiples `loop.run` has something to do."""
     return {
         "log_every_steps": config.log_every_steps,
         "eval_every_steps": config.eval_every_steps,

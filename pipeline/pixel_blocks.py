@@ -1,7 +1,8 @@
 """Blocks of pixels: rearrangements that make a convolution of stride s one of stride 1.
 
 Each s×s block of an image's pixels becomes one pixel of s²·C channels, and a k×k kernel one of n×n
-blocks, n = ⌈k/s⌉. Windows of n×n blocks follow, as rows of a product, and back.
+blocks, n = ⌈k/s⌉. Windows of n×n blocks follow, as rows of a product, and back. Where s doesn't
+divide k, some pixels of a block have fewer taps than n², and each can be made by itself.
 """
 
 import functools
@@ -51,16 +52,16 @@ def phases(s: int, kernel: Array) -> Iterator[tuple[Array, list[tuple[int, int]]
     From the taps of `kernel` [k, k, C_in, C_out] that reach it, k > s: the kernel of a convolution
     of stride 1, [≤n, ≤n, C_out, C_in], and its padding.
     """
-    sides = [_taps(s, kernel.shape[0], place) for place in range(s)]
+    _, low, _ = geometry(s, kernel)
+    sides = [_taps(s, kernel.shape[0], place + low) for place in range(s)]
     for (rows, above_below), (columns, left_right) in itertools.product(sides, sides):
         yield mirror(kernel[rows, columns]), [above_below, left_right]
 
 
-def _taps(s: int, k: int, place: int) -> tuple[slice, tuple[int, int]]:
-    """Returns which of k taps reach the place in a block, and how far before and after they lie."""
-    low = max(k - s, 0) // 2
-    taps = range((place + low) % s, k, s)
-    return slice(taps.start, k, s), ((taps[-1] - place - low) // s, (place + low - taps[0]) // s)
+def _taps(s: int, k: int, pixel: int) -> tuple[slice, tuple[int, int]]:
+    """Returns which of k taps reach a padded block's pixel, and how far to both sides they go."""
+    taps = range(pixel % s, k, s)
+    return slice(taps.start, k, s), ((taps[-1] - pixel) // s, (pixel - taps[0]) // s)
 
 
 def interleave(s: int, parts: Sequence[Array]) -> Array:

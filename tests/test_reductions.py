@@ -57,6 +57,7 @@ def test_bits_are_the_same_on_any_mesh(variant, network, meshes):
     one = {path: leaf.tobytes() for path, leaf in results(variant, network, 1).items()}
     for num_devices in meshes:
         other = results(variant, network, num_devices)
+        assert other.keys() == one.keys()
         assert [path for path in one if other[path].tobytes() != one[path]] == []
 
 

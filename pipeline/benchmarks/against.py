@@ -4,11 +4,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
 from pipeline import dispatch, run_config
 from pipeline import measure as timing
-from pipeline.bench import Bench, compiled_step, first_state, no_stop, prepare, stepper
+from pipeline.bench import Bench, compiled_step, prepare, stepper
 
 
 def measure(bench: Bench) -> dict[str, Any]:
@@ -36,14 +34,7 @@ def measure(bench: Bench) -> dict[str, Any]:
 
 def _dispatches(bench: Bench, num: int) -> Callable[[], None]:
     """Returns a function that takes `num` steps, as many at once as a run does."""
+    together = bench.config.steps_per_dispatch
     take_steps = dispatch.Dispatcher(bench.config, bench.example, bench.mesh)
-    together, state, stop = bench.config.steps_per_dispatch, first_state(bench), no_stop(bench.mesh)
-
-    def run() -> None:
-        nonlocal state
-        for _ in range(num // together):
-            state, metrics, _ = take_steps(state, [bench.batch] * together, stop)
-        jax.block_until_ready(metrics)
-
-    run()  # compiles
-    return run
+    several = bench._replace(batch=[bench.batch] * together)
+    return stepper(several, take_steps, num=num // together)[0]
