@@ -30,6 +30,7 @@ from jax.typing import DTypeLike
 from pipeline import pixel_blocks
 
 FEW = 4  # channels: patches of such images are small
+LARGE = 2**22  # bytes: XLA's kernel gradient of such a batch is slower than those of its quarters
 
 
 def conv(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
@@ -138,8 +139,18 @@ def _up(stride, y, kernel):
 
 
 def _kernel_gradient(stride, x, y, kernel):
-    """dK = patches(blocks(x))ᵀ·y, or XLA's own; K's values are moot."""
-    return jax.vjp(functools.partial(_down_form, stride, x), kernel)[1](y)[0]
+    """dK = patches(blocks(x))ᵀ·y, or XLA's own; K's values are moot.
+
+    XLA first brings the batch's dimension to the end, which misses the cache where arrays are
+    large. Hence quarters: 1.05 and 1.11 times as fast a whole step of convolutional networks.
+    """
+
+    def gradient(x, y):
+        return jax.vjp(functools.partial(_down_form, stride, x), kernel)[1](y)[0]
+
+    if x.nbytes < LARGE or _small_patches(pixel_blocks.geometry(stride, kernel)[0], kernel):
+        return gradient(x, y)
+    return sum(map(gradient, jnp.array_split(x, 4), jnp.array_split(y, 4)))
 
 
 def _down_gradients(stride, saved, dy):

@@ -80,6 +80,17 @@ def test_strides_that_do_not_divide_the_kernel(direction, kernel_size, stride):
     assert_close(ours, xlas, 1e-6)
 
 
+@pytest.mark.parametrize("batch", [2, 6, 8])
+@pytest.mark.parametrize("direction", ["down", "up"])
+def test_kernel_gradients_of_quarters_add_up(direction, batch, monkeypatch):
+    monkeypatch.setattr(convolutions, "LARGE", 0)
+    x, kernel = normal(0, batch, 6, 10, 5), normal(1, 4, 4, 5, 6)
+    ours, xlas = (jax.jit(functools.partial(value_and_gradients, f)) for f in forms(direction, 2))
+    assert_close(ours(x, kernel), xlas(x, kernel), 1e-6)
+    convolved = ours.lower(x, kernel).as_text("hlo").count(" convolution(")
+    assert convolved == 2 + min(batch, 4)  # the value, the input gradient, and the quarters'
+
+
 @pytest.mark.parametrize("direction", ["down", "up"])
 def test_convolutions_on_cpus_are_xlas_own(direction):
     x, kernel = normal(0, 64, 16, 16, 32), normal(1, 4, 4, 32, 32)
