@@ -10,7 +10,6 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 
@@ -72,17 +71,22 @@ def interleave(s: int, parts: Sequence[Array]) -> Array:
 
 
 def patches(n: int, blocks: Array) -> Array:
-    """[B, h+n-1, w+n-1, C] → [B, h, w, n·n·C]."""
+    """[B, h+n-1, w+n-1, C] → [B, h, w, n·n·C].
+
+    Columns first, then rows: XLA computes anew what goes into each of the 2n slices, not of n².
+    """
     h, w = blocks.shape[1] - n + 1, blocks.shape[2] - n + 1
-    return jnp.concatenate([blocks[:, u : u + h, v : v + w] for u, v in np.ndindex(n, n)], -1)
+    columns = jnp.concatenate([blocks[:, :, v : v + w] for v in range(n)], -1)
+    return jnp.concatenate([columns[:, u : u + h] for u in range(n)], -1)
 
 
 def overlap_add(n: int, patches: Array) -> Array:
     """[B, h, w, n·n·C] → [B, h+n-1, w+n-1, C], the transpose of `patches`."""
-    parts = zip(jnp.split(patches, n * n, -1), _pads(n), strict=True)
-    return functools.reduce(jnp.add, (jnp.pad(part, pad) for part, pad in parts))
+    columns = _added(n, patches, axis=1)
+    return _added(n, columns, axis=2)
 
 
-def _pads(n: int) -> list[list[tuple[int, int]]]:
-    """What puts [B, h, w, C] at each offset of n×n in [B, h+n-1, w+n-1, C]."""
-    return [[(0, 0), (u, n - 1 - u), (v, n - 1 - v), (0, 0)] for u, v in np.ndindex(n, n)]
+def _added(n: int, parts: Array, *, axis: int) -> Array:
+    """Adds n parts of the channels up, each one place further along the axis than the last."""
+    pads = [[(0, 0)] * axis + [(i, n - 1 - i)] + [(0, 0)] * (3 - axis) for i in range(n)]
+    return functools.reduce(jnp.add, map(jnp.pad, jnp.split(parts, n, -1), pads))
