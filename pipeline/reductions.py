@@ -145,8 +145,10 @@ def _over_parts(function: Callable, examples: Any, parts: int) -> Any:
 
 
 def _all_reduced(tree: Any, axes: Any) -> Any:
-    """Adds over the axes in one all-reduce of one flat buffer; one device needs no buffer."""
-    if len(jax.tree.leaves(tree)) == 1 or lax.axis_size(axes) == 1:
+    """Adds over the axes in one all-reduce of one flat buffer; one device has nothing to add."""
+    if lax.axis_size(axes) == 1:
+        return tree
+    if len(jax.tree.leaves(tree)) == 1:
         return lax.psum(tree, axes)
     flat, unflatten = ravel_pytree(tree)
     return unflatten(lax.psum(flat, axes))

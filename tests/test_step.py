@@ -109,13 +109,18 @@ def all_reduces(config, num_devices):
     text = lowered.compile().as_text()
     assert not re.search(r" (all-gather|reduce-scatter|all-to-all|collective-permute)\(", text)
     num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    return num_params, re.findall(r"= (\S+?)(?:\{0\})? all-reduce(?:-start)?\(", text)
+    return num_params, re.findall(r"= (.+?)(?:\{0\})? all-reduce(?:-start)?\(", text)
 
 
 @pytest.mark.parametrize("num_devices", [2, 8, 64])
 def test_the_compiled_step_holds_one_all_reduce_of_parameters_and_sums(num_devices):
     num_params, found = all_reduces(make_config("beta"), num_devices)
     assert found == [f"f32[{num_params + 3}]"]  # reconstruction, KL, stop
+
+
+@pytest.mark.parametrize("variant", ["beta", "capacity", "vq"])
+def test_one_device_reduces_nothing(variant):
+    assert all_reduces(make_config(variant), 1)[1] == []
 
 
 @pytest.mark.parametrize("num_devices", [2, 8, 64])
