@@ -94,6 +94,32 @@ def test_naive_nnx_has_our_parameters_and_our_loss(work):
     np.testing.assert_allclose(theirs(**batch, **given), ours, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what artifex imports
+def test_artifex_has_our_parameters_and_our_loss(monkeypatch):
+    reason = "artifex is not installed: pip install avitai-artifex, beside tfp-nightly"
+    pytest.importorskip("artifex", reason=reason)
+    from pipeline.frameworks import artifex
+
+    work = works.conv_beta_vae()
+    work = work._replace(config=run_config.changed(work.config, f"batch_size={BATCH_SIZE}"))
+    _, state = first_state(work)
+    theirs = artifex.make(work, nnx.Rngs(params=0, sample=0))
+    params = nnx.state(theirs, nnx.Param)
+    assert num_elements(params) == num_elements(state.params)
+    _give(params, state.params)
+    nnx.update(theirs, params)
+    keys, (epsilon, _) = draws(work, state, 0)
+    monkeypatch.setattr(jax.random, "normal", lambda *args: epsilon)
+    image = {"image": work.batch()["image"] / np.float32(255)}
+    loss, _ = artifex.trainer(work).compute_loss(theirs, image, 0, "bce")
+    monkeypatch.undo()
+    model, batch = our_model(work, state), work.batch()
+    batch |= {"mask": np.ones(BATCH_SIZE), "position": np.arange(BATCH_SIZE)}
+    terms, _ = model.terms(batch, keys=keys, step=0)
+    ours = model.objective(jax.tree.map(lambda t: t.mean(axis=0), terms), step=0)
+    np.testing.assert_allclose(loss, ours, rtol=1e-5)
+
+
 def _give(params, ours):
     """Copies our layers' parameters, which lie in another tree in the same order."""
     flat = {"/".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(params)}

@@ -33,6 +33,7 @@ def forms() -> dict[str, Form]:
             kept = options if path else (*options, "keep-freed")
             found[f"{name} {allocator}"] = Form("pytorch", kept, path)
     return found | {
+        "artifex": Form("artifex"),
         "pythae": Form("pythae"),
         "lucidrains": Form("lucidrains"),
         LIMIT: Form("matrix_product"),
