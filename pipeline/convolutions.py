@@ -142,7 +142,8 @@ def _kernel_gradient(stride, x, y, kernel):
     """dK = patches(blocks(x))ᵀ·y, or XLA's own; K's values are moot.
 
     XLA first brings the batch's dimension to the end, which misses the cache where arrays are
-    large. Hence quarters: 1.05 and 1.11 times as fast a whole step of convolutional networks.
+    large. Hence quarters: a whole step is 1.05 to 1.10 times as fast (jax 0.10.2), none slower.
+    In bfloat16 each of them is rounded.
     """
 
     def gradient(x, y):

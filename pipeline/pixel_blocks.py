@@ -82,11 +82,10 @@ def patches(n: int, blocks: Array) -> Array:
 
 def overlap_add(n: int, patches: Array) -> Array:
     """[B, h, w, n·n·C] → [B, h+n-1, w+n-1, C], the transpose of `patches`."""
-    columns = _added(n, patches, axis=1)
-    return _added(n, columns, axis=2)
+    return _added(n, _added(n, patches, axis=1), axis=2)
 
 
 def _added(n: int, parts: Array, *, axis: int) -> Array:
-    """Adds n parts of the channels up, each one place further along the axis than the last."""
+    """Adds n parts of the channels up, each a place further along `axis` than the one before."""
     pads = [[(0, 0)] * axis + [(i, n - 1 - i)] + [(0, 0)] * (3 - axis) for i in range(n)]
     return functools.reduce(jnp.add, map(jnp.pad, jnp.split(parts, n, -1), pads))
