@@ -46,6 +46,20 @@ def draws(work, state, number):
     return keys, (epsilon, np.array(dropped))
 
 
+def our_loss(work, state, keys):
+    """The loss of the work's batch at step 0, before any update."""
+
+    @jax.jit
+    def loss(batch):
+        model = our_model(work, state)
+        batch = model.augment(batch, keys=keys) if work.conditional else batch
+        terms, _ = model.terms(batch, keys=keys, step=0)
+        return model.objective(jax.tree.map(lambda t: t.mean(axis=0), terms), step=0)
+
+    rows = {"mask": np.ones(BATCH_SIZE), "position": np.arange(BATCH_SIZE)}
+    return loss(work.batch() | rows)
+
+
 def layer_paths(flat):
     """The paths of all layers, from the image to the latents and back."""
     order = ("encoder/convs", "encoder", "decoder/dense", "decoder")
@@ -81,17 +95,9 @@ def test_naive_nnx_has_our_parameters_and_our_loss(work):
         theirs.codes[...] = state.stats["quantizer"]["codebook"]
     keys, noise = draws(work, state, 0)
 
-    @jax.jit
-    def our_loss(batch):
-        model = our_model(work, state)
-        batch = model.augment(batch, keys=keys) if work.conditional else batch
-        terms, _ = model.terms(batch, keys=keys, step=0)
-        return model.objective(jax.tree.map(lambda t: t.mean(axis=0), terms), step=0)
-
-    batch = work.batch()
-    ours = our_loss(batch | {"mask": np.ones(BATCH_SIZE), "position": np.arange(BATCH_SIZE)})
+    ours = our_loss(work, state, keys)
     given = {} if noise is None else {"noise": noise}
-    np.testing.assert_allclose(theirs(**batch, **given), ours, rtol=1e-5)
+    np.testing.assert_allclose(theirs(**work.batch(), **given), ours, rtol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what artifex imports
@@ -113,10 +119,7 @@ def test_artifex_has_our_parameters_and_our_loss(monkeypatch):
     image = {"image": work.batch()["image"] / np.float32(255)}
     loss, _ = artifex.trainer(work).compute_loss(theirs, image, 0, "bce")
     monkeypatch.undo()
-    model, batch = our_model(work, state), work.batch()
-    batch |= {"mask": np.ones(BATCH_SIZE), "position": np.arange(BATCH_SIZE)}
-    terms, _ = model.terms(batch, keys=keys, step=0)
-    ours = model.objective(jax.tree.map(lambda t: t.mean(axis=0), terms), step=0)
+    ours = our_loss(work, state, keys)
     np.testing.assert_allclose(loss, ours, rtol=1e-5)
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-import jax
-import optax
+import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 
 from pipeline.frameworks import Run, Unsuited, naive_nnx
 from pipeline.frameworks.works import Work
@@ -24,11 +24,11 @@ def make(work: Work, rngs: nnx.Rngs) -> Any:
             self.encoder = naive_nnx.sequential(work.encoder, rngs)
             self.decoder = naive_nnx.sequential(work.decoder, rngs)
 
-        def encode(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-            mean, log_variance = jax.numpy.split(self.encoder(x), 2, -1)
+        def encode(self, x: Array) -> tuple[Array, Array]:
+            mean, log_variance = jnp.split(self.encoder(x), 2, -1)
             return mean, log_variance
 
-        def decode(self, z: jax.Array) -> jax.Array:
+        def decode(self, z: Array) -> Array:
             return nnx.sigmoid(self.decoder(z))
 
     return Network()
@@ -51,20 +51,11 @@ def start(work: Work, options: Sequence[str]) -> Run:
     del options
     if work.config.model.name != "beta_vae":
         raise Unsuited("artifex's trainer is for β-VAEs")
-    section = work.config.optimizer
+    trained = trainer(work)
+
+    def take_step(model: Any, optimizer: nnx.Optimizer, batch: dict[str, Array]) -> Array:
+        images = {"image": batch["image"] / 255}
+        return trained.train_step(model, optimizer, images, loss_type="bce")[0]
+
     model = make(work, nnx.Rngs(params=0, sample=1))
-    chain = optax.adam(section.learning_rate, section.b1, section.b2, section.eps)
-    optimizer = nnx.Optimizer(model, chain, wrt=nnx.Param)
-    image = jax.device_put(work.batch()["image"])
-    take = trainer(work).train_step
-
-    @nnx.jit
-    def train_step(model: Any, optimizer: nnx.Optimizer, image: jax.Array) -> jax.Array:
-        return take(model, optimizer, {"image": image / 255}, loss_type="bce")[0]
-
-    def steps(num: int) -> None:
-        for _ in range(num):
-            loss = train_step(model, optimizer, image)
-        jax.block_until_ready((loss, nnx.state(model)))
-
-    return Run(steps, metadata.version("avitai-artifex"), jax.default_backend())
+    return naive_nnx.train(work, model, take_step, metadata.version("avitai-artifex"))

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax
@@ -133,24 +133,27 @@ def make(work: Work, rngs: nnx.Rngs) -> Any:
 def start(work: Work, options: Sequence[str]) -> Run:
     """Returns the run; has no options."""
     del options
-    section = work.config.optimizer
-    model = make(work, nnx.Rngs(params=0, noise=1))
-    chain = optax.adam(section.learning_rate, section.b1, section.b2, section.eps)
-    average = [average_params(section.ema_decay)] if section.ema_decay else []
-    optimizer = nnx.Optimizer(model, optax.chain(chain, *average), wrt=nnx.Param)
-    batch = jax.device_put(work.batch())
 
-    @nnx.jit
-    def train_step(model: Any, optimizer: nnx.Optimizer, batch: dict[str, Array]) -> Array:
+    def take_step(model: Any, optimizer: nnx.Optimizer, batch: dict[str, Array]) -> Array:
         loss, gradients = nnx.value_and_grad(lambda model: model(**batch))(model)
         optimizer.update(model, gradients)
         return loss
 
-    step = functools.partial(train_step, model, optimizer, batch)
+    model = make(work, nnx.Rngs(params=0, noise=1))
+    return train(work, model, take_step, f"flax {flax.__version__}")
+
+
+def train(work: Work, model: nnx.Module, take_step: Callable[..., Array], version: str) -> Run:
+    """Returns the run of (model, optimizer, batch) → loss, under `nnx.jit`."""
+    section = work.config.optimizer
+    chain = optax.adam(section.learning_rate, section.b1, section.b2, section.eps)
+    average = [average_params(section.ema_decay)] if section.ema_decay else []
+    optimizer = nnx.Optimizer(model, optax.chain(chain, *average), wrt=nnx.Param)
+    step = functools.partial(nnx.jit(take_step), model, optimizer, jax.device_put(work.batch()))
 
     def steps(num: int) -> None:
         for _ in range(num):
             loss = step()
         jax.block_until_ready((loss, nnx.state(model)))
 
-    return Run(steps, f"flax {flax.__version__}", jax.default_backend())
+    return Run(steps, version, jax.default_backend())
