@@ -73,8 +73,9 @@ class Counting(NamedTuple):
         return self.source.read(indices)
 
 
-def first_batches(num_devices, *, resident, num=8):
+def first_batches(num_devices, *, resident, num=8, threads=2, ahead=8):
     config = beta_vae.get_config("smoke")
+    config.data.num_threads, config.data.prefetch_batches = threads, ahead
     config.batch_size, config.data.train_examples = 16, 50  # so that these go through two epochs
     config.data.binarize, config.data.resident = True, resident
     mesh = sharding.make_mesh({"data": -1}, devices=jax.devices()[:num_devices])
@@ -93,6 +94,17 @@ def test_resident_examples_come_in_the_same_order_and_are_read_once(num_devices)
         for name, leaf in one.items():
             assert (leaf.dtype, leaf.sharding) == (other[name].dtype, other[name].sharding)
             np.testing.assert_array_equal(leaf, other[name])
+
+
+@pytest.mark.parametrize(
+    ("threads", "ahead", "at_once"), [(0, 0, 1), (1, 3, 3), (2, 1, 1), (2, 7, 3), (3, 12, 4)]
+)
+def test_a_thread_reads_its_share_of_what_is_read_ahead_at_once(threads, ahead, at_once):
+    found, asked = first_batches(2, resident=False, threads=threads, ahead=ahead)
+    assert set(asked) == {16 * at_once}
+    expected, _ = first_batches(2, resident=False, threads=0, ahead=0)
+    for one, other in zip(expected, found, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 def test_a_data_set_that_does_not_fit_is_refused_before_it_is_read(monkeypatch):
