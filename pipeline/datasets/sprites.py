@@ -85,9 +85,9 @@ def render(factors: np.ndarray) -> np.ndarray:
     columns = crossings[shape, scale, orientation, y] + _centre(x).astype(np.float32)[:, None, None]
     columns = np.minimum(np.ceil(columns), SIDE).astype(np.intp)
     # A row changes between outside and inside at each column where it crosses the outline.
-    rows = steps[columns[..., 0]]
-    for crossing in range(1, MAX_CROSSINGS):
-        rows ^= steps[columns[..., crossing]]
+    rows = steps.take(columns[..., 0], axis=0) ^ steps.take(columns[..., 1], axis=0)
+    again = columns[..., 2] < SIDE  # few do: those through both lobes of a heart
+    rows[again] ^= steps.take(columns[again, 2], axis=0) ^ steps.take(columns[again, 3], axis=0)
     image = np.zeros((len(factors), SIDE, SIDE), np.uint8)
     image[np.arange(len(factors))[:, None], _rows(y)] = rows.view(np.uint8)
     return image[..., None]
