@@ -22,11 +22,10 @@ def keep_freed() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    largest = 2**31 - 1  # mallopt takes ints
     settings = {
         M_ARENA_MAX: 1,
         M_MMAP_THRESHOLD: 2**30,
-        M_TRIM_THRESHOLD: largest,
+        M_TRIM_THRESHOLD: -1,  # never; 2³¹ − 1 bytes are less than some steps free
         M_TOP_PAD: 64 * 2**20,
     }
     return all(mallopt(name, value) == 1 for name, value in settings.items())

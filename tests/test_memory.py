@@ -7,21 +7,27 @@ import pytest
 
 from pipeline import memory
 
-# Page faults of taking and freeing 64 MiB ten times, which are 16,384 pages each time.
+glibc = pytest.mark.skipif(
+    not hasattr(memory.ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc"
+)
+
+# Page faults of taking and freeing blocks together ten times; 64 MiB are 16,384 pages.
 FAULTS = """
 import resource, numpy as np
 from pipeline import memory
 assert not {keep} or memory.keep_freed()
-np.ones(2**23)
+def take():
+    blocks = [np.ones({mib} * 2**17) for _ in range({num})]
+take()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
-    np.ones(2**23)
+    take()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def faults(*, keep):
-    program = FAULTS.format(keep=keep)
+def faults(*, keep, mib=64, num=1):
+    program = FAULTS.format(keep=keep, mib=mib, num=num)
     environment = {"OMP_NUM_THREADS": "1", "NUMPY_MADVISE_HUGEPAGE": "0"}
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
@@ -29,12 +35,15 @@ def faults(*, keep):
     return int(result.stdout)
 
 
-@pytest.mark.skipif(
-    not hasattr(memory.ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc"
-)
+@glibc
 def test_what_was_freed_is_taken_again_without_page_faults():
     assert faults(keep=False) > 10_000
     assert faults(keep=True) < 1_000
+
+
+@glibc
+def test_more_than_two_gib_are_kept_too():
+    assert faults(keep=True, mib=800, num=3) < 1_000
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
