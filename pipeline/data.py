@@ -128,7 +128,7 @@ def train_batches(
     # A thread reads several batches at once: a step drives code and tables out of the CPU's caches,
     # so that one read alone takes more than twice the time.
     ahead, threads = config.data.prefetch_batches, config.data.num_threads
-    at_once = max(1, ahead // max(1, threads))
+    at_once = max(1, ahead // threads)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead // at_once)
     # Also what places them on the devices is done ahead, in the threads.
     if config.data.resident:
