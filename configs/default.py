@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
     # keep the training examples on every device, where they fit: only their numbers travel then
     config.data.resident = False
     config.data.num_threads = 2  # threads that read batches ahead; no influence on the order
-    config.data.prefetch_batches = 16  # batches read ahead, each thread its share of them in turn
+    config.data.prefetch_batches = 16  # batches read ahead, each thread its share at once
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"  # adam, adamw

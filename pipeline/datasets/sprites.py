@@ -85,9 +85,10 @@ def render(factors: np.ndarray) -> np.ndarray:
     columns = crossings[shape, scale, orientation, y] + _centre(x).astype(np.float32)[:, None, None]
     columns = np.minimum(np.ceil(columns), SIDE).astype(np.intp)
     # A row changes between outside and inside at each column where it crosses the outline.
-    rows = steps.take(columns[..., 0], axis=0) ^ steps.take(columns[..., 1], axis=0)
-    again = columns[..., 2] < SIDE  # few do: those through both lobes of a heart
-    rows[again] ^= steps.take(columns[again, 2], axis=0) ^ steps.take(columns[again, 3], axis=0)
+    first, second, third, fourth = np.moveaxis(columns, -1, 0)
+    rows = steps.take(first, axis=0) ^ steps.take(second, axis=0)
+    again = third < SIDE  # few do: those through both lobes of a heart
+    rows[again] ^= steps.take(third[again], axis=0) ^ steps.take(fourth[again], axis=0)
     image = np.zeros((len(factors), SIDE, SIDE), np.uint8)
     image[np.arange(len(factors))[:, None], _rows(y)] = rows.view(np.uint8)
     return image[..., None]
