@@ -163,3 +163,18 @@ def test_a_batch_that_cannot_be_cut_evenly_names_the_repair(batch_size, parts, w
 def test_a_mesh_that_does_not_fit_names_the_devices():
     with pytest.raises(errors.InputError, match=r"data=3, fsdp=1\) does not fit 4 devices"):
         sharding.make_mesh({"data": 3}, devices=jax.devices()[:4])
+
+
+def test_binarised_pixels_are_255_from_128_on_and_the_source_stays_as_it_is():
+    levels = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
+
+    class Levels:
+        def read(self, indices):
+            return {"image": levels}
+
+    config = beta_vae.get_config()
+    config.data.binarize = True
+    found = data.read(Levels(), np.arange(4), config)["image"]
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found.ravel(), np.repeat([0, 255], 128))
+    np.testing.assert_array_equal(levels.ravel(), np.arange(256))
