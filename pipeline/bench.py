@@ -11,7 +11,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, dispatch, planning, run_config, sharding, step, variance
+from pipeline import (
+    data,
+    dispatch,
+    planning,
+    run_config,
+    sharding,
+    step,
+    training_batches,
+    variance,
+)
 
 ROUND_SECONDS = 0.5  # a round of steps takes so long, or one step where that is longer
 # The stop request of a run that nobody stops.
@@ -54,7 +63,7 @@ def prepare(options: Options) -> Bench:
     data.check_batch(config, mesh)
     source = data.load(config).train
     config = variance.measured(config, source)
-    batch = next(data.train_batches(source, config, mesh, first_step=0))
+    batch = next(training_batches.ahead(source, config, mesh, first_step=0))
     return Bench(options, config, mesh, data.example_spec(config), source, batch)
 
 

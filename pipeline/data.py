@@ -1,21 +1,16 @@
-"""The input pipeline: the examples of global batch k are a pure function of (seed, k).
+"""Data sets: how they are opened, split and read, and the batches of held-out examples.
 
-Whatever the number of processes and devices, every batch holds the same examples in the same order,
-and the position in the data is the step: there is no iterator state to save.
+Those of training are in `training_batches`.
 """
 
-import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
-import grain
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import errors, named, order, resident, sharding
-
-ENDLESS = 2**62  # batches
+from pipeline import errors, named, sharding
 
 
 class Source(Protocol):
@@ -95,51 +90,6 @@ def load(config: Any) -> Splits:
     return splits
 
 
-def batch_indices(
-    num_examples: int, *, seed: int, batch_size: int, first_step: int, process: int, processes: int
-) -> grain.MapDataset:
-    """Returns this process's rows of every global batch from `first_step` on, as int64 [rows].
-
-    Each epoch has an order of its own. Batches are cut for all processes, and then dealt out in
-    turn, so that the rows of a process are contiguous in the global batch.
-    """
-    rows, shuffled = batch_size // processes, order.Shuffled(num_examples, seed=seed)
-    first = first_step * batch_size + process * rows
-    steps = grain.MapDataset.range(ENDLESS)
-    return steps.map(lambda step: shuffled.rows(first + step * batch_size, rows))
-
-
-def train_batches(
-    source: Source, config: Any, mesh: Mesh, *, first_step: int
-) -> Iterator[dict[str, jax.Array]]:
-    """Returns the global batches from `first_step` on, each cut over the mesh, `mask` all ones.
-
-    Raises:
-        InputError: the examples are to be resident, and the devices can't hold them.
-    """
-    indices = batch_indices(
-        len(source),
-        seed=config.seed,
-        batch_size=config.batch_size,
-        first_step=first_step,
-        process=jax.process_index(),
-        processes=jax.process_count(),
-    )
-    # A thread reads several batches at once: a step drives code and tables out of the CPU's caches,
-    # so that one read alone takes more than twice the time.
-    ahead, threads = config.data.prefetch_batches, config.data.num_threads
-    at_once = max(1, ahead // threads)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead // at_once)
-    # Also what places them on the devices is done ahead, in the threads.
-    if config.data.resident:
-        batch = resident.place(lambda rows: read(source, rows, config), len(source), mesh)
-        batches = lambda group: [batch(rows) for rows in group]  # noqa: E731
-    else:
-        batches = lambda group: _to_global(_read_together(source, group, config), mesh)  # noqa: E731
-    groups = indices.batch(at_once, batch_fn=list).map(batches)
-    return itertools.chain.from_iterable(groups.to_iter_dataset(options))
-
-
 def check_batch(config: Any, mesh: Mesh) -> None:
     """Raises an InputError where a training batch of the config can't be cut over the mesh."""
     sharding.check_batch(
@@ -167,7 +117,7 @@ def heldout_batches(
         positions = first + jax.process_index() * rows + np.arange(rows)
         batch = read(source, np.minimum(positions, num - 1), config)
         batch["mask"] = (positions < num).astype(np.float32)
-        yield first, _to_global(batch, mesh)
+        yield first, sharding.to_global(batch, mesh)
 
 
 def first_images(source: Source, config: Any, num: int) -> dict[str, np.ndarray]:
@@ -188,22 +138,12 @@ def abstract_batch(config: Any, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
 
 def read(source: Source, indices: np.ndarray, config: Any) -> dict[str, np.ndarray]:
     """Returns the examples `indices` [n] as a model sees them, and `mask` [n], all ones."""
-    batch = dict(source.read(indices))
+    return examples(source, indices, config) | {"mask": np.ones(indices.shape, np.float32)}
+
+
+def examples(source: Source, indices: np.ndarray, config: Any) -> dict[str, np.ndarray]:
+    """Returns the examples `indices` [n] without a mask."""
+    found = dict(source.read(indices))
     if config.data.binarize:
-        batch["image"] = (batch["image"] >> 7) * np.uint8(255)  # 128 and above: 255, others 0
-    return batch | {"mask": np.ones(indices.shape, np.float32)}
-
-
-def _read_together(
-    source: Source, group: list[np.ndarray], config: Any
-) -> list[dict[str, np.ndarray]]:
-    """Returns the batches of equally many rows [n], read by one call."""
-    whole = read(source, np.concatenate(group), config)
-    parts = {name: np.split(array, len(group)) for name, array in whole.items()}
-    return [dict(zip(parts, arrays, strict=True)) for arrays in zip(*parts.values(), strict=True)]
-
-
-def _to_global(batches: Any, mesh: Mesh) -> Any:
-    """Returns the tree of this process's rows as global arrays, each cut over the mesh."""
-    where = jax.tree.map(lambda _: sharding.batch_sharded(mesh), batches)
-    return jax.make_array_from_process_local_data(where, batches)
+        found["image"] = (found["image"] >> 7) * np.uint8(255)  # 128 and above: 255, others 0
+    return found

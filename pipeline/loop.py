@@ -31,6 +31,7 @@ from pipeline import (
     terminal,
     topologies,
     tracing,
+    training_batches,
     variance,
     watchdog,
     words,
@@ -135,7 +136,7 @@ def run(
     if not steps:
         state = first_state()
     take_steps = dispatch.Dispatcher(measured, example, mesh)
-    batches = data.train_batches(splits.train, config, mesh, first_step=at)
+    batches = training_batches.ahead(splits.train, config, mesh, first_step=at)
     flags = stop_flags.StopFlags(mesh, stop)
 
     compiled: set[int] = set()  # numbers of steps whose program is

@@ -20,7 +20,7 @@ LOCAL = "local"  # axis of the mesh of this process's devices
 
 def place(
     read: Callable[[np.ndarray], dict[str, np.ndarray]], num_examples: int, mesh: Mesh
-) -> Callable[[np.ndarray], dict[str, jax.Array]]:
+) -> Callable[[list[np.ndarray]], list[dict[str, jax.Array]]]:
     """Reads the whole set onto every device.
 
     Args:
@@ -29,7 +29,8 @@ def place(
         mesh: the devices of all processes.
 
     Returns:
-        this process's rows of a global batch, int64 [n] → the global batch, cut over the mesh.
+        this process's rows of each of several global batches, int64 [n] each, the same number of
+        batches at every call → those batches, cut over the mesh.
 
     Raises:
         InputError: the devices' memory can't hold it; no more than one example was read.
@@ -43,10 +44,14 @@ def place(
             whole[name][rows] = array
 
     # A program of this process alone: threads start it, in an order that differs from others'.
-    local = Mesh(np.asarray(mesh.local_devices), (LOCAL,))
+    alone = jax.process_count() == 1
+    local = mesh if alone else Mesh(np.asarray(mesh.local_devices), (LOCAL,))
     kept = jax.device_put(whole, sharding.replicated(local))
-    cut = NamedSharding(local, P(LOCAL))
-    take = jax.jit(jax.shard_map(_take, mesh=local, in_specs=(P(), P(LOCAL)), out_specs=P(LOCAL)))
+    rows_cut, cut = P(None, local.axis_names), P(local.axis_names)
+    take = jax.jit(
+        jax.shard_map(_take, mesh=local, in_specs=(P(), rows_cut), out_specs=cut),
+        out_shardings=NamedSharding(local, cut),  # also on one device, where JAX would drop it
+    )
     cut_globally = sharding.batch_sharded(mesh)
 
     def assembled(part: jax.Array) -> jax.Array:
@@ -54,14 +59,19 @@ def place(
         pieces = [shard.data for shard in part.addressable_shards]
         return jax.make_array_from_single_device_arrays(shape, cut_globally, pieces)
 
-    def batch(rows: np.ndarray) -> dict[str, jax.Array]:
-        return jax.tree.map(assembled, take(kept, jax.device_put(rows.astype(np.int32), cut)))
+    def batches(rows: list[np.ndarray]) -> list[dict[str, jax.Array]]:
+        numbers = np.stack(rows).astype(np.int32)
+        parts = take(kept, jax.device_put(numbers, NamedSharding(local, rows_cut)))
+        return parts if alone else jax.tree.map(assembled, parts)
 
-    return batch
+    return batches
 
 
-def _take(kept: dict[str, jax.Array], rows: jax.Array) -> dict[str, jax.Array]:
-    return jax.tree.map(lambda array: array.at[rows].get(mode="promise_in_bounds"), kept)
+def _take(kept: dict[str, jax.Array], rows: jax.Array) -> list[dict[str, jax.Array]]:
+    def batch(numbers: jax.Array) -> dict[str, jax.Array]:
+        return jax.tree.map(lambda array: array.at[numbers].get(mode="promise_in_bounds"), kept)
+
+    return [batch(numbers) for numbers in rows]
 
 
 def _check_memory(needed: int, mesh: Mesh) -> None:

@@ -68,10 +68,17 @@ def batch_sharded(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(mesh.axis_names))
 
 
+def to_global(rows: Any, mesh: Mesh) -> Any:
+    """Returns the tree of this process's rows as global arrays, each cut over the mesh."""
+    where = batch_sharded(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(rows, where)  # the whole tree by one call, the sooner done
+    return jax.tree.map(lambda a: jax.make_array_from_process_local_data(where, a), rows)
+
+
 def any_process(mesh: Mesh, value: bool) -> bool:
     """Says on every process whether `value` holds on one of them; waits for all of them."""
-    local = np.full(len(mesh.local_devices), value, np.float32)
-    values = jax.make_array_from_process_local_data(batch_sharded(mesh), local)
+    values = to_global(np.full(len(mesh.local_devices), value, np.float32), mesh)
     return float(_maximum(replicated(mesh))(values)) > 0
 
 

@@ -12,11 +12,10 @@ class StopFlags:
 
     def __init__(self, mesh: Mesh, stop: distributed.StopRequest):
         """Places both arrays, float32 [devices]."""
-        where, rows = sharding.batch_sharded(mesh), len(mesh.local_devices)
-        self._flags = [
-            jax.make_array_from_process_local_data(where, np.full(rows, value, np.float32))
-            for value in (0.0, 1.0)
-        ]
+        rows = len(mesh.local_devices)
+        self._flags = sharding.to_global(
+            [np.full(rows, value, np.float32) for value in (0.0, 1.0)], mesh
+        )
         self._stop = stop
 
     def __call__(self) -> jax.Array:

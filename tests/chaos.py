@@ -23,7 +23,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import data, run_config
+from pipeline import data, run_config, training_batches
 from tests import processes
 from tests.test_train import scalars
 
@@ -48,8 +48,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL)
 NOTING = """
 import json, os, time, zlib
 import numpy as np
-from pipeline import data
-original = data.train_batches
+from pipeline import training_batches
+original = training_batches.ahead
 def batches(source, config, mesh, *, first_step):
     with open({path!r} + str(os.getpid()), "a") as notes:
         for number, batch in enumerate(original(source, config, mesh, first_step=first_step)):
@@ -59,7 +59,7 @@ def batches(source, config, mesh, *, first_step):
                 print(json.dumps([first_step + number, first, rows]), file=notes, flush=True)
             time.sleep({pause})
             yield batch
-data.train_batches = batches
+training_batches.ahead = batches
 from pipeline import train
 os._exit(train.main())
 """
@@ -118,7 +118,7 @@ class Run:
         config = run_config.load(self.workdir)
         source = data.load(config).train
         size = config.batch_size
-        order = data.batch_indices(
+        order = training_batches.indices(
             len(source), seed=config.seed, batch_size=size, first_step=0, process=0, processes=1
         )
         expected = [

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from pipeline import data, dispatch, errors, step, stop_flags
+from pipeline import data, dispatch, errors, step, stop_flags, training_batches
 from pipeline.bench import NEVER
 from tests import processes, test_step, test_train
 
@@ -33,7 +33,7 @@ def test_state_and_words_are_those_of_single_steps(variant, network, devices):
     source, stop = data.load(config).train, stop_flags.StopFlags(mesh, NEVER)()
 
     def batches():
-        return data.train_batches(source, config, mesh, first_step=0)
+        return training_batches.ahead(source, config, mesh, first_step=0)
 
     state, words, losses = step.create_state(config, example, mesh), [], []
     for _, batch in zip(range(6), batches(), strict=False):

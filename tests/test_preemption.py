@@ -14,14 +14,14 @@ FOREVER = ("--config.total_steps=100000", "--config.log_every_steps=1")
 # In front of the command: what goes wrong in this process.
 FAILING = """
 import os, sys, time
-from pipeline import data, checkpoint
-original = data.train_batches
+from pipeline import checkpoint, training_batches
+original = training_batches.ahead
 def batches(*arguments, **options):
     for number, batch in enumerate(original(*arguments, **options)):
         if number == 5:
             {fault}
         yield batch
-data.train_batches = batches
+training_batches.ahead = batches
 from pipeline import train
 code = train.main()
 os._exit(code)

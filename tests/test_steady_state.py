@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from pipeline import bench, data, sharding, step, stop_flags
+from pipeline import bench, data, sharding, step, stop_flags, training_batches
 from tests import test_step
 
 
@@ -21,7 +21,7 @@ def steady(num_devices):
     example = data.example_spec(config)
     state = step.create_state(config, example, mesh)
     train_step = step.make_train_step(config, example, mesh)
-    batches = data.train_batches(data.load(config).train, config, mesh, first_step=0)
+    batches = training_batches.ahead(data.load(config).train, config, mesh, first_step=0)
     flags = stop_flags.StopFlags(mesh, bench.NEVER)
     return train_step, batches, flags, train_step(state, next(batches), flags())
 

@@ -16,8 +16,8 @@ import grain
 import jax
 import numpy as np
 
-from pipeline import data, sharding
 from pipeline import measure as timing
+from pipeline import sharding, training_batches
 from pipeline.bench import Bench
 
 LEAST = 20_000  # images a round
@@ -49,8 +49,8 @@ def measure(bench: Bench) -> dict[str, Any]:
         path = Path(folder) / "images.npy"
         mapped = _mapped(path)
         inputs = {
-            "config": data.train_batches(bench.source, config, mesh, first_step=0),
-            "mapped": data.train_batches(mapped, streamed, mesh, first_step=0),
+            "config": training_batches.ahead(bench.source, config, mesh, first_step=0),
+            "mapped": training_batches.ahead(mapped, streamed, mesh, first_step=0),
             "examples": _by_example(mapped, bench),
         }
         if importlib.util.find_spec("torch"):

@@ -1,0 +1,79 @@
+"""The batches of training: the examples of global batch k are a pure function of (seed, k).
+
+Whatever the number of processes and devices, every batch holds the same examples in the same order,
+and the position in the data is the step: there is no iterator state to save.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from pipeline import data, order, resident, sharding
+
+ENDLESS = 2**62  # batches
+
+Batch = dict[str, jax.Array]
+
+
+def ahead(source: data.Source, config: Any, mesh: Mesh, *, first_step: int) -> Iterator[Batch]:
+    """Returns the global batches from `first_step` on, each cut over the mesh, `mask` all ones.
+
+    Threads read them ahead and place them on the devices.
+
+    Raises:
+        InputError: the examples are to be resident, and the devices can't hold them.
+    """
+    own_rows = indices(
+        len(source),
+        seed=config.seed,
+        batch_size=config.batch_size,
+        first_step=first_step,
+        process=jax.process_index(),
+        processes=jax.process_count(),
+    )
+    # A thread reads several batches at once: a step drives code and tables out of the CPU's caches,
+    # so that one read alone takes more than twice the time.
+    num, threads = config.data.prefetch_batches, config.data.num_threads
+    at_once = max(1, num // threads)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=num // at_once)
+    groups = own_rows.batch(at_once, batch_fn=list).map(_placing(source, config, mesh))
+    return itertools.chain.from_iterable(groups.to_iter_dataset(options))
+
+
+def indices(
+    num_examples: int, *, seed: int, batch_size: int, first_step: int, process: int, processes: int
+) -> grain.MapDataset:
+    """Returns this process's rows of every global batch from `first_step` on, as int64 [rows].
+
+    Each epoch has an order of its own. Batches are cut for all processes, and then dealt out in
+    turn, so that the rows of a process are contiguous in the global batch.
+    """
+    rows, shuffled = batch_size // processes, order.Shuffled(num_examples, seed=seed)
+    first = first_step * batch_size + process * rows
+    steps = grain.MapDataset.range(ENDLESS)
+    return steps.map(lambda step: shuffled.rows(first + step * batch_size, rows))
+
+
+def _placing(
+    source: data.Source, config: Any, mesh: Mesh
+) -> Callable[[list[np.ndarray]], list[Batch]]:
+    """Returns what reads the batches of equally many rows, int64 [n] each, and places them."""
+    rows = config.batch_size // jax.process_count()
+    mask = sharding.to_global({"mask": np.ones(rows, np.float32)}, mesh)  # of all batches
+
+    def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+        return data.examples(source, indices, config)
+
+    def streamed(group: list[np.ndarray]) -> list[Batch]:
+        whole = read(np.concatenate(group))
+        cuts = [slice(at, at + rows) for at in range(0, rows * len(group), rows)]
+        parts = [{name: array[cut] for name, array in whole.items()} for cut in cuts]
+        return sharding.to_global(parts, mesh)
+
+    place = resident.place(read, len(source), mesh) if config.data.resident else streamed
+    return lambda group: [batch | mask for batch in place(group)]
