@@ -6,6 +6,8 @@ import pytest
 
 from configs import beta_vae
 from pipeline import data, errors, resident, sharding, training_batches
+from tests import processes
+from tests.test_train import scalars
 
 
 def rows(process, processes, *, first_step=0, num=12):
@@ -99,3 +101,16 @@ def test_a_data_set_that_does_not_fit_is_refused_before_it_is_read(monkeypatch):
     monkeypatch.setattr(resident.os, "sysconf", lambda name: 1 if "SIZE" in name else 800_000)
     with pytest.raises(errors.InputError, match=r"needs 0\.0 GB on each of 2 devices.*0\.0 GB"):
         first_batches(2, resident=True)
+
+
+def test_two_processes_learn_the_same_from_resident_examples(tmp_path):
+    few = ("--config.total_steps=12", "--config.log_every_steps=1", "--config.eval_every_steps=12")
+    few += ("--config.data.train_examples=500", "--config.eval_examples=64")
+    points = []
+    for kept in (False, True):
+        workdir = tmp_path / str(kept) / "run"
+        resident = f"--config.data.resident={kept}"
+        processes.train(workdir, *few, resident, processes=2, devices=2)
+        points.append(scalars(workdir))
+    assert len(points[0]["train/loss"]) == 12
+    assert points[0] == points[1]
