@@ -1,6 +1,6 @@
-"""Data sets: how they are opened, split and read, and the batches of held-out examples.
+"""Data sets: how they are opened, split and read; the form of their batches, and those held out.
 
-Those of training are in `training_batches`.
+The batches of training are read by `training_batches`.
 """
 
 from collections.abc import Iterator

@@ -15,7 +15,6 @@ from jax.sharding import PartitionSpec as P
 from pipeline import errors, sharding
 
 CHUNK = 4096  # examples read at a time
-LOCAL = "local"  # axis of the mesh of this process's devices
 
 
 def place(
@@ -45,7 +44,7 @@ def place(
 
     # A program of this process alone: threads start it, in an order that differs from others'.
     alone = jax.process_count() == 1
-    local = mesh if alone else Mesh(np.asarray(mesh.local_devices), (LOCAL,))
+    local = mesh if alone else sharding.make_mesh({"data": -1}, devices=mesh.local_devices)
     kept = jax.device_put(whole, sharding.replicated(local))
     rows_cut, cut = P(None, local.axis_names), P(local.axis_names)
     take = jax.jit(

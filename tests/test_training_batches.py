@@ -6,7 +6,7 @@ import pytest
 
 from configs import beta_vae
 from pipeline import data, errors, resident, sharding, training_batches
-from tests import processes
+from tests.processes import train
 from tests.test_train import scalars
 
 
@@ -110,7 +110,7 @@ def test_two_processes_learn_the_same_from_resident_examples(tmp_path):
     for kept in (False, True):
         workdir = tmp_path / str(kept) / "run"
         resident = f"--config.data.resident={kept}"
-        processes.train(workdir, *few, resident, processes=2, devices=2)
+        train(workdir, *few, resident, processes=2, devices=2)
         points.append(scalars(workdir))
     assert len(points[0]["train/loss"]) == 12
     assert points[0] == points[1]
