@@ -4,22 +4,21 @@ A batch takes its examples from anywhere in the set, so every device holds all o
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
-from pipeline import errors, sharding
+from pipeline import errors, own_devices
 
 CHUNK = 4096  # examples read at a time
 
 
 def place(
     read: Callable[[np.ndarray], dict[str, np.ndarray]], num_examples: int, mesh: Mesh
-) -> Callable[[list[np.ndarray]], list[dict[str, jax.Array]]]:
+) -> Callable[[list[np.ndarray]], Sequence[dict[str, jax.Array]]]:
     """Reads the whole set onto every device.
 
     Args:
@@ -42,33 +41,13 @@ def place(
         for name, array in read(rows).items():
             whole[name][rows] = array
 
-    # A program of this process alone: threads start it, in an order that differs from others'.
-    alone = jax.process_count() == 1
-    local = mesh if alone else sharding.make_mesh({"data": -1}, devices=mesh.local_devices)
-    kept = jax.device_put(whole, sharding.replicated(local))
-    rows_cut, cut = P(None, local.axis_names), P(local.axis_names)
-    take = jax.jit(
-        jax.shard_map(_take, mesh=local, in_specs=(P(), rows_cut), out_specs=cut),
-        out_shardings=NamedSharding(local, cut),  # also on one device, where JAX would drop it
-    )
-    cut_globally = sharding.batch_sharded(mesh)
-
-    def assembled(part: jax.Array) -> jax.Array:
-        shape = (part.shape[0] * jax.process_count(), *part.shape[1:])
-        pieces = [shard.data for shard in part.addressable_shards]
-        return jax.make_array_from_single_device_arrays(shape, cut_globally, pieces)
-
-    def batches(rows: list[np.ndarray]) -> list[dict[str, jax.Array]]:
-        numbers = np.stack(rows).astype(np.int32)
-        parts = take(kept, jax.device_put(numbers, NamedSharding(local, rows_cut)))
-        return parts if alone else jax.tree.map(assembled, parts)
-
-    return batches
+    take = own_devices.program(_taken, mesh, whole)
+    return lambda rows: take(np.stack(rows).astype(np.int32))
 
 
-def _take(kept: dict[str, jax.Array], rows: jax.Array) -> list[dict[str, jax.Array]]:
+def _taken(rows: jax.Array, whole: dict[str, jax.Array]) -> list[dict[str, jax.Array]]:
     def batch(numbers: jax.Array) -> dict[str, jax.Array]:
-        return jax.tree.map(lambda array: array.at[numbers].get(mode="promise_in_bounds"), kept)
+        return jax.tree.map(lambda array: array.at[numbers].get(mode="promise_in_bounds"), whole)
 
     return [batch(numbers) for numbers in rows]
 

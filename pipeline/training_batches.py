@@ -5,7 +5,7 @@ and the position in the data is the step: there is no iterator state to save.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, order, resident, sharding
+from pipeline import data, order, own_devices, resident, sharding
 
 ENDLESS = 2**62  # batches
 
@@ -69,11 +69,29 @@ def _placing(
     def read(indices: np.ndarray) -> dict[str, np.ndarray]:
         return data.examples(source, indices, config)
 
-    def streamed(group: list[np.ndarray]) -> list[Batch]:
-        whole = read(np.concatenate(group))
-        cuts = [slice(at, at + rows) for at in range(0, rows * len(group), rows)]
-        parts = [{name: array[cut] for name, array in whole.items()} for cut in cuts]
-        return sharding.to_global(parts, mesh)
+    place = resident.place if config.data.resident else _sent
+    batches = place(read, len(source), mesh)
+    return lambda group: [batch | mask for batch in batches(group)]
 
-    place = resident.place(read, len(source), mesh) if config.data.resident else streamed
-    return lambda group: [batch | mask for batch in place(group)]
+
+def _sent(
+    read: Callable[[np.ndarray], dict[str, np.ndarray]], num_examples: int, mesh: Mesh
+) -> Callable[[list[np.ndarray]], Sequence[Batch]]:
+    """Returns what reads several batches, sends them as one, and takes that apart on the devices.
+
+    Takes and returns what `resident.place` does.
+    """
+    del num_examples
+    apart = own_devices.program(_apart, mesh)
+
+    def batches(rows: list[np.ndarray]) -> Sequence[Batch]:
+        together = read(np.concatenate(rows))
+        shape = len(rows), len(rows[0])
+        return apart({name: a.reshape(*shape, *a.shape[1:]) for name, a in together.items()})
+
+    return batches
+
+
+def _apart(together: dict[str, jax.Array]) -> list[Batch]:
+    num = len(next(iter(together.values())))
+    return [{name: array[k] for name, array in together.items()} for k in range(num)]

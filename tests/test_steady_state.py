@@ -47,7 +47,9 @@ def test_a_step_is_one_dispatch(tmp_path):
             state, _, word = train_step(state, next(batches), flags())
             jax.device_get(before)
         jax.block_until_ready(state)
-    assert executions(tmp_path) == {"jit_local_step": 4}
+    started = executions(tmp_path)
+    assert started.pop("jit__apart", 0) <= 1  # of the threads that read ahead, for eight batches
+    assert started == {"jit_local_step": 4}
 
 
 def executions(folder):
