@@ -145,5 +145,6 @@ def examples(source: Source, indices: np.ndarray, config: Any) -> dict[str, np.n
     """Returns the examples `indices` [n] without a mask."""
     found = dict(source.read(indices))
     if config.data.binarize:
-        found["image"] = (found["image"] >> 7) * np.uint8(255)  # 128 and above: 255, others 0
+        bits = found["image"] >> 7  # 128 and above: 1, others 0
+        found["image"] = np.multiply(bits, 255, out=bits)
     return found
