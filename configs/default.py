@@ -183,6 +183,7 @@ def cifar10(config: ConfigDict) -> None:
 def image_folder(config: ConfigDict) -> None:
     """Images in a folder or zip; needs `--config.data.path`."""
     config.data.name = "image_folder"
+    config.data.prefetch_batches = min(config.data.prefetch_batches, 16)  # images may be large
 
 
 def smoke(config: ConfigDict) -> None:

@@ -98,3 +98,8 @@ def test_clipping_beside_a_large_gamma_is_warned_of():
     assert module.cautions(config) == []
     config.optimizer.clip_norm = 1.0
     assert "clip_norm=1.0 with config.model.gamma=20.0" in module.cautions(config)[0]
+
+
+def test_few_batches_of_a_folder_of_images_which_may_be_large_are_read_ahead():
+    assert beta_vae.get_config().data.prefetch_batches == 64
+    assert beta_vae.get_config("image_folder").data.prefetch_batches == 16
