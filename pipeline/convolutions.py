@@ -6,8 +6,8 @@ kernel gradients of large batches.
 Choosing is free: one form alone is lowered. Measured against the plain form on a two-core x86 CPU,
 both compiled by `compiling.jit`, value and gradients, batch 64, jax 0.10.2 and 0.11.2: the β-VAE of
 Burgess et al. runs 4.2 and 4.7 times as fast; transposed layers 2.0–12 and 2.1–12 times,
-convolutions 1.0–2.2 and 1.1–2.6 times. Channels are padded on no platform: filled up to 128, a TPU
-step is estimated to take 1.5 to 2.4 times as long by its compiler.
+convolutions 1.0–2.2 and 1.1–2.6 times. Channels are padded on no platform: filled up to 128, that
+β-VAE's step would take 1.5 to 2.4 times as long on TPUs by their compiler's own estimate.
 
 Put each s×s block of pixels into one pixel of s²·C channels (space to depth): a k×k convolution of
 stride s becomes an n×n one of stride 1, n = ⌈k/s⌉, and its transpose that one's transpose, then

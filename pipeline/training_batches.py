@@ -69,19 +69,18 @@ def _placing(
     def read(indices: np.ndarray) -> dict[str, np.ndarray]:
         return data.examples(source, indices, config)
 
-    place = resident.place if config.data.resident else _sent
-    batches = place(read, len(source), mesh)
+    kept = config.data.resident
+    batches = resident.place(read, len(source), mesh) if kept else _sent(read, mesh)
     return lambda group: [batch | mask for batch in batches(group)]
 
 
 def _sent(
-    read: Callable[[np.ndarray], dict[str, np.ndarray]], num_examples: int, mesh: Mesh
+    read: Callable[[np.ndarray], dict[str, np.ndarray]], mesh: Mesh
 ) -> Callable[[list[np.ndarray]], Sequence[Batch]]:
     """Returns what reads several batches, sends them as one, and takes that apart on the devices.
 
-    Takes and returns what `resident.place` does.
+    What it returns is used as that of `resident.place`.
     """
-    del num_examples
     apart = own_devices.program(_apart, mesh)
 
     def batches(rows: list[np.ndarray]) -> Sequence[Batch]:
