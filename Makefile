@@ -23,7 +23,7 @@ pod: $(READY)
 
 # Runs of all variants are hurt 50 times, and compared with runs that were not.
 chaos: $(READY)
-	JAX_PLATFORMS=cpu $(BIN)/python -m tests.chaos $(ARGS)
+	JAX_PLATFORMS=cpu $(BIN)/python -m tests.support.chaos $(ARGS)
 
 # What a step costs here, and what the loop adds to it: make bench CONFIG=configs/vq_vae.py
 bench: $(READY)
@@ -31,15 +31,15 @@ bench: $(READY)
 
 # The same work in other frameworks, which it installs: make bench-peers ARGS=--work=conv_beta_vae
 bench-peers: $(VENV)/.ready-bench
-	$(BIN)/python -m pipeline.benchmark_peers $(ARGS)
+	$(BIN)/python -m pipeline.performance.frameworks.compare $(ARGS)
 
 # Compiles every variant for pods and GPU nodes, and rewrites the README's table of how they scale.
 scaling: compilers
-	$(VENV)-plan/bin/python -m pipeline.scaling
+	$(VENV)-plan/bin/python -m pipeline.performance.scaling
 
 # The tests that compile for TPUs and GPUs; `make test` skips them.
 test-targets: compilers
-	$(VENV)-plan/bin/python -m pytest -m "tpu or gpu" tests/test_plan_targets.py $(ARGS)
+	$(VENV)-plan/bin/python -m pytest -m "tpu or gpu" tests/performance/test_plan_targets.py $(ARGS)
 
 # An environment of its own: where the compilers are installed, JAX looks for their devices at each
 # start, and complains at length that there are none.

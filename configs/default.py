@@ -5,7 +5,7 @@ Choose data and size behind a colon: `--config=configs/beta_vae.py:mnist`, `:smo
 
 from ml_collections import ConfigDict
 
-from pipeline import errors
+from pipeline.runtime import errors
 
 
 def get_config() -> ConfigDict:
@@ -82,7 +82,7 @@ def get_config() -> ConfigDict:
     config.disentanglement.num_examples = (
         10_000  # held-out, encoded once (Locatello et al.); 0: all
     )
-    config.disentanglement.metrics = (  # files in pipeline/disentanglement/
+    config.disentanglement.metrics = (  # files in pipeline/evals/scores/
         "mig",
         "mig_chen",
         "dci",
@@ -140,7 +140,7 @@ def get_config() -> ConfigDict:
 
 
 def schedule(shape: str, *, start: float, end: float, steps: int) -> ConfigDict:
-    """Returns a section for `pipeline.schedules`: constant, linear, cosine or cyclical."""
+    """Returns a section for `pipeline.nn.schedules`: constant, linear, cosine or cyclical."""
     return ConfigDict({"schedule": shape, "start": start, "end": end, "steps": steps})
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from pipeline import errors, exit_codes, memory
+from pipeline.runtime import allocator, errors, exit_codes
 
 SECTIONS = ("machine", "compilation", "step", "input", "safety", "logging", "loop", "against")
 
@@ -25,7 +25,8 @@ def parse(arguments: Sequence[str]) -> Any:
     Raises:
         InputError: an unknown flag or config field, or a value that can't work.
     """
-    from pipeline import bench, flags
+    from pipeline.performance import bench
+    from pipeline.runtime import command_line
 
     values = absl_flags.FlagValues()
     absl_flags.DEFINE_string("against", "", "FIELD=VALUE[,…] of a second step.", flag_values=values)
@@ -35,7 +36,7 @@ def parse(arguments: Sequence[str]) -> Any:
     )
     absl_flags.DEFINE_string("json", None, "File for the figures.", flag_values=values)
     absl_flags.DEFINE_string("profile", None, "Folder for a trace.", flag_values=values)
-    config = flags.parse_config(arguments, values, command="pipeline.benchmark")
+    config = command_line.parse_config(arguments, values, command="pipeline.benchmark")
     for name, least in (("rounds", 1), ("loop_steps", 0)):
         if int(values[name].value or 0) < least:
             raise errors.InputError(f"--{name}={values[name].value} must be at least {least}")
@@ -55,13 +56,15 @@ def run(options: Any) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: something in the config can't work.
     """
-    from pipeline import bench, named, terminal
+    from pipeline.display import terminal
+    from pipeline.performance import bench
+    from pipeline.runtime import registry
 
     screen = terminal.Terminal()
     ready = bench.prepare(options)
     sections = {}
     for name in SECTIONS:
-        figures = named.load("benchmarks", name, field="section").measure(ready)
+        figures = registry.load("performance.sections", name, field="section").measure(ready)
         if figures:
             sections[name] = figures
             screen.table(name, {what: _shown(figure) for what, figure in figures.items()})
@@ -78,7 +81,7 @@ def main() -> int:
 
 
 def _command() -> None:
-    memory.keep_freed()
+    allocator.keep_freed()
     options = parse(sys.argv)
     sections = run(options)
     if options.json:

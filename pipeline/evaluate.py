@@ -15,22 +15,12 @@ from typing import Any, NamedTuple
 import jax
 from absl import flags
 
-from pipeline import (
-    comparison,
-    errors,
-    evaluations,
-    exit_codes,
-    likeness,
-    memory,
-    report,
-    run_config,
-    run_report,
-    saved_state,
-    sharding,
-    terminal,
-    together,
-)
-from pipeline import flags as process_flags
+from pipeline import evals
+from pipeline.display import terminal
+from pipeline.mesh import sharding
+from pipeline.outputs import comparison, report, report_files, saved_state
+from pipeline.runtime import allocator, cluster, errors, exit_codes, run_config
+from pipeline.runtime import command_line as process_flags
 
 
 class Options(NamedTuple):
@@ -81,7 +71,7 @@ def parse(arguments: Sequence[str]) -> Options:
         )
     if values.batch_size < 0:
         raise errors.InputError(f"--batch_size={values.batch_size} must not be negative")
-    evaluations.names(values.evals)  # its error comes first
+    evals.names(values.evals)  # its error comes first
     runs = rest if values.compare else [values.workdir]
     return Options(
         runs=tuple(Path(run).expanduser().absolute() for run in runs),
@@ -108,7 +98,7 @@ def run(options: Options) -> Path:
     if options.compare:
         return _compare(options, screen)
     folder, found = _evaluate(options.runs[0], options.step, options, screen, out=options.out)
-    screen.table(f"Held-out figures at step {found['step']}", report.shown(found))
+    screen.table(f"Held-out figures at step {found['step']}", report_files.shown(found))
     return folder / "index.html"
 
 
@@ -118,8 +108,8 @@ def _compare(options: Options, screen: terminal.Terminal) -> Path:
         config = run_config.load(workdir)
         at = saved_state.number(workdir, options.step, config)
         folder = workdir / "reports" / str(at)
-        found = report.read(folder)
-        missing = found is None or not evaluations.covered(options.evals, found)
+        found = report_files.read(folder)
+        missing = found is None or not evals.covered(options.evals, found)
         # One process may see a file that another doesn't yet.
         if sharding.any_process(sharding.make_mesh({"data": -1}), missing):
             screen.note(f"{workdir} at step {at}")
@@ -127,7 +117,7 @@ def _compare(options: Options, screen: terminal.Terminal) -> Path:
         assert found is not None
         runs.append(comparison.Run(workdir, folder, found, run_config.flatten(config)))
     page = (options.out or Path.cwd()) / "compare.html"
-    compared = comparison.compare(runs, across=[likeness.ranking])
+    compared = comparison.compare(runs, across=[comparison.ranking])
     if jax.process_index() == 0:
         comparison.write(page, compared, screen)
     return page
@@ -141,10 +131,10 @@ def _evaluate(
     *,
     out: Path | None = None,
 ) -> tuple[Path, dict[str, Any]]:
-    return run_report.make(
+    return report.make(
         workdir,
         at,
-        evals=options.evals,
+        asked=options.evals,
         batch_size=options.batch_size,
         overrides=options.overrides,
         out=out,
@@ -158,9 +148,9 @@ def main() -> int:
 
 
 def _command() -> None:
-    memory.keep_freed()
+    allocator.keep_freed()
     options = parse(sys.argv)
-    with together.joined(options, "evaluating"):
+    with cluster.joined(options, "evaluating"):
         page = run(options)
     if jax.process_index() == 0:
         print(page)

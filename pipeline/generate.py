@@ -2,9 +2,9 @@
 
 Writes samples.png and samples.npz to RUN/reports/<step>/ and changes nothing else of the run. The
 i-th image of every row comes from the same z, so that along a column only the label changes. With
---tokens=train or heldout it writes the codes of that split instead (see `tokens`), in as many
-processes as there are. Exit codes: 0 complete; 2 a mistake in the input, one line says which; 130
-after Ctrl-C; 1 a fault.
+--tokens=train or heldout it writes the codes of that split instead (see `outputs.codes`), in as
+many processes as there are. Exit codes: 0 complete; 2 a mistake in the input, one line says which;
+130 after Ctrl-C; 1 a fault.
 """
 
 import contextlib
@@ -16,20 +16,12 @@ from typing import NamedTuple
 import jax
 from absl import flags
 
-from pipeline import (
-    data,
-    errors,
-    exit_codes,
-    label_rows,
-    memory,
-    run_config,
-    samples,
-    saved_state,
-    sharding,
-    together,
-    tokens,
-)
-from pipeline import flags as process_flags
+from pipeline import datasets
+from pipeline.mesh import sharding
+from pipeline.nn import labels
+from pipeline.outputs import codes, samples, saved_state
+from pipeline.runtime import allocator, cluster, errors, exit_codes, run_config
+from pipeline.runtime import command_line as process_flags
 
 
 class Options(NamedTuple):
@@ -103,9 +95,9 @@ def _check_kind(values: flags.FlagValues) -> None:
                     "process"
                 )
         return
-    if values.tokens not in tokens.SPLITS:
+    if values.tokens not in codes.SPLITS:
         raise errors.InputError(
-            f"--tokens={values.tokens} is no split: choose {' or '.join(tokens.SPLITS)}"
+            f"--tokens={values.tokens} is no split: choose {' or '.join(codes.SPLITS)}"
         )
     for name in ("labels", "num", "seed"):
         if values[name].present:
@@ -123,16 +115,16 @@ def run(options: Options) -> Path:
             doesn't have.
     """
     config = run_config.load(options.workdir)
-    example = data.example_spec(config)
+    example = datasets.example_spec(config)
     names = tuple(config.model.get("conditions", ()))
-    rows = label_rows.parse(options.labels, {name: example[name] for name in names})
+    rows = labels.parse(options.labels, {name: example[name] for name in names})
     if options.tokens is not None:
-        tokens.model_of(config, example)  # its error comes before a checkpoint is read
+        codes.model_of(config, example)  # its error comes before a checkpoint is read
     mesh = sharding.make_mesh({"data": -1})  # of these machines, whatever the run's was
     at, state = saved_state.restore(options.workdir, options.step, config, example, mesh)
     folder = options.out or options.workdir / "reports" / str(at)
     if options.tokens is not None:
-        tokens.write(config, state, mesh, split=options.tokens, folder=folder)
+        codes.write(config, state, mesh, split=options.tokens, folder=folder)
         return folder
     images = samples.draw(config, example, state, rows, num=options.num, seed=options.seed)
     samples.write(folder, images, rows, num=options.num, seed=options.seed)
@@ -145,10 +137,10 @@ def main() -> int:
 
 
 def _command() -> None:
-    memory.keep_freed()
+    allocator.keep_freed()
     options = parse(sys.argv)
     alone = options.tokens is None  # pictures are made by one process
-    with contextlib.nullcontext() if alone else together.joined(options, "writing codes"):
+    with contextlib.nullcontext() if alone else cluster.joined(options, "writing codes"):
         folder = run(options)
     if jax.process_index() == 0:
         files = [f"tokens-{options.tokens}.json"]

@@ -14,7 +14,8 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from pipeline import errors, exit_codes, topologies
+from pipeline.performance import topologies
+from pipeline.runtime import errors, exit_codes
 
 OVER_BUDGET = 3
 
@@ -25,7 +26,7 @@ def parse(arguments: Sequence[str]) -> Any:
     Raises:
         InputError: an unknown flag or config field, or a value that can't work.
     """
-    from pipeline import flags
+    from pipeline.runtime import command_line
 
     values = absl_flags.FlagValues()
     absl_flags.DEFINE_string("topology", None, "Machines: v5e:16x16.", flag_values=values)
@@ -36,7 +37,7 @@ def parse(arguments: Sequence[str]) -> Any:
     absl_flags.DEFINE_integer("max_collectives", None, "Budget: number.", flag_values=values)
     absl_flags.DEFINE_float("max_gib", None, "Budget: memory a device.", flag_values=values)
     absl_flags.DEFINE_string("json", None, "File for the figures.", flag_values=values)
-    flags.parse_config(arguments, values, command="pipeline.plan")
+    command_line.parse_config(arguments, values, command="pipeline.plan")
     return values
 
 
@@ -51,7 +52,8 @@ def _topology(arguments: Sequence[str]) -> str:
 
 def run(values: Any, asked: topologies.Asked) -> int:
     """Plans, shows the table, writes the JSON, and returns the exit code."""
-    from pipeline import planning, speeds, terminal
+    from pipeline.display import terminal
+    from pipeline.performance import planning, roofline
 
     screen = terminal.Terminal()
     topology = topologies.load(asked)
@@ -66,7 +68,7 @@ def run(values: Any, asked: topologies.Asked) -> int:
             break
         largest = batch_size
     if topology.chip.bfloat16:
-        screen.note(f"Assumed: {speeds.ASSUMED}.")
+        screen.note(f"Assumed: {roofline.ASSUMED}.")
     if values.json:
         path = Path(values.json).expanduser().absolute()
         with errors.writing(path.parent):

@@ -8,24 +8,24 @@ import sys
 import time
 import traceback
 
-from pipeline import distributed, errors, exit_codes, memory, peers
+from pipeline.runtime import allocator, cluster, errors, exit_codes, peers, signals
 
 
 def main() -> int:
     """Reads the flags, joins the processes, and runs."""
     began = time.perf_counter()
-    memory.keep_freed()  # before any thread: that of StopRequest is the first
-    stop = distributed.StopRequest()  # before the slow imports: a signal then counts as well
+    allocator.keep_freed()  # before any thread: that of StopRequest is the first
+    stop = signals.StopRequest()  # before the slow imports: a signal then counts as well
     others = peers.alone()
     try:
-        from pipeline import compilation_cache, flags
+        from pipeline.runtime import cache, command_line
 
-        options = flags.parse(sys.argv)
-        compilation_cache.enable(options.config.compilation_cache)
-        distributed.initialize(options)
+        options = command_line.parse(sys.argv)
+        cache.enable_compilation_cache(options.config.compilation_cache)
+        cluster.initialize(options)
         others = peers.connect()
         stop.on_end = others.fail  # so that all leave to be run again, not as after a loss
-        from pipeline import loop
+        from pipeline.training import loop
 
         imported = time.perf_counter() - began
         code = loop.run(

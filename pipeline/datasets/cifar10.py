@@ -16,16 +16,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from pipeline import (
-    cifar10_files,
-    errors,
-    features,
-    image_decoder,
-    image_layout,
-    image_pack,
-    terminal,
-    user_cache,
-)
+from pipeline import datasets
+from pipeline.datasets import _cifar10_files, _image_decoder, _image_layout, _image_pack
+from pipeline.display import terminal
+from pipeline.runtime import cache, errors
 
 CLASSES = (
     "airplane",
@@ -52,11 +46,11 @@ def spec(config: Any) -> dict[str, Any]:
     del config
     return {
         "image": jax.ShapeDtypeStruct((32, 32, 3), np.uint8),
-        "label": features.label(len(CLASSES)),
+        "label": datasets.label(len(CLASSES)),
     }
 
 
-def load(config: Any) -> dict[str, image_pack.Pictures]:
+def load(config: Any) -> dict[str, _image_pack.Pictures]:
     """Opens the published split at `config.path`, or fetches it where none is given.
 
     Raises:
@@ -67,22 +61,22 @@ def load(config: Any) -> dict[str, image_pack.Pictures]:
     if path.suffix == ".zip" or (path / "train").is_dir():
         return _load_tree(path, config.max_corrupt_files)
     parts = {}
-    for part, records in cifar10_files.load(path).items():
+    for part, records in _cifar10_files.load(path).items():
         pixels = records[:, 1:].reshape(-1, 32, 32, 3)  # a view: nothing is read
         label = records[:, 0].astype(np.int32)
-        parts[part] = image_pack.Pictures(pixels, np.arange(len(label)), label)
+        parts[part] = _image_pack.Pictures(pixels, np.arange(len(label)), label)
     return parts
 
 
-def _load_tree(path: Path, max_corrupt: int) -> dict[str, image_pack.Pictures]:
-    layout = image_layout.read(path)
+def _load_tree(path: Path, max_corrupt: int) -> dict[str, _image_pack.Pictures]:
+    layout = _image_layout.read(path)
     if layout.classes != CLASSES or "heldout" not in layout.parts:
         raise errors.InputError(
             f"{path} is no CIFAR-10, which has train/ and test/ with the sub-folders "
             f"{', '.join(CLASSES)}: give it, or use --config.data.name=image_folder"
         )
-    to = image_decoder.Format(side=32, short_side=0, channels=3)
-    return image_pack.pictures(path, layout, to, max_corrupt=max_corrupt)
+    to = _image_decoder.Format(side=32, short_side=0, channels=3)
+    return _image_pack.pictures(path, layout, to, max_corrupt=max_corrupt)
 
 
 def _find(path: Path) -> Path:
@@ -104,9 +98,9 @@ def _find(path: Path) -> Path:
 
 def _fetched() -> Path:
     """Returns the archive in the cache; fetches it where it is not there."""
-    path = user_cache.folder() / ARCHIVES[0]
+    path = cache.folder() / ARCHIVES[0]
     if not path.is_file():
-        with user_cache.locked(path):
+        with cache.locked(path):
             if not path.is_file():  # another process may have fetched it
                 _fetch(path)
     return path
@@ -115,7 +109,7 @@ def _fetched() -> Path:
 def _fetch(path: Path) -> None:
     terminal.Terminal().note(f"Fetching {ADDRESS} (162 MiB), once, into {path}")
     digest, size = hashlib.md5(usedforsecurity=False), 0
-    with user_cache.writing(path) as file:
+    with cache.writing(path) as file:
         for block in _download():
             digest.update(block)
             size += file.write(block)

@@ -15,8 +15,8 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from pipeline import errors, user_cache
 from pipeline.datasets import sprites
+from pipeline.runtime import cache, errors
 
 FILE_NAME = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
 FACTOR_NAMES = sprites.FACTOR_NAMES
@@ -78,12 +78,12 @@ def load(config: Any) -> dict[str, DSprites]:
         classes = _read_classes(archive, path)
     # The checksums of the contents, so that a copy is never taken for that of another file.
     key = f"{path.stat().st_size}-{members['imgs.npy']:08x}-{members['latents_classes.npy']:08x}"
-    copy = user_cache.folder() / f"dsprites-{key}.npy"
+    copy = cache.folder() / f"dsprites-{key}.npy"
     shape = (len(classes), PACKED_BYTES)
-    packed = user_cache.open_array(copy, shape)
+    packed = cache.open_array(copy, shape)
     if packed is None:
         _pack(path, copy, len(classes))
-        packed = user_cache.open_array(copy, shape)
+        packed = cache.open_array(copy, shape)
     return {"all": DSprites(np.asarray(packed), classes)}
 
 
@@ -137,8 +137,8 @@ def _read_classes(archive: zipfile.ZipFile, path: Path) -> np.ndarray:
 
 def _pack(path: Path, copy: Path, num_images: int) -> None:
     """Streams the images once, and writes them as an npy file [N, 512] uint8."""
-    with user_cache.writing(copy) as file:
-        user_cache.write_header(file, (num_images, PACKED_BYTES))
+    with cache.writing(copy) as file:
+        cache.write_header(file, (num_images, PACKED_BYTES))
         for chunk in _read_images(path, num_images):
             file.write(np.packbits(chunk, axis=1).data)
 

@@ -12,7 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from pipeline import errors, features, image_decoder, image_layout, image_pack
+from pipeline import datasets
+from pipeline.datasets import _image_decoder, _image_layout, _image_pack
+from pipeline.runtime import errors
 
 
 def spec(config: Any) -> dict[str, Any]:
@@ -23,17 +25,17 @@ def spec(config: Any) -> dict[str, Any]:
     """
     to, classes = _format(config), _layout(config.path).classes
     image = jax.ShapeDtypeStruct((to.side, to.side, to.channels), np.uint8)
-    return {"image": image} | ({"label": features.label(len(classes))} if classes else {})
+    return {"image": image} | ({"label": datasets.label(len(classes))} if classes else {})
 
 
-def load(config: Any) -> dict[str, image_pack.Pictures]:
-    """Opens the parts of the folder or zip, in the order of `image_layout.read`.
+def load(config: Any) -> dict[str, _image_pack.Pictures]:
+    """Opens the parts of the folder or zip, in the order of `_image_layout.read`.
 
     Raises:
         InputError: as `spec`, or more corrupt files than `data.max_corrupt_files`.
         OSError: the packed copy cannot be written.
     """
-    return image_pack.pictures(
+    return _image_pack.pictures(
         _path(config.path),
         _layout(config.path),
         _format(config),
@@ -42,9 +44,9 @@ def load(config: Any) -> dict[str, image_pack.Pictures]:
 
 
 @functools.lru_cache(maxsize=1)
-def _layout(given: str) -> image_layout.Layout:
+def _layout(given: str) -> _image_layout.Layout:
     """Lists the folder once a process: the classes must not change between `spec` and `load`."""
-    return image_layout.read(_path(given))
+    return _image_layout.read(_path(given))
 
 
 def _path(given: str) -> Path:
@@ -55,7 +57,7 @@ def _path(given: str) -> Path:
     return Path(given).expanduser()
 
 
-def _format(config: Any) -> image_decoder.Format:
+def _format(config: Any) -> _image_decoder.Format:
     if config.channels not in (1, 3):
         raise errors.InputError(f"config.data.channels={config.channels} must be 1 or 3")
     if config.image_size < 1:
@@ -66,4 +68,4 @@ def _format(config: Any) -> image_decoder.Format:
             f"config.data.resize={config.resize} is less than config.data.image_size="
             f"{config.image_size}, which is cut out of it: raise it, or use 0 for the same size"
         )
-    return image_decoder.Format(config.image_size, short_side, config.channels)
+    return _image_decoder.Format(config.image_size, short_side, config.channels)

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from pipeline import errors, features, user_cache
+from pipeline import datasets
+from pipeline.runtime import cache, errors
 
 PREFIXES = {"train": "train", "heldout": "t10k"}
 MIRRORS = (
@@ -53,7 +54,7 @@ def spec(config: Any) -> dict[str, Any]:
     del config
     return {
         "image": jax.ShapeDtypeStruct((28, 28, 1), np.uint8),
-        "label": features.label(10),
+        "label": datasets.label(10),
     }
 
 
@@ -72,7 +73,7 @@ def load(config: Any) -> dict[str, Digits]:
                 "idx files"
             )
     else:
-        folder = user_cache.folder() / "mnist"
+        folder = cache.folder() / "mnist"
         for name in CHECKSUMS:
             if not (folder / name).is_file():
                 _fetch(name, folder)
@@ -147,7 +148,7 @@ def _fetch(name: str, folder: Path) -> None:
             continue
         checksum = hashlib.md5(content, usedforsecurity=False).hexdigest()
         if checksum == CHECKSUMS[name]:
-            with user_cache.writing(folder / name) as copy:
+            with cache.writing(folder / name) as copy:
                 copy.write(content)
             return
         failures.append(f"{mirror}: MD5 {checksum} where {CHECKSUMS[name]} is due")

@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from pipeline import errors, features
+from pipeline import datasets
+from pipeline.runtime import errors
 
 FACTOR_NAMES = ("color", "shape", "scale", "orientation", "position_x", "position_y")
 FACTOR_SIZES = (1, 3, 6, 40, 32, 32)
@@ -49,7 +50,7 @@ def spec(config: Any) -> dict[str, Any]:
     del config
     return {
         "image": jax.ShapeDtypeStruct((SIDE, SIDE, 1), np.uint8),
-        "factors": features.factors(FACTOR_SIZES, FACTOR_NAMES),
+        "factors": datasets.factors(FACTOR_SIZES, FACTOR_NAMES),
     }
 
 

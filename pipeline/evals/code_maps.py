@@ -11,25 +11,27 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, errors, evaluation_step, named, pictures, step
+from pipeline import datasets, evals
+from pipeline.display import pictures
+from pipeline.runtime import errors
+from pipeline.training import batching, evaluation, step
 
 
-def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
     """Returns the evaluation: state → inputs, code maps and reconstructions.
 
     Raises:
         InputError: the model has no codes, or `config.code_maps.num` is below 1.
     """
-    named.check_model(config, "vectors", what="codes", evaluation="code_maps")
+    evals.check_model(config, "vectors", what="codes", evaluation="code_maps")
     if config.code_maps.num < 1:
         raise errors.InputError(f"config.code_maps.num={config.code_maps.num} must be at least 1")
-    example = data.example_spec(config)
+    example = datasets.example_spec(config)
     encode, vectors, decode = (
-        evaluation_step.make_method(config, example, name)
-        for name in ("encode", "vectors", "decode")
+        evaluation.make_method(config, example, name) for name in ("encode", "vectors", "decode")
     )
     del mesh
-    inputs = data.first_images(source, config, config.code_maps.num)["image"]
+    inputs = batching.first_images(source, config, config.code_maps.num)["image"]
 
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
         codes = np.asarray(jax.device_get(encode(state, inputs)))

@@ -6,17 +6,19 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, named, plots, step
+from pipeline import datasets, evals
+from pipeline.display import plots
 from pipeline.evals import heldout
+from pipeline.training import step
 
 
-def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
     """Returns the evaluation: state → the use of each code, the most used first.
 
     Raises:
         InputError: the model has no codes.
     """
-    named.check_model(config, "vectors", what="codes", evaluation="code_ranks")
+    evals.check_model(config, "vectors", what="codes", evaluation="code_ranks")
     of_state = heldout.figures(config, mesh, source)
 
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:

@@ -7,12 +7,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, errors, evaluation_step, features, label_rows, pictures, step
+from pipeline import datasets
+from pipeline.display import pictures
+from pipeline.nn import labels
+from pipeline.runtime import errors
+from pipeline.training import batching, evaluation, step
 
 NULL = "none"  # the row of the null class
 
 
-def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
     """Returns the evaluation: state → a labelled grid.
 
     The rows are the classes where one column of classes is all that the model is given, and else
@@ -34,10 +38,10 @@ def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator
             raise errors.InputError(
                 f"config.conditions_grid.{field}={settings[field]} must be at least 1"
             )
-    example = data.example_spec(config)
+    example = datasets.example_spec(config)
     conditions = {name: example[name] for name in names}
-    rows = label_rows.parse(_labels(config, source, conditions), conditions)
-    sample = evaluation_step.make_method(config, example, "sample")
+    rows = labels.parse(_labels(config, source, conditions), conditions)
+    sample = evaluation.make_method(config, example, "sample")
     fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
 
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
@@ -55,17 +59,17 @@ def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator
     return evaluate
 
 
-def _labels(config: Any, source: data.Source, conditions: dict[str, Any]) -> str:
+def _labels(config: Any, source: datasets.Source, conditions: dict[str, Any]) -> str:
     """Returns the rows, as --labels has them."""
     most = config.conditions_grid.rows
     entry = next(iter(conditions.values()))
-    if len(conditions) == 1 and isinstance(entry, features.Classes) and not entry.shape:
+    if len(conditions) == 1 and isinstance(entry, datasets.Classes) and not entry.shape:
         return ",".join(map(str, range(min(most, entry.num_classes[0]))))
-    examples = data.first_images(source, config, most)
+    examples = batching.first_images(source, config, most)
     table = np.concatenate(
         [examples[name].reshape(len(examples["mask"]), -1) for name in conditions], axis=1
     )
-    integer = all(isinstance(entry, features.Classes) for entry in conditions.values())
+    integer = all(isinstance(entry, datasets.Classes) for entry in conditions.values())
     unique = dict.fromkeys(
         ",".join(f"{value:d}" if integer else repr(value.item()) for value in row) for row in table
     )

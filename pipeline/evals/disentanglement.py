@@ -1,4 +1,4 @@
-"""How well latents and factors match: the metrics of `pipeline.disentanglement` on held-out data.
+"""How well latents and factors match: the metrics of `pipeline.evals.scores` on held-out data.
 
 Examples are drawn by the seed and encoded once, on the mesh. Process 0 alone runs the learners; its
 figures are then every process's.
@@ -13,8 +13,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from pipeline import data, encodings, errors, heat_map, named, step, terminal
-from pipeline.disentanglement import (
+from pipeline import datasets, evals
+from pipeline.display import plots, terminal
+from pipeline.evals.scores import (
     beta_vae_score,
     dci,
     explicitness,
@@ -26,6 +27,8 @@ from pipeline.disentanglement import (
     mutual_information,
     sap,
 )
+from pipeline.runtime import errors, registry
+from pipeline.training import batching, posteriors, step
 
 METRICS = {
     module.__name__.rpartition(".")[2]: module
@@ -47,7 +50,7 @@ FEWEST_EXAMPLES = 200  # with fewer, learners would meet values in the test that
 ROWS = 64
 
 
-def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
     """Returns the evaluation: state → scalars, each metric's, and the heat map of information.
 
     Raises:
@@ -56,19 +59,19 @@ def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator
     settings = config.disentanglement
     factors = _check(config, len(source))
     chosen = [
-        named.choose(METRICS, name, field="disentanglement.metrics") for name in settings.metrics
+        registry.choose(METRICS, name, field="disentanglement.metrics") for name in settings.metrics
     ]
     names = [name for module in chosen for name in module.Scores._fields]
     excluded = [k for k, name in enumerate(factors.names) if name in settings.chen_excludes]
     # RandomState, not Generator: its stream is frozen (NEP 19), and figures of years compare.
     order = np.random.RandomState(config.seed % 2**32).permutation(len(source))
-    subset = data.Subset(source, order[: settings.num_examples or len(order)])
+    subset = datasets.Subset(source, order[: settings.num_examples or len(order)])
     config = config.copy_and_resolve_references()
     config.batch_size = ROWS * mesh.size
-    encode = encodings.make(config, mesh)
+    encode = posteriors.encoder(config, mesh)
 
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
-        batches = (batch for _, batch in data.heldout_batches(subset, config, mesh, num=0))
+        batches = (batch for _, batch in batching.heldout_batches(subset, config, mesh, num=0))
         encoded = encode(state, batches)
         # A diverged model has no figures; every process sees that it is one.
         known = bool(np.isfinite([encoded.mean, encoded.log_variance]).all())
@@ -85,14 +88,14 @@ def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator
 
 def _check(config: Any, num_heldout: int) -> Any:
     """Returns the data set's entry of factors, if figures can be had at all."""
-    factors = data.example_spec(config).get("factors")
+    factors = datasets.example_spec(config).get("factors")
     if factors is None or max(factors.num_classes) < 2:
         raise errors.InputError(
             f"config.evals has 'disentanglement', but config.data.name={config.data.name!r} has no "
             "factors: take it out, or choose sprites or dsprites"
         )
     what = "Gaussian posterior"
-    named.check_model(config, "posterior", what=what, evaluation="disentanglement")
+    evals.check_model(config, "posterior", what=what, evaluation="disentanglement")
     sized = {n for n, size in zip(factors.names, factors.num_classes, strict=True) if size > 1}
     if sized <= set(config.disentanglement.chen_excludes):
         raise errors.InputError(
@@ -109,7 +112,7 @@ def _check(config: Any, num_heldout: int) -> Any:
 
 
 def _scores(
-    chosen: list[ModuleType], encoded: encodings.Encodings, excluded: list[int], seed: int
+    chosen: list[ModuleType], encoded: posteriors.Encodings, excluded: list[int], seed: int
 ) -> list[float]:
     """Returns the figures of all metrics in their order, showing how far it is."""
     factors = encoded.attributes["factors"]
@@ -127,12 +130,12 @@ def _scores(
     return figures
 
 
-def _picture(encoded: encodings.Encodings, names: tuple[str, ...]) -> np.ndarray:
+def _picture(encoded: posteriors.Encodings, names: tuple[str, ...]) -> np.ndarray:
     """Returns the heat map, [H, W, 3] uint8."""
     factors = encoded.attributes["factors"]
     entropy = mutual_information.entropies(factors)
     varying = np.flatnonzero(entropy)
-    return heat_map.draw(
+    return plots.heat_map(
         mutual_information.between(encoded.mean, factors[:, varying]),
         rows=[f"z{d}" for d in range(encoded.mean.shape[1])],
         columns=[f"{names[k]}\nH = {entropy[k]:.2f}" for k in varying],

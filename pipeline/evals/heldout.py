@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, evaluation_step, step
+from pipeline import datasets
+from pipeline.training import batching, evaluation, step
 
 
-def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
     """Returns the evaluation: state → (tag, value) pairs, one sample of z an example."""
     of_state = figures(config, mesh, source)
 
@@ -23,16 +24,16 @@ def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator
 
 
 def figures(
-    config: Any, mesh: Mesh, source: data.Source
+    config: Any, mesh: Mesh, source: datasets.Source
 ) -> Callable[[step.TrainState], dict[str, np.ndarray]]:
     """Returns the function state → the model's metrics over held-out data, [] or [N] each."""
-    example = data.example_spec(config)
-    eval_step = evaluation_step.make_eval_step(config, example, mesh)
-    summary = evaluation_step.make_summary(config, example)
+    example = datasets.example_spec(config)
+    eval_step = evaluation.make_eval_step(config, example, mesh)
+    summary = evaluation.make_summary(config, example)
 
     def of_state(state: step.TrainState) -> dict[str, np.ndarray]:
         summed = None
-        for first, batch in data.heldout_batches(source, config, mesh):
+        for first, batch in batching.heldout_batches(source, config, mesh):
             sums = eval_step(state, batch, jnp.uint32(first))
             summed = sums if summed is None else jax.tree.map(jnp.add, summed, sums)
         return jax.device_get(summary(state, summed))

@@ -16,16 +16,19 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh
 
-from pipeline import data, errors, evaluation_step, losses, metrics, models, step
+from pipeline import datasets, models
+from pipeline.nn import losses, metrics
+from pipeline.runtime import errors
+from pipeline.training import batching, evaluation, step
 
 
-def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
     """Returns the evaluation: state → (tag, value) pairs.
 
     Raises:
         InputError: the model has no Gaussian posterior, or a number that isn't positive.
     """
-    section, example = config.importance_weighted, data.example_spec(config)
+    section, example = config.importance_weighted, datasets.example_spec(config)
     for field in ("num_samples", "chunk"):
         if section[field] < 1:
             raise errors.InputError(
@@ -39,7 +42,7 @@ def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator
         )
     counts = sample_counts(section.num_samples)
     terms = functools.partial(_terms, counts=counts, chunk=section.chunk)
-    eval_step = evaluation_step.make_eval_step(config, example, mesh, terms=terms)
+    eval_step = evaluation.make_eval_step(config, example, mesh, terms=terms)
     in_bits = functools.partial(
         metrics.bits_per_dim,
         num_dims=math.prod(example["image"].shape),
@@ -48,7 +51,7 @@ def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator
 
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
         total, count = 0.0, 0.0
-        for first, batch in data.heldout_batches(source, config, mesh):
+        for first, batch in batching.heldout_batches(source, config, mesh):
             summed, _, examples = eval_step(state, batch, jnp.uint32(first))
             total, count = total + summed, count + examples
         bounds = np.asarray(jax.device_get(total / count), np.float64)

@@ -10,16 +10,19 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, decodings, errors, evaluation_step, named, pictures, step
+from pipeline import datasets, evals
+from pipeline.display import pictures
+from pipeline.runtime import errors
+from pipeline.training import batching, evaluation, posteriors, step
 
 
-def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
     """Returns the evaluation: state → a row a pair, with the inputs at both ends.
 
     Raises:
         InputError: no Gaussian posterior, or a field of `config.interpolations` that can't work.
     """
-    named.check_model(config, "posterior", what="Gaussian posterior", evaluation="interpolations")
+    evals.check_model(config, "posterior", what="Gaussian posterior", evaluation="interpolations")
     settings = config.interpolations
     for field, least in (("steps", 2), ("pairs", 1)):
         if settings[field] < least:
@@ -32,10 +35,10 @@ def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator
             f"and there are {len(source)}"
         )
     del mesh
-    encode = evaluation_step.make_method(config, data.example_spec(config), "posterior")
-    decode = decodings.make(config)
+    encode = evaluation.make_method(config, datasets.example_spec(config), "posterior")
+    decode = posteriors.decoder(config)
     order = np.random.RandomState(config.seed % 2**32).permutation(len(source))
-    examples = data.read(source, order[: 2 * settings.pairs], config)
+    examples = batching.read(source, order[: 2 * settings.pairs], config)
     title = "Decoded on the way between the latents of two held-out examples"
     if config.model.get("conditions", ()):
         title += ", given the first one's conditions"

@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, encodings, errors, features, named, plots, step
+from pipeline import datasets, evals
+from pipeline.display import plots
+from pipeline.runtime import errors, registry
+from pipeline.training import batching, posteriors, step
 
 PROJECTIONS = ("kl", "pca")
 FEW = 20  # classes that have colours of their own
@@ -33,24 +36,24 @@ class Colour(NamedTuple):
     ordered: bool
 
 
-def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
     """Returns the evaluation: state → a plot with a panel for the label and each factor.
 
     Raises:
         InputError: no Gaussian posterior, one latent alone, or an unknown projection.
     """
-    named.check_model(config, "posterior", what="Gaussian posterior", evaluation="latent_plane")
+    evals.check_model(config, "posterior", what="Gaussian posterior", evaluation="latent_plane")
     projection = config.latent_plane.projection
-    named.check(projection, PROJECTIONS, field="latent_plane.projection")
+    registry.check(projection, PROJECTIONS, field="latent_plane.projection")
     if config.model.latent_dim < 2:
         raise errors.InputError(
             f"config.evals has 'latent_plane', but config.model.latent_dim="
             f"{config.model.latent_dim} is a line: take it out, or use 2 or more"
         )
-    encode, example = encodings.make(config, mesh), data.example_spec(config)
+    encode, example = posteriors.encoder(config, mesh), datasets.example_spec(config)
 
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
-        batches = (batch for _, batch in data.heldout_batches(source, config, mesh))
+        batches = (batch for _, batch in batching.heldout_batches(source, config, mesh))
         encoded = encode(state, batches)
         yield (
             "heldout/latent_plane",
@@ -60,7 +63,7 @@ def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator
     return evaluate
 
 
-def plane(encoded: encodings.Encodings, projection: str) -> Plane:
+def plane(encoded: posteriors.Encodings, projection: str) -> Plane:
     """Returns the points of the posterior's means, and the names of the axes."""
     mean, kl = encoded.mean, encoded.kl.mean(axis=0)
     if mean.shape[1] == 2 or projection == "kl":
@@ -76,13 +79,13 @@ def plane(encoded: encodings.Encodings, projection: str) -> Plane:
     return Plane(centred @ directions[:2].T, (x, y))
 
 
-def colours(encoded: encodings.Encodings, example: dict[str, Any]) -> list[Colour]:
+def colours(encoded: posteriors.Encodings, example: dict[str, Any]) -> list[Colour]:
     """Returns the label and each factor or attribute that varies; the KL where there are none."""
     found = []
     for name, values in encoded.attributes.items():
         entry = example[name]
         columns = values.reshape(len(values), -1)
-        classes = entry.num_classes if isinstance(entry, features.Classes) else ()
+        classes = entry.num_classes if isinstance(entry, datasets.Classes) else ()
         names = getattr(entry, "names", ()) or [f"{name} {i}" for i in range(columns.shape[1])]
         for i, column in enumerate(columns.T):
             title = names[i].replace("_", " ") if columns.shape[1] > 1 else name

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, encodings, errors, models, step
+from pipeline import datasets, models
+from pipeline.runtime import errors
+from pipeline.training import batching, posteriors, step
 
 ACTIVE = 0.01  # variance of the posterior mean, in units of the prior's
 COLLAPSED = 0.1  # share of active units below which the posterior counts as collapsed
@@ -34,21 +36,21 @@ class Health(NamedTuple):
         return self.mean_variance > ACTIVE
 
 
-def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
     """Returns the evaluation: state → (tag, value) pairs.
 
     Raises:
         InputError: the model has no Gaussian posterior.
     """
-    if not hasattr(models.abstract(config, data.example_spec(config)), "posterior"):
+    if not hasattr(models.abstract(config, datasets.example_spec(config)), "posterior"):
         raise errors.InputError(
             f"'latents' needs a model with a Gaussian posterior, which "
             f"config.model.name={config.model.name!r} has not: leave it out of the evaluations"
         )
-    encode = encodings.make(config, mesh)
+    encode = posteriors.encoder(config, mesh)
 
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
-        batches = (batch for _, batch in data.heldout_batches(source, config, mesh))
+        batches = (batch for _, batch in batching.heldout_batches(source, config, mesh))
         found = health(encode(state, batches))
         yield "heldout/active_units", float(found.active.sum())
         yield "heldout/active_share", float(found.active.mean())
@@ -59,7 +61,7 @@ def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator
     return evaluate
 
 
-def health(encoded: encodings.Encodings) -> Health:
+def health(encoded: posteriors.Encodings) -> Health:
     """Returns the figures of N posteriors.
 
     `aggregate_kl` is KL(N(m, S) ‖ N(0, 1)) in nats, summed over latents, with mean m and covariance

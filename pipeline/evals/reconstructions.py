@@ -7,17 +7,19 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, evaluation_step, pictures, step
+from pipeline import datasets
+from pipeline.display import pictures
+from pipeline.training import batching, evaluation, step
 
 COLUMNS = 8
 
 
-def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
     """Returns the evaluation: state → (tag, picture), two rows of pairs."""
     del mesh
-    reconstruct = evaluation_step.make_method(config, data.example_spec(config), "reconstruct")
+    reconstruct = evaluation.make_method(config, datasets.example_spec(config), "reconstruct")
     columns = min(COLUMNS, len(source))
-    batch = data.first_images(
+    batch = batching.first_images(
         source, config, 2 * columns if 2 * columns <= len(source) else columns
     )
 

@@ -7,13 +7,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, evaluation_step, pictures, sharding, step
+from pipeline import datasets
+from pipeline.display import pictures
+from pipeline.mesh import sharding
+from pipeline.training import evaluation, step
 
 
-def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
     """Returns the evaluation: state → (tag, picture)."""
     del source
-    sample = evaluation_step.make_method(config, data.example_spec(config), "sample")
+    sample = evaluation.make_method(config, datasets.example_spec(config), "sample")
     keys = jax.jit(
         lambda: jax.random.split(jax.random.key(config.seed), 32),
         out_shardings=sharding.replicated(mesh),

@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import data, decodings, encodings, errors, named, pictures, step
+from pipeline import datasets, evals
+from pipeline.display import pictures
+from pipeline.runtime import errors, registry
+from pipeline.training import batching, posteriors, step
 
 # Where a latent's values come from, and their unit.
 AXES = {
@@ -33,19 +36,19 @@ class Traversals(NamedTuple):
     values: tuple[str, ...]  # T texts
 
 
-def make(config: Any, mesh: Mesh, source: data.Source) -> Callable[..., Iterator]:
+def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
     """Returns the evaluation: state → a labelled grid, and the same as an animation.
 
     Raises:
         InputError: no Gaussian posterior, or a field of `config.traversals` that can't work.
     """
-    named.check_model(config, "posterior", what="Gaussian posterior", evaluation="traversals")
+    evals.check_model(config, "posterior", what="Gaussian posterior", evaluation="traversals")
     positions = _positions(config, len(source))
-    encode, decode = encodings.make(config, mesh), decodings.make(config)
-    examples = data.read(source, positions, config)
+    encode, decode = posteriors.encoder(config, mesh), posteriors.decoder(config)
+    examples = batching.read(source, positions, config)
 
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
-        batches = (batch for _, batch in data.heldout_batches(source, config, mesh))
+        batches = (batch for _, batch in batching.heldout_batches(source, config, mesh))
         encoded = encode(state, batches)
         found = _traverse(config.traversals, encoded, positions, examples, decode, state)
         yield "heldout/traversals", lambda: picture(found)
@@ -74,7 +77,7 @@ def moved(z: np.ndarray, latents: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _positions(config: Any, num_heldout: int) -> np.ndarray:
     """Returns the positions of the chosen examples, or of as many as are wanted, by the seed."""
     settings = config.traversals
-    named.check(settings.axis, AXES, field="traversals.axis")
+    registry.check(settings.axis, AXES, field="traversals.axis")
     known = min(config.eval_examples or num_heldout, num_heldout)
     for field, least in (("steps", 2), ("num", 1), ("latents", 0)):
         if settings[field] < least:
@@ -96,7 +99,7 @@ def _positions(config: Any, num_heldout: int) -> np.ndarray:
 
 def _traverse(
     settings: Any,
-    encoded: encodings.Encodings,
+    encoded: posteriors.Encodings,
     positions: np.ndarray,
     examples: dict[str, np.ndarray],
     decode: Callable[..., np.ndarray],

@@ -11,8 +11,8 @@ import jax
 from flax import nnx
 from jax import Array
 
-from pipeline import named, run_config
-from pipeline.metrics import Metrics
+from pipeline.nn.metrics import Metrics
+from pipeline.runtime import registry, run_config
 
 Batch = dict[str, Array]
 # The first parameters are drawn from a stream of their own: no training step has this number.
@@ -65,7 +65,7 @@ def make(config: Any, example: Any) -> tuple[nnx.GraphDef, Callable[[], tuple[An
     Raises:
         InputError: the config names an unknown model, or one of its values can't work.
     """
-    module = named.load("models", config.model.name, field="model.name")
+    module = registry.load("models", config.model.name, field="model.name")
     config = run_config.settled(config, jax.default_backend())
 
     def build():

@@ -11,7 +11,7 @@ import jax
 from flax import nnx
 from jax import Array
 
-from pipeline import likelihoods, losses, metrics, networks, schedules
+from pipeline.nn import likelihoods, losses, metrics, networks, schedules
 
 
 class Terms(NamedTuple):

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from pipeline import errors, likelihoods, losses, metrics, networks, schedules
+from pipeline.nn import likelihoods, losses, metrics, networks, schedules
+from pipeline.runtime import errors
 
 
 def cautions(config: Any) -> list[str]:

@@ -14,7 +14,7 @@ import jax
 from flax import nnx
 from jax import Array
 
-from pipeline import conditioning, embeddings, likelihoods, losses, metrics, networks, schedules
+from pipeline.nn import conditioning, embeddings, likelihoods, losses, metrics, networks, schedules
 
 
 class Terms(NamedTuple):

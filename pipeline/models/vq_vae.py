@@ -14,16 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from pipeline import (
-    errors,
-    likelihoods,
-    losses,
-    metrics,
-    named,
-    networks,
-    quantizers,
-    residual_networks,
-)
+from pipeline.nn import grid_networks, likelihoods, losses, metrics, networks, quantizers
+from pipeline.runtime import errors, registry
 
 COLLAPSED = 0.1  # share of codes in use below which a codebook counts as collapsed
 
@@ -49,7 +41,7 @@ class Model(nnx.Module):
         """
         section, dim = config.model, quantizers.dim(config)
         self.image_shape = example["image"].shape
-        self.encoder, self.decoder = residual_networks.autoencoder(
+        self.encoder, self.decoder = grid_networks.autoencoder(
             config, self.image_shape, dim, rngs=rngs
         )
         self.grid = tuple(side // section.downsampling for side in self.image_shape[:2])
@@ -57,7 +49,7 @@ class Model(nnx.Module):
         self.variance = config.data.variance
         if self.variance < 0:
             raise errors.InputError(f"config.data.variance={self.variance} must not be negative")
-        named.check(section.likelihood, ("mse", *likelihoods.NAMES), field="model.likelihood")
+        registry.check(section.likelihood, ("mse", *likelihoods.NAMES), field="model.likelihood")
         self.likelihood = None if section.likelihood == "mse" else likelihoods.Likelihood(section)
         self.scale = 1 if self.likelihood is None else math.prod(self.grid) * dim
 

@@ -1,0 +1,183 @@
+"""CIFAR-10's published archives, binary and python, packed once into the user's cache.
+
+The format is described at cs.toronto.edu/~kriz/cifar.html: five training batches and a test batch
+of 10,000 examples, pixels as three planes. Its pickles are read without running them.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import pickle
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.runtime import cache, errors, inert_pickle
+
+PARTS = {"train": tuple(f"data_batch_{n}" for n in range(1, 6)), "heldout": ("test_batch",)}
+BATCH = 10_000  # examples of a file
+PIXELS = 32 * 32 * 3
+RECORD = 1 + PIXELS  # bytes: the class, then the pixels
+MAX_BYTES = 2**26  # of a batch, twice what one has
+# What reading a damaged archive or pickle may raise.
+DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    zlib.error,
+    tarfile.TarError,
+    pickle.UnpicklingError,
+)
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    """Opens an archive (.tar.gz) or its unpacked folder, through the packed copies of its parts.
+
+    Returns:
+        `train` and `heldout`: records [N, 3073] uint8, mapped, in the order of the files: the
+        class, then the pixels, row by row, red, green and blue of a pixel together.
+
+    Raises:
+        InputError: a batch is missing or damaged.
+        OSError: a copy cannot be written.
+    """
+    key = cache.key(_digests(path))
+    copies = {part: cache.folder() / f"cifar10-{key}-{part}.npy" for part in PARTS}
+    parts = _open(copies)
+    if parts is None:
+        with cache.locked(copies["train"]):
+            parts = _open(copies)  # another process may have made them meanwhile
+            if parts is None:
+                _pack(path, copies)
+                parts = _open(copies)
+    assert parts is not None, copies
+    return parts
+
+
+def _open(copies: dict[str, Path]) -> dict[str, np.ndarray] | None:
+    parts = {}
+    for part, copy in copies.items():
+        records = cache.open_array(copy, (len(PARTS[part]) * BATCH, RECORD))
+        if records is None:
+            return None
+        parts[part] = records
+    return parts
+
+
+def _pack(path: Path, copies: dict[str, Path]) -> None:
+    with _opened(path) as (names, read):
+        suffix = ".bin" if "data_batch_1.bin" in names else ""
+        for name in (name for part in PARTS.values() for name in part):
+            if name + suffix not in names:
+                raise errors.InputError(
+                    f"{path} has no {name}{suffix}: give the whole published archive, or its folder"
+                )
+        for part, copy in copies.items():
+            with cache.writing(copy) as file:
+                file.seek(cache.write_header(file, (len(PARTS[part]) * BATCH, RECORD)))
+                for name in PARTS[part]:
+                    file.write(_records(path, read, name + suffix).data)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[set[str], Callable[[str], bytes]]]:
+    """Yields the names of the files of a folder or archive, and what reads one."""
+    if path.is_dir():
+        yield {file.name for file in path.iterdir()}, lambda name: (path / name).read_bytes()
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            with gzip.open(path) as file:  # to its end, where gzip compares the checksum
+                while file.read(2**20):
+                    pass
+            archive = stack.enter_context(tarfile.open(path, "r:gz"))
+            members = {member.name.split("/")[-1]: member for member in archive if member.isreg()}
+        except DAMAGE as error:
+            raise errors.InputError(
+                f"{path} is damaged or no .tar.gz ({_reason(error)}): fetch it anew"
+            ) from error
+
+        def read(name: str) -> bytes:
+            if members[name].size > MAX_BYTES:
+                raise ValueError(f"{members[name].size} bytes, more than {MAX_BYTES}")
+            member = archive.extractfile(members[name])
+            assert member is not None, name
+            return member.read()
+
+        yield set(members), read
+
+
+def _digests(path: Path) -> list[tuple[str, str]]:
+    """Returns what stands for the content: SHA-256 of the archive, or of each batch of a folder."""
+    batches = [name + suffix for part in PARTS.values() for name in part for suffix in ("", ".bin")]
+    files = [path / name for name in batches] if path.is_dir() else [path]
+    digests = []
+    for found in filter(Path.is_file, files):
+        with open(found, "rb") as file:
+            digests.append((found.name, hashlib.file_digest(file, "sha256").hexdigest()))
+    return digests
+
+
+def _records(path: Path, read: Callable[[str], bytes], name: str) -> np.ndarray:
+    """Returns a batch as records [10,000, 3073] uint8, pixels interleaved.
+
+    Raises:
+        InputError: it is damaged, or no batch.
+    """
+    try:
+        content = read(name)
+        label, planes = _binary(content) if name.endswith(".bin") else _pickled(content)
+    except DAMAGE as error:
+        raise errors.InputError(
+            f"{path}: {name} is damaged or no batch of CIFAR-10 ({_reason(error)}): fetch the "
+            "published archive anew"
+        ) from error
+    records = np.empty((BATCH, RECORD), np.uint8)
+    records[:, 0] = label
+    pixels = planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    records[:, 1:] = pixels.reshape(BATCH, PIXELS)
+    return records
+
+
+def _binary(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Returns labels [10,000] and planes [10,000, 3072]."""
+    if len(content) != BATCH * RECORD:
+        raise ValueError(f"{len(content)} bytes, where {BATCH * RECORD} are due")
+    records = np.frombuffer(content, np.uint8).reshape(BATCH, RECORD)
+    return _checked(records[:, 0]), records[:, 1:]
+
+
+def _pickled(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Returns labels [10,000] and planes [10,000, 3072]."""
+    batch = inert_pickle.loads(content)
+    _, shape, dtype, fortran, raw = batch[b"data"].state
+    if (
+        tuple(shape) != (BATCH, PIXELS)
+        or dtype.arguments[0] not in (b"u1", "u1")
+        or fortran
+        or len(raw) != BATCH * PIXELS
+    ):
+        raise ValueError(f"data that are no bytes [{BATCH}, {PIXELS}]")
+    label = np.array([int(number) for number in batch[b"labels"]])
+    if len(label) != BATCH:
+        raise ValueError(f"{len(label)} labels, where {BATCH} are due")
+    return _checked(label), np.frombuffer(raw, np.uint8).reshape(BATCH, PIXELS)
+
+
+def _checked(label: np.ndarray) -> np.ndarray:
+    if label.min() < 0 or label.max() > 9:
+        raise ValueError(f"labels {label.min()} … {label.max()}, not only 0 to 9")
+    return label
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,116 @@
+"""What the names of images say: the parts of a data set, the classes, and the order.
+
+The decision: the order is a function of the names alone, and its first N examples are of all
+classes.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.datasets import _image_files
+from pipeline.runtime import errors
+
+HELDOUT = ("heldout", "val", "test")  # the first of them that is there is the held-out part
+
+
+class Part(NamedTuple):
+    """The images of a part in their order, and their class indices [N] int32, if they have any."""
+
+    names: list[str]
+    label: np.ndarray | None
+
+
+class Layout(NamedTuple):
+    """The parts, `train` and `heldout` or `all`, and the classes, sorted (none: no labels)."""
+
+    parts: dict[str, Part]
+    classes: tuple[str, ...]
+
+
+def read(path: Path) -> Layout:
+    """Lists the images of a folder or zip by `[train/ | heldout/, val/ or test/][<class>/]<name>`.
+
+    The order of a part: the first of every class, the second of every class, and so on, so that the
+    first N examples are of all classes. Within a class names are in natural order (2 before 10).
+
+    Raises:
+        InputError: no images, or folders that are no such layout.
+    """
+    with _image_files.opened(path) as files:
+        names = files.names()
+    if not names:
+        raise errors.InputError(
+            f"{path} has no images ({', '.join(_image_files.SUFFIXES)}): give the folder or zip "
+            "that has them"
+        )
+    tops = {name.split("/")[0] for name in names if "/" in name}
+    heldout = next((top for top in HELDOUT if top in tops), None)
+    if "train" not in tops or heldout is None:
+        classes = _classes(path, names)
+        return Layout({"all": _part("", names, classes)}, classes)
+    _check_split(path, names, tops)
+    train, held = _inside("train/", names), _inside(f"{heldout}/", names)
+    classes = _classes(path / "train", train)
+    if unknown := sorted(set(_classes(path / heldout, held)) ^ set(classes)):
+        raise errors.InputError(
+            f"the class {unknown[0]!r} is in only one of {path / 'train'} and {path / heldout}: "
+            "give both the same sub-folders"
+        )
+    parts = {
+        "train": _part("train/", train, classes),
+        "heldout": _part(f"{heldout}/", held, classes),
+    }
+    return Layout(parts, classes)
+
+
+def _inside(prefix: str, names: Sequence[str]) -> list[str]:
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+
+
+def _check_split(path: Path, names: Sequence[str], tops: set[str]) -> None:
+    known = {"train", *HELDOUT}
+    strays = [name for name in names if name.split("/")[0] not in known]
+    if strays:
+        raise errors.InputError(
+            f"{path} is split into {', '.join(sorted(tops & known))}, and has {len(strays)} images "
+            f"elsewhere, such as {strays[0]!r}: move them into a part, or away"
+        )
+
+
+def _classes(path: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the sorted sub-folders, or () where all images lie directly in the folder."""
+    loose = sum("/" not in name for name in names)
+    classes = sorted({name.split("/")[0] for name in names if "/" in name})
+    if loose and classes:
+        raise errors.InputError(
+            f"{path} has {loose} images beside its sub-folders ({classes[0]!r} …), which are the "
+            "classes: move them into one, or all out of the sub-folders"
+        )
+    if len(classes) == 1:
+        raise errors.InputError(
+            f"{path} has one sub-folder with images, {classes[0]!r}, where at least two classes "
+            f"are due: give what is inside it (--config.data.path={path / classes[0]}, a zip "
+            "unpacked), or more classes"
+        )
+    return tuple(classes)
+
+
+def _part(prefix: str, names: Sequence[str], classes: Sequence[str]) -> Part:
+    if not classes:
+        return Part([prefix + name for name in sorted(names, key=_natural)], None)
+    rows: list[tuple[int, int, str]] = []
+    for label, group in enumerate(classes):
+        mine = sorted((n for n in names if n.startswith(f"{group}/")), key=_natural)
+        rows += [(rank, label, prefix + name) for rank, name in enumerate(mine)]
+    rows.sort()
+    return Part([name for _, _, name in rows], np.array([label for _, label, _ in rows], np.int32))
+
+
+def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Returns a key by which 2 comes before 10; the name itself decides between 1 and 01."""
+    pieces = re.split("0*([0-9]+)", name)  # texts and numbers in turn; the longer number is larger
+    return [(len(p) if i % 2 else 0, p) for i, p in enumerate(pieces)], name

@@ -1,0 +1,112 @@
+"""What TensorBoard's Text, HParams and Custom Scalars pages show of a run as a whole.
+
+The decision: no "experiment" summary, by which HParams would show the fields of one run alone; it
+then unites the fields and figures of all runs below the folder, whatever their variants.
+"""
+
+import time
+from collections.abc import Collection
+from typing import Any
+
+from pipeline.display import event_files
+from pipeline.runtime import run_config
+
+# Charts by category: a title with its unit, and the names of the curves, which share that unit.
+# Charts without a curve in a run are left out.
+CHARTS = {
+    "Objective": (
+        ("KL beside its target C (nats)", ("kl_loss", "current_capacity")),
+        ("Distortion beside rate (nats)", ("distortion", "rate")),
+        ("β", ("beta",)),
+        ("ELBO at β = 1 (nats)", ("elbo",)),
+    ),
+    "Codebook": (
+        ("Perplexity (codes)", ("perplexity",)),
+        ("Codes in use (share)", ("codebook_usage",)),
+        ("What quantisation adds (in the loss's unit)", ("vq_loss",)),
+    ),
+    "Speed": (
+        ("Time of a step (ms)", ("ms_per_step",)),
+        ("Waiting for data (share of a step)", ("data_wait_share",)),
+    ),
+}
+SPEED = ("ms_per_step", "data_wait_share")
+
+
+def of_run(config: Any, names: Collection[str]) -> list[Any]:
+    """Returns the summary values that describe a run: its config, its curves, its fields.
+
+    Args:
+        config: of the run.
+        names: of the training metrics, without their prefix.
+    """
+    return [_config(config), _layout({*names, *SPEED}), _session_start(config)]
+
+
+def of_end() -> list[Any]:
+    """Returns the summary value that says that the run is complete."""
+    protos = _hparams()
+    status = event_files.tensorboardx().proto.api_pb2.Status.Value("STATUS_SUCCESS")
+    end = protos.SessionEndInfo(status=status, end_time_secs=time.time())
+    return [_session("session_end_info", protos.HParamsPluginData(session_end_info=end))]
+
+
+def _config(config: Any) -> Any:
+    rows = [f"| {field} | {value} |" for field, value in sorted(run_config.flatten(config).items())]
+    text = "\n".join(["| field | value |", "|---|---|", *rows])
+    value = event_files.tensorboardx().summary.text("config", text).value[0]
+    value.tag = "config"  # tensorboardX appends "/text_summary"
+    return value
+
+
+def _layout(names: set[str]) -> Any:
+    protos = event_files.tensorboardx().proto.layout_pb2
+    layout = protos.Layout()
+    for title, charts in CHARTS.items():
+        shown = [(name, curves) for name, curves in charts if names.intersection(curves)]
+        if not shown:
+            continue
+        category = layout.category.add(title=title)
+        for name, curves in shown:
+            # Of all its curves, also those that this run has not: TensorBoard shows the layouts of
+            # all runs together, and equal charts once.
+            tag = f"^(train|heldout)/({'|'.join(curves)})$"
+            category.chart.add(title=name, multiline=protos.MultilineChartContent(tag=[tag]))
+    return _value("custom_scalars__config__", "custom_scalars", [layout.SerializeToString()])
+
+
+def _session_start(config: Any) -> Any:
+    start = _hparams().SessionStartInfo(start_time_secs=time.time())
+    for field, value in run_config.hyperparameters(config).items():
+        if isinstance(value, bool):
+            start.hparams[field].bool_value = value
+        elif isinstance(value, int | float):
+            start.hparams[field].number_value = value
+        else:
+            start.hparams[field].string_value = value
+    return _session("session_start_info", _hparams().HParamsPluginData(session_start_info=start))
+
+
+def _session(name: str, content: Any) -> Any:
+    return _value(f"_hparams_/{name}", "hparams", [], content=content.SerializeToString())
+
+
+def _value(tag: str, plugin: str, strings: list[bytes], *, content: bytes = b"") -> Any:
+    """Returns a summary value that holds a tensor, as TensorBoard's newer plugins want them."""
+    protos = event_files.tensorboardx().proto
+    kind = protos.types_pb2.DataType.Value("DT_STRING" if strings else "DT_FLOAT")
+    value = protos.summary_pb2.Summary.Value(tag=tag)
+    value.tensor.dtype = kind
+    value.tensor.string_val.extend(strings)
+    if not strings:
+        value.tensor.tensor_shape.dim.add(size=0)
+    value.metadata.plugin_data.plugin_name = plugin
+    value.metadata.plugin_data.content = content
+    return value
+
+
+def _hparams() -> Any:
+    event_files.tensorboardx()
+    from tensorboardX.proto import plugin_hparams_pb2
+
+    return plugin_hparams_pb2

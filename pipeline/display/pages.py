@@ -1,0 +1,82 @@
+"""Web pages that are one file each: styles, pictures and charts stand in the page itself.
+
+The decision: templates in `pipeline/templates/`, by Jinja2 with everything escaped but what the
+filters below make; no script, and nothing from the network.
+"""
+
+import base64
+import html
+import io
+import math
+import re
+from typing import Any
+
+from markupsafe import Markup
+from PIL import Image
+
+from pipeline.display import figures
+
+SHOWN_PIXELS = 540  # width up to which small pictures are enlarged, by whole factors
+ACRONYMS = ("dci", "elbo", "irs", "iw", "kl", "mig", "sap", "udr", "vae", "vq")
+
+
+def render(template: str, **values: Any) -> str:
+    """Returns the page that a file in `pipeline/templates/` makes of `values`."""
+    import jinja2  # no training start needs it
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline.display"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": number, "words": words, "describe": describe, "markdown": markdown,
+        "picture": picture, "svg": Markup,
+    }  # fmt: skip
+    return environment.get_template(template).render(**values)
+
+
+def number(value: float | None) -> str:
+    """Four significant digits, or more where the whole part has more; "–" where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    whole = 1000 <= abs(value) < math.inf
+    text = f"{abs(value):,.1f}".removesuffix(".0") if whole else f"{abs(value):.4g}"
+    return f"−{text}" if value < 0 else text
+
+
+def words(name: str) -> str:
+    """Returns a metric's name as a person writes it."""
+    parts = name.split("_")
+    return " ".join(part.upper() if part in ACRONYMS else part for part in parts)
+
+
+def describe(name: str) -> str:
+    """Returns what TensorBoard says of a metric, its unit included; "" of an unknown one."""
+    return figures.BY_NAME.get(name, "")
+
+
+def unit(name: str) -> str:
+    """Returns the unit that the description names, for an axis; "" where it has none."""
+    match = re.search(r"\b(nats|bits|codes|latents|steps|milliseconds)\b", describe(name))
+    return match[1] if match else ""
+
+
+def markdown(text: str) -> Markup:
+    """Returns Markdown as HTML; HTML in it stays text."""
+    import markdown as library
+
+    return Markup(library.markdown(html.escape(text, quote=False), extensions=["tables"]))
+
+
+def picture(content: bytes, name: str) -> Markup:
+    """Returns an `img` element that holds the PNG or GIF, enlarged where it is small."""
+    with Image.open(io.BytesIO(content)) as file:
+        width = file.width * max(1, SHOWN_PIXELS // file.width)
+    kind = "image/gif" if content.startswith(b"GIF") else "image/png"
+    data = base64.b64encode(content).decode()
+    return Markup('<img src="data:{};base64,{}" width="{}" alt="{}">').format(
+        kind, data, width, words(name)
+    )

@@ -1,0 +1,180 @@
+"""TensorBoard event files: each tag has each step once, also after a crash and a resume.
+
+The decision: records are written in the caller's thread, with tensorboardX's record format and
+protocol buffers but without its `SummaryWriter`. That one hands events to a background thread,
+where a full disk kills the thread unheard, and its `flush` does not wait for the queue.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from pipeline.display import event_files, figures, pictures
+from pipeline.runtime import errors
+
+# TensorBoard's plugin and data class (scalar 1, tensor 2, blob sequence 3) by field of a value.
+PLUGINS = {
+    "simple_value": ("scalars", 1),
+    "image": ("images", 3),
+    "histo": ("histograms", 2),
+    "tensor": ("text", 2),
+}
+
+
+class Writer:
+    """The event file of one start of a run; a resource, to be closed.
+
+    Call `flush` before the checkpoint of the same step: what is lost after it, no resumed run
+    computes again. A failing disk raises `OSError` from the write, flush or close that meets it;
+    the writer is then of no more use.
+    """
+
+    def __init__(self, folder: str | Path, *, resume_step: int | None, active: bool = True) -> None:
+        """Removes the points that the restored checkpoint does not know, then opens a new file.
+
+        Args:
+          folder: where the event files of all starts of this run lie.
+          resume_step: step of the restored checkpoint; later points of earlier starts are removed.
+            None: a start from the beginning; all points of earlier starts are removed.
+          active: False on every process but 0: writes nothing, but checks tags and steps all the
+            same, so that a faulty tag stops every process and not the first alone.
+        """
+        self._file: Any = None
+        self._folder = Path(folder)
+        self._active = active
+        self._last_step: dict[str, int] = {}
+        self._step_on_disk: dict[str, int] = {}
+        last_kept = -1 if resume_step is None else resume_step
+        self._first_step = last_kept + 1
+        if not active:
+            return
+        with errors.writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._step_on_disk = event_files.purge(self._folder, last_kept)
+            path = event_files.next_path(self._folder)
+            self._file = event_files.tensorboardx().RecordWriter(str(path))
+        protos = event_files.tensorboardx().proto.event_pb2
+        self._append(protos.Event(file_version="brain.Event:2"))
+        # A TensorBoard that runs meanwhile forgets all points with step >= this one.
+        start = protos.SessionLog(status=protos.SessionLog.START)
+        self._append(protos.Event(step=self._first_step, session_log=start))
+        self.flush()
+
+    def write(self, tag: str, value: Any, step: int) -> None:
+        """Writes `value` as what it is.
+
+        Args:
+          tag: its part after the last slash is a name in `figures`.
+          value: a number [], an array of finite numbers [N] (a histogram), an image
+            [H, W, 1 or 3], uint8 or float in [0, 1], an animation [T, H, W, 1 or 3] uint8, or a
+            text in Markdown; or a function that makes one of these, called on process 0 alone.
+          step: greater than at the tag's last value.
+        """
+        if self._is_due(tag, step):
+            made = summary_value(tag, value() if callable(value) else value)
+            self._append_value(_described(made, tag), step)
+
+    def about(self, values: Iterable[Any]) -> None:
+        """Writes what `dashboards` says of the run as a whole, each tag once a start."""
+        for value in values:
+            if self._active and value.tag not in self._last_step:
+                self._append_value(_described(value, value.tag), self._first_step)
+            self._last_step.setdefault(value.tag, self._first_step)
+
+    def flush(self) -> None:
+        """Returns when everything written so far is on the disk (fsync)."""
+        if self._file is not None:
+            with errors.writing(self._folder):
+                self._file.flush()
+
+    def close(self) -> None:
+        """Flushes and closes the file, once; nothing may be written afterwards."""
+        file, self._file = self._file, None
+        if file is not None:
+            with errors.writing(self._folder), contextlib.closing(file):
+                file.flush()
+
+    def __enter__(self) -> Self:
+        """Returns the writer itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Closes the file, also when the block raised."""
+        self.close()
+
+    def _is_due(self, tag: str, step: int) -> bool:
+        """Checks the tag and the step on every process; True where the value is to be written."""
+        name = _name(tag)
+        if name not in figures.BY_NAME:
+            raise ValueError(
+                f"tag {tag!r} has no description: add {name!r} to pipeline/descriptions.py, "
+                "one sentence with its unit"
+            )
+        last = self._last_step.get(tag, -1)
+        assert step > last, f"{tag} written at step {step} after step {last}"
+        self._last_step[tag] = step
+        # A resumed run may evaluate again at its checkpoint's step: the earlier point stands.
+        return self._active and step > self._step_on_disk.get(tag, -1)
+
+    def _append_value(self, value: Any, step: int) -> None:
+        event = event_files.tensorboardx().proto.event_pb2.Event(step=int(step))
+        event.summary.value.append(value)
+        self._append(event)
+
+    def _append(self, event: Any) -> None:
+        assert self._file is not None, "written after close"
+        event.wall_time = time.time()
+        with errors.writing(self._folder):
+            self._file.write(event.SerializeToString())
+
+
+def _described(value: Any, tag: str) -> Any:
+    """Returns the value with its tag, name, description, plugin and class of data."""
+    value.tag = tag  # tensorboardX appends "/text_summary" to the tag of a text
+    if _name(tag) in figures.BY_NAME:
+        value.metadata.display_name = tag.replace("_", " ")
+        value.metadata.summary_description = figures.BY_NAME[_name(tag)]
+    plugin, data_class = PLUGINS[value.WhichOneof("value")]
+    if not value.metadata.plugin_data.plugin_name:
+        value.metadata.plugin_data.plugin_name = plugin
+    # Field 4 (data_class), which tensorboardX's protocol buffer lacks: without it TensorBoard's
+    # fast loader, its default, drops the name and the description.
+    value.metadata.MergeFromString(bytes([4 << 3, data_class]))
+    return value
+
+
+def _name(tag: str) -> str:
+    return tag.rpartition("/")[2]
+
+
+def summary_value(tag: str, value: Any) -> Any:
+    """Returns the protocol buffer of a number, histogram, image, animation or text."""
+    protos, summary = (
+        event_files.tensorboardx().proto.summary_pb2,
+        event_files.tensorboardx().summary,
+    )
+    if isinstance(value, str):
+        return summary.text(tag, value).value[0]
+    array = np.asarray(value)
+    if array.ndim == 0:
+        return protos.Summary.Value(simple_value=float(array))
+    if array.ndim == 1:
+        return summary.histogram(tag, array, bins=64).value[0]  # of equal width
+    if array.ndim == 3:
+        if array.dtype != np.uint8:
+            # Rounded, where tensorboardX would truncate and so darken by half a level.
+            array = pictures.to_uint8(np.nan_to_num(array.astype(np.float32)))
+        return summary.image(tag, array, dataformats="HWC").value[0]
+    if array.ndim == 4 and array.dtype == np.uint8:
+        _, height, width, channels = array.shape
+        image = protos.Summary.Image(height=height, width=width, colorspace=channels)
+        image.encoded_image_string = pictures.gif(array)
+        return protos.Summary.Value(image=image)
+    raise ValueError(
+        f"{tag!r} has shape {array.shape}, {array.dtype}: give [], [N], [H, W, C], or "
+        "[T, H, W, C] of uint8"
+    )

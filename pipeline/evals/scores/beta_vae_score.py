@@ -1,0 +1,55 @@
+"""β-VAE score (Higgins et al. 2017, openreview Sy2fzU9gl, section 3).
+
+A point: of 64 pairs of examples that share one factor, the mean of |z_1 − z_2|. A linear
+classifier guesses the factor from it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.evals.scores import examples
+
+NUM_TRAIN, NUM_TEST = 10_000, 5_000  # points, as in Locatello et al. 2019
+NUM_PAIRS = 64  # of a point
+CHUNK = 1000  # points at a time
+
+
+class Scores(NamedTuple):
+    """What this metric gives."""
+
+    beta_vae_score: float  # accuracy, 0 to 1; 1/F is chance
+
+
+def scores(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> Scores:
+    """Returns the accuracy of logistic regression on points that it wasn't fitted to.
+
+    Args:
+        codes: [N, D] posterior means.
+        factors: [N, F] class indices.
+        seed: of the pairs.
+    """
+    from sklearn import linear_model  # slow to import: no training start needs it
+
+    factors = examples.varying(factors)
+    if factors.shape[1] == 1:
+        return Scores(1.0)  # a single factor: there is nothing to guess
+    random = np.random.default_rng(seed)
+    columns = random.integers(factors.shape[1], size=NUM_TRAIN + NUM_TEST)
+    points = differences(codes, factors, columns, random=random)
+    learner = linear_model.LogisticRegression(max_iter=2000)
+    learner.fit(points[:NUM_TRAIN], columns[:NUM_TRAIN])
+    return Scores(float(learner.score(points[NUM_TRAIN:], columns[NUM_TRAIN:])))
+
+
+def differences(
+    codes: np.ndarray, factors: np.ndarray, columns: np.ndarray, *, random: np.random.Generator
+) -> np.ndarray:
+    """Returns the points, [P, D], for the factor that each shares, [P]; each pair has its value."""
+    points = []
+    for first in range(0, len(columns), CHUNK):
+        part = np.repeat(columns[first : first + CHUNK], NUM_PAIRS)
+        one, other = examples.sharing(factors, part, 2, random=random).T
+        apart = np.abs(codes[one] - codes[other])
+        points.append(apart.reshape(-1, NUM_PAIRS, codes.shape[1]).mean(axis=1, dtype=np.float64))
+    return np.concatenate(points)

@@ -1,0 +1,56 @@
+"""FactorVAE score (Kim & Mnih 2018, arXiv:1802.05983, section 4).
+
+A vote: of 64 examples that share one factor, the latent whose variance, over that of all examples,
+is least. A majority-vote classifier guesses the factor from that latent.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.evals.scores import examples
+
+NUM_TRAIN, NUM_TEST = 10_000, 5_000  # votes, as in Locatello et al. 2019
+GROUP = 64  # examples a vote
+LEAST_DEVIATION = 0.05  # of a latent's codes: below, it is taken for collapsed and has no vote
+CHUNK = 1000  # votes at a time
+
+
+class Scores(NamedTuple):
+    """What this metric gives."""
+
+    factor_vae_score: float  # accuracy, 0 to 1; 1/F is chance
+
+
+def scores(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> Scores:
+    """Returns the classifier's accuracy on votes that it wasn't made from; 0 if all is collapsed.
+
+    Args:
+        codes: [N, D] posterior means.
+        factors: [N, F] class indices.
+        seed: of the votes.
+    """
+    factors = examples.varying(factors)
+    variance = codes.var(axis=0, ddof=1, dtype=np.float64)
+    active = np.sqrt(variance) >= LEAST_DEVIATION
+    if not active.any():
+        return Scores(0.0)
+    random = np.random.default_rng(seed)
+    columns = random.integers(factors.shape[1], size=NUM_TRAIN + NUM_TEST)
+    rows = examples.sharing(factors, columns, GROUP, random=random)
+    latents = votes(codes[:, active], variance[active], rows)
+    counts = np.zeros((active.sum(), factors.shape[1]), np.int64)
+    np.add.at(counts, (latents[:NUM_TRAIN], columns[:NUM_TRAIN]), 1)
+    guess = counts.argmax(axis=1)[latents[NUM_TRAIN:]]
+    return Scores(float(np.mean(guess == columns[NUM_TRAIN:])))
+
+
+def votes(codes: np.ndarray, variance: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Returns each group's latent, [G], for codes [N, D], variances [D] and rows [G, size]."""
+    parts = (rows[first : first + CHUNK] for first in range(0, len(rows), CHUNK))
+    return np.concatenate(
+        [
+            (codes[part].var(axis=1, ddof=1, dtype=np.float64) / variance).argmin(-1)
+            for part in parts
+        ]
+    )

@@ -1,0 +1,50 @@
+"""Interventional robustness score, IRS (Suter et al. 2019, arXiv:1811.00007, section 4).
+
+A latent is robust if it stays where it is while all factors but its own change.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.evals.scores import examples
+
+QUANTILE = 0.99  # of the deviations, where the paper takes the maximum; as Locatello et al. 2019
+
+
+class Scores(NamedTuple):
+    """What this metric gives."""
+
+    irs: float  # 0 to 1
+
+
+def scores(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> Scores:
+    """Returns the mean over latents of the best factor's 1 − deviation, weighted by their ranges.
+
+    The deviation of latent d for factor k: the mean over that factor's values of the 0.99 quantile
+    of |z_d − E[z_d | v_k]|, over the greatest |z_d − E[z_d]| of all examples.
+
+    Args:
+        codes: [N, D] posterior means; latents that never change are dropped.
+        factors: [N, F] class indices.
+        seed: without use here.
+    """
+    del seed
+    factors = examples.varying(factors)
+    codes = codes.astype(np.float64)
+    greatest = np.abs(codes - codes.mean(axis=0)).max(axis=0)
+    codes, greatest = codes[:, np.ptp(codes, axis=0) > 0], greatest[np.ptp(codes, axis=0) > 0]
+    if not codes.shape[1]:
+        return Scores(0.0)
+    deviation = np.stack([deviations(codes, factor) for factor in factors.T], axis=1)
+    robust = (1.0 - deviation / greatest[:, None]).max(axis=1)
+    return Scores(float(np.average(robust, weights=greatest)))
+
+
+def deviations(codes: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """Returns each latent's mean deviation, [D], for codes [N, D] and one factor [N]."""
+    groups = (codes[factor == value] for value in np.unique(factor))
+    return np.mean(
+        [np.quantile(np.abs(group - group.mean(axis=0)), QUANTILE, axis=0) for group in groups],
+        axis=0,
+    )

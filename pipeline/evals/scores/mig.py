@@ -1,0 +1,39 @@
+"""Mutual information gap (MIG) in the convention of Locatello et al. 2019 (arXiv:1811.12359).
+
+Posterior means in 20 bins; every factor counts, unordered ones such as shape as well.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.evals.scores import examples, mutual_information
+
+
+class Scores(NamedTuple):
+    """What this metric gives."""
+
+    mig: float  # 0 to 1
+
+
+def scores(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> Scores:
+    """Returns the mean over factors of (I(z_1; v) − I(z_2; v))/H(v), z_1 and z_2 the best latents.
+
+    Args:
+        codes: [N, D] posterior means.
+        factors: [N, F] class indices.
+        seed: without use here.
+    """
+    del seed
+    factors = examples.varying(factors)
+    information = mutual_information.between(codes, factors)
+    return Scores(float(gaps(information / mutual_information.entropies(factors)).mean()))
+
+
+def gaps(importance: np.ndarray) -> np.ndarray:
+    """Returns the largest minus the second largest of each column, [F], of [D, F].
+
+    A single latent has the gap to one of importance 0.
+    """
+    second, first = np.sort(np.pad(importance, ((1, 0), (0, 0))), axis=0)[-2:]
+    return first - second

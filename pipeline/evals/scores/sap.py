@@ -1,0 +1,44 @@
+"""Separated attribute predictability, SAP (Kumar et al. 2018, arXiv:1711.00848, section 3).
+
+A linear support vector machine predicts every factor from one latent alone; the score is the gap in
+accuracy between the best latent and the second.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.evals.scores import examples, mig
+
+PENALTY = 0.01  # C of the support vector machine, as in Locatello et al. 2019
+
+
+class Scores(NamedTuple):
+    """What this metric gives."""
+
+    sap: float  # 0 to 1
+
+
+def scores(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> Scores:
+    """Returns the mean gap over factors, on held-out examples.
+
+    Args:
+        codes: [N, D] posterior means, in random order.
+        factors: [N, F] class indices.
+        seed: of the learners.
+    """
+    return Scores(float(mig.gaps(accuracies(codes, factors, seed=seed)).mean()))
+
+
+def accuracies(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Returns the accuracy on held-out examples of every factor from every latent, [D, F]."""
+    from sklearn import svm  # slow to import: no training start needs it
+
+    part = examples.split(codes, factors)
+    found = np.empty((codes.shape[1], part.train_factors.shape[1]))
+    for d, k in np.ndindex(found.shape):
+        # dual=False: there are more examples than latents, and it draws no random numbers.
+        learner = svm.LinearSVC(C=PENALTY, class_weight="balanced", dual=False, random_state=seed)
+        learner.fit(part.train_codes[:, [d]], part.train_factors[:, k])
+        found[d, k] = learner.score(part.test_codes[:, [d]], part.test_factors[:, k])
+    return found

@@ -1,0 +1,1 @@
+"""Where arrays lie on the devices, and how they are added up."""

@@ -1,0 +1,97 @@
+"""A tree of arrays as one flat float32 buffer, which can be cut into equal pieces.
+
+The decision: the tree's form is static and travels with the values, so that a buffer can be turned
+back wherever it is found; a transformation of optax takes it for a tree with one leaf.
+"""
+
+import dataclasses
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import Mesh
+
+from pipeline.mesh.sharding import FSDP
+from pipeline.runtime import errors
+
+# Pieces are whole tiles of a TPU, 8 × 128: else its compiler gathers by an all-reduce, of a buffer
+# that every chip fills up with zeros.
+TILE = 1024
+
+
+class Form(NamedTuple):
+    """What a flat buffer's values are."""
+
+    structure: Any  # of the tree
+    shapes: tuple[tuple[int, ...], ...]  # of its leaves
+    mesh: Mesh  # that it is cut over
+
+    @property
+    def order(self) -> list[int]:
+        """The leaves as they lie in the buffer: matrices first, so that one number parts them."""
+        return sorted(range(len(self.shapes)), key=lambda index: len(self.shapes[index]) <= 1)
+
+    @property
+    def num_in_matrices(self) -> int:
+        """Number of values in leaves of more than one dimension, which come first."""
+        return sum(math.prod(shape) for shape in self.shapes if len(shape) > 1)
+
+    @property
+    def padding(self) -> int:
+        """Number of zeros at the end, which let all pieces be equally long."""
+        return -sum(map(math.prod, self.shapes)) % (TILE * self.mesh.shape[FSDP])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Flat:
+    """A tree of float32 arrays as one buffer; see `Form`."""
+
+    values: Array  # [P + padding] float32; inside `shard_map` a device's piece of it
+    form: Form = dataclasses.field(metadata={"static": True})
+
+
+def flatten(tree: Any, mesh: Mesh) -> Flat:
+    """Returns the whole tree as one whole buffer.
+
+    Raises:
+        InputError: an array isn't float32, and would not come back as it was.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    for leaf in leaves:
+        if leaf.dtype != jnp.float32:
+            raise errors.InputError(
+                f"config.mesh.fsdp={mesh.shape[FSDP]} cuts float32 parameters, and the model has "
+                f"some of {leaf.dtype}: set mesh.fsdp=1"
+            )
+    form = Form(structure, tuple(leaf.shape for leaf in leaves), mesh)
+    parts = [leaves[index].ravel() for index in form.order]
+    return Flat(jnp.concatenate([*parts, jnp.zeros(form.padding, jnp.float32)]), form)
+
+
+def unflatten(flat: Flat) -> Any:
+    """Returns the tree of a whole buffer."""
+    form = flat.form
+    sizes = [math.prod(form.shapes[index]) for index in form.order]
+    ends = itertools.accumulate(sizes)
+    leaves: list[Any] = [None] * len(sizes)
+    for index, size, end in zip(form.order, sizes, ends, strict=True):
+        leaves[index] = flat.values[end - size : end].reshape(form.shapes[index])
+    return jax.tree.unflatten(form.structure, leaves)
+
+
+def own_piece(tree: Any, mesh: Mesh) -> Flat:
+    """Returns this device's piece of the tree; to be called inside `shard_map`."""
+    flat = flatten(tree, mesh)
+    size = len(flat.values) // mesh.shape[FSDP]
+    piece = lax.dynamic_slice_in_dim(flat.values, lax.axis_index(FSDP) * size, size)
+    return dataclasses.replace(flat, values=piece)
+
+
+def in_matrices(piece: Flat) -> Array:
+    """Says which values of this device's piece lie in matrices, [values] bool."""
+    size = len(piece.values)
+    return lax.axis_index(FSDP) * size + jnp.arange(size) < piece.form.num_in_matrices

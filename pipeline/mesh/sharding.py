@@ -1,0 +1,160 @@
+"""The device mesh, and where arrays lie on it: batches cut over every axis.
+
+State lies whole on all devices, or cut over the axis `fsdp`, see `layouts`; that axis is the inner
+one, so that its devices are neighbours. Devices are ordered by process, so that a process holds a
+contiguous run of rows of every global batch. Sums over all devices don't depend on that order, and
+the data's order relies on it.
+"""
+
+import functools
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from pipeline.runtime import errors
+
+FSDP = "fsdp"  # what the field calls data parallelism with state cut over its devices
+AXES = ("data", FSDP)
+
+
+def make_mesh(shape: Mapping[str, int], *, devices: Sequence[Any] | None = None) -> Mesh:
+    """Returns the mesh that `config.mesh` describes.
+
+    An axis of one device is left out, so that programs without `fsdp` don't depend on there being
+    such an axis; of a single device `data` remains.
+
+    Args:
+        shape: size of each axis; −1 takes the devices that remain, and a missing axis has 1.
+        devices: the devices to use, by default all of all processes; those of a topology
+            description where a program is compiled ahead of time.
+
+    Raises:
+        InputError: the axes don't multiply to the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    devices.sort(key=lambda device: (device.process_index, device.id))
+    sizes = {axis: shape.get(axis, 1) for axis in AXES}
+    asked = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
+    free = [axis for axis, size in sizes.items() if size == -1]
+    if len(free) == 1:
+        rest = -math.prod(sizes.values())
+        sizes[free[0]] = len(devices) // rest if rest > 0 else 0
+    if min(sizes.values()) < 1 or math.prod(sizes.values()) != len(devices):
+        raise errors.InputError(
+            f"config.mesh ({asked}) does not fit {len(devices)} devices: the axes must multiply to "
+            "that number; choose a --config.mesh.fsdp that divides it, and --config.mesh.data=-1 "
+            "takes the rest"
+        )
+    axes = tuple(axis for axis, size in sizes.items() if size > 1) or AXES[:1]
+    grid = np.asarray(devices, dtype=object).reshape([sizes[axis] for axis in axes])
+    # Explicit axes, the newer default elsewhere, reject plain indexing of replicated tables.
+    return Mesh(grid, axes, axis_types=(AxisType.Auto,) * len(axes))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, P())
+
+
+def batch_sharded(mesh: Mesh) -> NamedSharding:
+    """The leading axis cut over all devices of the mesh."""
+    return NamedSharding(mesh, P(mesh.axis_names))
+
+
+def to_global(rows: Any, mesh: Mesh) -> Any:
+    """Returns the tree of this process's rows as global arrays, each cut over the mesh."""
+    where = batch_sharded(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(rows, where)  # the whole tree by one call, the sooner done
+    return jax.tree.map(lambda a: jax.make_array_from_process_local_data(where, a), rows)
+
+
+def any_process(mesh: Mesh, value: bool) -> bool:
+    """Says on every process whether `value` holds on one of them; waits for all of them."""
+    values = to_global(np.full(len(mesh.local_devices), value, np.float32), mesh)
+    return float(_maximum(replicated(mesh))(values)) > 0
+
+
+def wait_for_all(mesh: Mesh) -> None:
+    """Returns when all processes are here."""
+    any_process(mesh, False)
+
+
+@functools.cache
+def _maximum(where: NamedSharding) -> Any:
+    return jax.jit(jnp.max, out_shardings=where)
+
+
+def check_batch(
+    batch_size: int,
+    *,
+    mesh: Mesh,
+    accumulation_steps: int,
+    deterministic_shards: int = 0,
+    field: str = "batch_size",
+) -> None:
+    """Raises an InputError where the global batch, the config's `field`, can't be cut evenly.
+
+    Every device takes `batch_size / devices` examples a step, in `accumulation_steps` equal parts;
+    with `deterministic_shards`, its share of these instead.
+    """
+    if batch_size < 1:
+        raise errors.InputError(f"config.{field}={batch_size} must be at least 1")
+    if accumulation_steps < 1:
+        raise errors.InputError(
+            f"config.accumulation_steps={accumulation_steps} must be at least 1"
+        )
+    if deterministic_shards:
+        _check_shards(deterministic_shards, mesh, accumulation_steps)
+        parts, cut = deterministic_shards, "config.deterministic_shards"
+    else:
+        parts = mesh.size * accumulation_steps
+        cut = f"{mesh.size} devices × {accumulation_steps} accumulation steps"
+    if batch_size % parts:
+        raise errors.InputError(
+            f"config.{field}={batch_size} is not divisible by {cut} = {parts}: use "
+            f"{_nearest(batch_size, parts)}"
+        )
+
+
+def _check_shards(shards: int, mesh: Mesh, accumulation_steps: int) -> None:
+    given = f"config.deterministic_shards={shards}"
+    if shards < 0:
+        raise errors.InputError(f"{given} must not be negative; 0 switches them off")
+    if accumulation_steps > 1:
+        raise errors.InputError(
+            f"{given} and config.accumulation_steps={accumulation_steps} don't go together: a "
+            "device computes its shards one by one as it is; set accumulation_steps=1"
+        )
+    if FSDP in mesh.axis_names:
+        raise errors.InputError(
+            f"{given} and config.mesh.fsdp={mesh.shape[FSDP]} don't go together: gradients that "
+            "are scattered are not added in one order; set mesh.fsdp=1"
+        )
+    if shards % mesh.size:
+        raise errors.InputError(
+            f"{given} is not divisible by {mesh.size} devices: use {_nearest(shards, mesh.size)} "
+            "or other devices"
+        )
+    # A CPU's matrix products depend on the size of the thread pool: NPROC where it is set, else the
+    # number of cores, but at least the number of the process's devices, which is no larger than C.
+    if mesh.devices.flat[0].platform == "cpu":
+        threads = os.environ.get("NPROC", "")
+        if not threads.isdecimal() or int(threads) < shards:
+            raise errors.InputError(
+                f"{given} on CPUs needs NPROC, the number of threads, which last bits depend on: "
+                f"it is {threads or 'not set'}; set NPROC={shards}, or more, alike at every start"
+            )
+
+
+def _nearest(number: int, divisor: int) -> str:
+    """Names the multiples of `divisor` next to `number`."""
+    below = number // divisor * divisor
+    return f"{below} or {below + divisor}" if below else f"{divisor}"

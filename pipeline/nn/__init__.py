@@ -1,0 +1,1 @@
+"""What models are made of: losses, likelihoods, schedules, networks, quantizers."""

@@ -1,0 +1,99 @@
+"""Dense layers that see a condition beside their input, by name; see `networks.autoencoder`."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from pipeline.nn import networks
+from pipeline.runtime import errors, registry
+
+
+class Concat(nnx.Module):
+    """`networks.Dense` whose first layer sees the condition: [B, F], [B, E] → [B, widths[-1]]."""
+
+    def __init__(
+        self,
+        num_inputs: int,
+        widths: Sequence[int],
+        *,
+        condition_dim: int,
+        dtype: Any,
+        rngs: nnx.Rngs,
+    ):
+        """Builds layers for F + E inputs."""
+        self.dense = networks.Dense(num_inputs + condition_dim, widths, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Array, condition: Array) -> Array:
+        """Applies the layers to both, concatenated.
+
+        The first is a sum of two products: the gradient of one, for the condition, would come with
+        that for the pixels, which nothing reads.
+        """
+        first: Any = self.dense.layers[0]
+        arrays = (x, condition, first.kernel[...], first.bias[...])
+        x, condition, kernel, bias = (array.astype(first.dtype) for array in arrays)
+        ours, theirs = jnp.split(kernel, [x.shape[-1]])
+        return self.dense.after_first(x @ ours + condition @ theirs + bias)
+
+
+class Film(nnx.Module):
+    """`networks.Dense` whose hidden layers are scaled and shifted by the condition, before ReLU.
+
+    FiLM, Perez et al. 2018 (arXiv:1709.07871), eq. 2: scale 1 + Δγ(y) and shift β(y), linear in the
+    condition. They start at 1 and 0, so the first step sees the unconditioned network.
+    """
+
+    def __init__(
+        self,
+        num_inputs: int,
+        widths: Sequence[int],
+        *,
+        condition_dim: int,
+        dtype: Any,
+        rngs: nnx.Rngs,
+    ):
+        """Builds the layers, and for each hidden one the map from E to 2·width.
+
+        Raises:
+            InputError: there is no hidden layer.
+        """
+        if len(widths) < 2:
+            raise errors.InputError(
+                "config.model.conditioning='film' needs a hidden layer: give config.model.hidden "
+                "one, or use conditioning=concat"
+            )
+        self.dense = networks.Dense(num_inputs, widths, dtype=dtype, rngs=rngs)
+        zeros = nnx.initializers.zeros_init()
+        self.films = nnx.List(
+            nnx.Linear(condition_dim, 2 * width, kernel_init=zeros, dtype=dtype, rngs=rngs)
+            for width in widths[:-1]
+        )
+
+    def __call__(self, x: Array, condition: Array) -> Array:
+        """Applies the layers."""
+        *hidden, last = self.dense.layers
+        for layer, film in zip(hidden, self.films, strict=True):
+            scale, shift = jnp.split(film(condition), 2, axis=-1)
+            x = jax.nn.relu((1 + scale) * layer(x) + shift)
+        return last(x)
+
+
+LAYERS = {"concat": Concat, "film": Film}
+
+
+def dense_layers(config: Any) -> Callable[..., Concat | Film]:
+    """Returns what stands for `networks.Dense` in a conditional network.
+
+    Args:
+        config: the section `model`; reads `conditioning` and `embedding_dim`.
+
+    Raises:
+        InputError: an unknown form of conditioning.
+    """
+    layers = registry.choose(LAYERS, config.conditioning, field="model.conditioning")
+    return functools.partial(layers, condition_dim=config.embedding_dim)

@@ -1,0 +1,144 @@
+"""Embeddings of conditions: an example's classes and attributes as one vector.
+
+The one decision: the vector is the sum of an embedding for each column, computed as one product
+with a table. A product of one-hot rows is fast on CPU, and its gradient, unlike that of a look-up,
+is summed in the same order every time.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from pipeline import datasets
+from pipeline.runtime import errors
+
+# The entry that says which examples have lost their conditions, [B] bool.
+DROPPED = "dropped"
+# Folded into an example's key. The numbers from 0 up are those from which the sample of z is made.
+STREAM = 2**32 - 1
+
+
+class Embedding(nnx.Module):
+    """Embeds the entries of a batch that `config.model.conditions` names, as [B, E] float32."""
+
+    def __init__(self, config: Any, example: Any, *, rngs: nnx.Rngs):
+        """Draws a table with a row for each class and attribute, and the null class, from N(0, 1).
+
+        Args:
+            config: the section `model`; reads `conditions`, `embedding_dim` and `label_dropout`.
+            example: abstract example; class indices are a `datasets.Classes`, attributes float32.
+            rngs: the stream `params`.
+
+        Raises:
+            InputError: a field out of its range, or an entry that the data set doesn't have.
+        """
+        _check(config, example)
+        self.entries = tuple((name, example[name]) for name in config.conditions)
+        self.dropout = config.label_dropout
+        num_rows = sum(sum(_rows(entry)) for _, entry in self.entries)
+        dim = config.embedding_dim
+        self.table = nnx.Param(jax.random.normal(rngs.params(), (num_rows, dim)))
+        # Only dropout trains it.
+        self.null = nnx.Param(jax.random.normal(rngs.params(), (dim,))) if self.dropout else None
+
+    def __call__(self, conditions: Mapping[str, Array] | None, *, num: int) -> Array:
+        """Returns the embeddings, [num, E].
+
+        Args:
+            conditions: a batch, or its entries that are conditions, [num, ...] each; the null class
+                stands for examples that are `dropped`. None: the null class for all.
+            num: number of examples.
+
+        Raises:
+            InputError: no conditions, and no null class either.
+        """
+        if conditions is None:
+            if self.null is None:
+                raise errors.InputError(
+                    "config.model.label_dropout=0 trains no null class: give the conditions"
+                )
+            return jnp.broadcast_to(self.null[...], (num, self.table.shape[1]))
+        columns = [_columns(entry, conditions[name]) for name, entry in self.entries]
+        embedded = jnp.concatenate(columns, axis=-1) @ self.table[...]
+        if self.null is None or DROPPED not in conditions:
+            return embedded
+        return jnp.where(conditions[DROPPED][:, None], self.null[...], embedded)
+
+    def drop(self, batch: dict[str, Array], *, keys: Array) -> dict[str, Array]:
+        """Adds `dropped`: a coin that falls with probability `label_dropout` for each example.
+
+        Ho & Salimans 2022 (arXiv:2207.12598), algorithm 1. All conditions of an example go at once.
+        """
+        if not self.dropout:
+            return batch
+        coin = functools.partial(jax.random.bernoulli, p=self.dropout)
+        return batch | {DROPPED: jax.vmap(lambda key: coin(jax.random.fold_in(key, STREAM)))(keys)}
+
+    def draw(self, keys: Array) -> dict[str, Array]:
+        """Returns conditions drawn uniformly over the classes, for each key."""
+
+        def draw_one(key):
+            key, drawn = jax.random.fold_in(key, STREAM), {}
+            for index, (name, entry) in enumerate(self.entries):
+                sizes = jnp.asarray(entry.num_classes).reshape(entry.shape)
+                own_key = jax.random.fold_in(key, index)
+                drawn[name] = jax.random.randint(own_key, entry.shape, 0, sizes)
+            return drawn
+
+        return jax.vmap(draw_one)(keys)
+
+
+def _check(config: Any, example: Any) -> None:
+    known = [name for name, entry in example.items() if _is_condition(entry)]
+    offered = f"it has {', '.join(known)}" if known else "it has none at all"
+    if not config.conditions:
+        raise errors.InputError(
+            f"config.model.conditions is empty: name entries of the data set, {offered}"
+        )
+    for name in config.conditions:
+        if name not in known:
+            raise errors.InputError(
+                f"config.model.conditions={tuple(config.conditions)}: the data set has no classes "
+                f"or attributes {name!r}; {offered}"
+            )
+        if not (config.label_dropout or isinstance(example[name], datasets.Classes)):
+            raise errors.InputError(
+                f"config.model.label_dropout=0 with the attributes {name!r} leaves nothing to "
+                "sample from: it must be above 0"
+            )
+    if config.embedding_dim < 1:
+        raise errors.InputError(
+            f"config.model.embedding_dim={config.embedding_dim} must be at least 1"
+        )
+    if not 0 <= config.label_dropout < 1:
+        raise errors.InputError(
+            f"config.model.label_dropout={config.label_dropout} must lie in [0, 1); 0 switches it "
+            "off"
+        )
+
+
+def _is_condition(entry: Any) -> bool:
+    return isinstance(entry, datasets.Classes) or (
+        jnp.issubdtype(entry.dtype, jnp.floating) and len(entry.shape) <= 1
+    )
+
+
+def _rows(entry: Any) -> tuple[int, ...]:
+    """The table's rows for each column of an entry: its classes, or one for an attribute."""
+    if isinstance(entry, datasets.Classes):
+        return entry.num_classes
+    return (1,) * (entry.shape[0] if entry.shape else 1)
+
+
+def _columns(entry: Any, values: Array) -> Array:
+    """One-hot rows of class indices, side by side; attributes as they are. [B, rows] float32."""
+    columns = values.reshape(values.shape[0], -1)
+    if not isinstance(entry, datasets.Classes):
+        return columns.astype(jnp.float32)
+    one_hots = [jax.nn.one_hot(columns[:, i], size) for i, size in enumerate(entry.num_classes)]
+    return jnp.concatenate(one_hots, axis=-1)

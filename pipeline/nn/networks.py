@@ -1,0 +1,198 @@
+"""Encoders and decoders by name: stride-2 convolutions (possibly none), and dense layers.
+
+An encoder ends in plain outputs, a decoder in logits or means: no sigmoid and no activation stands
+before the likelihood (a ReLU there would confine the pixels to [½, 1)). Activations are ReLU.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from pipeline.nn import convolutions
+from pipeline.runtime import errors, registry
+
+Shape = tuple[int, int, int]
+Layers = tuple[tuple[int, int], ...]
+
+
+class Dense(nnx.Module):
+    """Linear layers with ReLU between them and none at the end: [B, F] → [B, widths[-1]]."""
+
+    def __init__(self, num_inputs: int, widths: Sequence[int], *, dtype: Any, rngs: nnx.Rngs):
+        """Builds len(widths) layers; parameters are float32, arithmetic is in `dtype`."""
+        sizes = (num_inputs, *widths)
+        self.layers = nnx.List(
+            nnx.Linear(inputs, outputs, dtype=dtype, rngs=rngs)
+            for inputs, outputs in itertools.pairwise(sizes)
+        )
+
+    def __call__(self, x: Array) -> Array:
+        """Applies the layers."""
+        return self.after_first(self.layers[0](x))
+
+    def after_first(self, x: Array) -> Array:
+        """Applies all layers but the first, whose outputs are `x` [B, widths[0]]."""
+        for layer in list(self.layers)[1:]:
+            x = layer(jax.nn.relu(x))
+        return x
+
+
+class Architecture(NamedTuple):
+    """What tells two networks of this family apart.
+
+    `convs` are (output channels, kernel size) from the image down; `deconvs` are (input channels,
+    kernel size) from the smallest map up; the last one gives the image's channels. `dense_layers`
+    builds the dense layers.
+    """
+
+    convs: Layers
+    hidden: tuple[int, ...]
+    decoder_hidden: tuple[int, ...]
+    deconvs: Layers
+    dense_layers: Callable[..., Any] = Dense
+
+
+def dense(shape: Shape, *, hidden: Sequence[int]) -> Architecture:
+    """A multilayer perceptron with the layers `hidden`, mirrored in the decoder."""
+    del shape
+    return Architecture((), tuple(hidden), tuple(hidden)[::-1], ())
+
+
+def burgess(shape: Shape, *, hidden: Sequence[int]) -> Architecture:
+    """Burgess et al. 2018 (arXiv:1804.03599), appendix A.1: 4×4 convolutions of 32 channels.
+
+    One for each halving down to 4×4 (64×64 has four), then two dense layers of 256. Sides that turn
+    odd stop the halving, so 28×28 has two.
+    """
+    del hidden
+    num_layers, side = 0, shape[:2]
+    while min(side) > 4 and side[0] % 2 == 0 and side[1] % 2 == 0:
+        num_layers, side = num_layers + 1, (side[0] // 2, side[1] // 2)
+    layers = ((32, 4),) * num_layers
+    return Architecture(layers, (256, 256), (256, 256), layers)
+
+
+def locatello(shape: Shape, *, hidden: Sequence[int]) -> Architecture:
+    """Locatello et al. 2019 (arXiv:1811.12359), table 1: the network of disentanglement_lib."""
+    del hidden
+    if shape[0] % 16 or shape[1] % 16:
+        raise errors.InputError(
+            f"config.model.network='locatello' needs sides that 16 divides, not "
+            f"{shape[0]}×{shape[1]}: use network=conv or network=dense"
+        )
+    convs = ((32, 4), (32, 4), (64, 2), (64, 2))
+    return Architecture(convs, (256,), (256,), ((64, 4), (64, 4), (32, 4), (32, 4)))
+
+
+ARCHITECTURES = {"dense": dense, "conv": burgess, "locatello": locatello}
+
+
+class Encoder(nnx.Module):
+    """Stride-2 convolutions, then dense layers: [B, H, W, C] → [B, num_outputs] float32."""
+
+    def __init__(
+        self, net: Architecture, shape: Shape, num_outputs: int, *, dtype: Any, rngs: nnx.Rngs
+    ):
+        """Builds the encoder of `net` for images of `shape`."""
+        channels, convs = shape[2], []
+        for width, kernel in net.convs:
+            convs.append(
+                convolutions.Conv(
+                    channels, width, kernel_size=kernel, stride=2, dtype=dtype, rngs=rngs
+                )
+            )
+            channels = width
+        self.convs = nnx.List(convs)
+        flat = (shape[0] >> len(convs)) * (shape[1] >> len(convs)) * channels
+        self.dense = net.dense_layers(flat, (*net.hidden, num_outputs), dtype=dtype, rngs=rngs)
+
+    def __call__(self, image: Array, *condition: Array) -> Array:
+        """Encodes images; `condition` is for dense layers that take one."""
+        x = image
+        for conv in self.convs:
+            x = jax.nn.relu(conv(x))
+        return self.dense(x.reshape(x.shape[0], -1), *condition).astype(jnp.float32)
+
+
+class Decoder(nnx.Module):
+    """Dense layers, then stride-2 transposed convolutions: [B, D] → [B, H, W, C] float32."""
+
+    def __init__(
+        self, net: Architecture, num_inputs: int, shape: Shape, *, dtype: Any, rngs: nnx.Rngs
+    ):
+        """Builds the decoder of `net` for images of `shape`."""
+        channels = (*(width for width, _ in net.deconvs), shape[2])
+        halvings = len(net.deconvs)
+        self.smallest = (shape[0] >> halvings, shape[1] >> halvings, channels[0])
+        widths = (*net.decoder_hidden, math.prod(self.smallest))
+        self.dense = net.dense_layers(num_inputs, widths, dtype=dtype, rngs=rngs)
+        self.deconvs = nnx.List(
+            convolutions.ConvTranspose(
+                channels[i], channels[i + 1], kernel_size=kernel, stride=2, dtype=dtype, rngs=rngs
+            )
+            for i, (_, kernel) in enumerate(net.deconvs)
+        )
+
+    def __call__(self, z: Array, *condition: Array) -> Array:
+        """Decodes latents to logits or means; `condition` is for dense layers that take one."""
+        x = self.dense(z, *condition).reshape(z.shape[0], *self.smallest)
+        for deconv in self.deconvs:
+            x = deconv(jax.nn.relu(x))
+        return x.astype(jnp.float32)
+
+
+def autoencoder(
+    config: Any, shape: Shape, *, rngs: nnx.Rngs, dense_layers: Callable[..., Any] = Dense
+) -> tuple[Encoder, Decoder]:
+    """Returns the encoder to 2·D outputs (see `gaussian`) and the decoder from D latents.
+
+    Args:
+        config: the whole config; reads `model.network`, `model.hidden`, `model.latent_dim` and
+            `compute_dtype`.
+        shape: (H, W, C) of an image.
+        rngs: the stream `params`.
+        dense_layers: builds dense layers; those of `pipeline.conditioning` see a condition, too.
+
+    Raises:
+        InputError: an unknown network, one that doesn't fit `shape`, or sizes below 1.
+    """
+    section = config.model
+    for field in ("latent_dim", "hidden"):
+        if not all(size >= 1 for size in jax.tree.leaves(section[field])):
+            raise errors.InputError(f"config.model.{field}={section[field]} must be at least 1")
+    make = registry.choose(ARCHITECTURES, section.network, field="model.network")
+    net = make(shape, hidden=section.hidden)._replace(dense_layers=dense_layers)
+    dtype = config.compute_dtype
+    return (
+        Encoder(net, shape, 2 * section.latent_dim, dtype=dtype, rngs=rngs),
+        Decoder(net, section.latent_dim, shape, dtype=dtype, rngs=rngs),
+    )
+
+
+def gaussian(outputs: Array) -> tuple[Array, Array]:
+    """Splits an encoder's outputs into the posterior's mean and log-variance.
+
+    The log-variance is clipped to [−20, 20] (σ from 5e-5 to 2e4), so that its exponential stays
+    finite; outside, its gradient is zero.
+
+    Args:
+        outputs: [B, 2·D].
+
+    Returns:
+        mean [B, D] and log_variance [B, D].
+    """
+    mean, log_variance = jnp.split(outputs, 2, axis=-1)
+    return mean, jnp.clip(log_variance, -20.0, 20.0)
+
+
+def unit_interval(image: Array) -> Array:
+    """Converts uint8 [B, H, W, C] to float32 in [0, 1]; floats pass unchanged."""
+    if jnp.issubdtype(image.dtype, jnp.integer):
+        return image.astype(jnp.float32) / 255.0
+    return image

@@ -1,0 +1,149 @@
+"""Quantisers without a codebook: every dimension is rounded by itself (FSQ, LFQ)."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array, lax
+
+from pipeline.nn import vectors
+from pipeline.nn.vector_quantizer import Quantized
+
+
+class FSQ(nnx.Module):
+    """Finite scalar quantisation: each dimension is rounded to one of its levels.
+
+    Mentzer et al. 2023 (arXiv:2309.15505), section 3.1 and appendix A.1. Nothing is added to the
+    objective, and nothing can collapse.
+    """
+
+    def __init__(self, levels: tuple[int, ...]):
+        """Takes L_1 … L_D; K is their product."""
+        self.levels = tuple(levels)
+        self.num_codes, self.shape = math.prod(levels), ()
+
+    def __call__(self, z: Array) -> Quantized:
+        """Rounds f(z), which lies between the outermost levels; the gradient passes the rounding.
+
+        f(z) = tanh(z + s)·l − o with l = (L − 1)(1 − ε)/2 and, for even L, o = ½ (else 0); with
+        s = tan(o/l), f(0) is nearly 0.
+        """
+        levels = np.array(self.levels)
+        offset, half = np.where(levels % 2, 0.0, 0.5), (levels - 1) * (1.0 - 1e-3) / 2.0
+        offset, half, shift = np.array((offset, half, np.tan(offset / half)), np.float32)
+        bounded = jnp.tanh(z + shift) * half - offset
+        digits = jnp.round(bounded).astype(jnp.int32) + levels // 2
+        codes = (digits * self._basis).sum(axis=-1, dtype=jnp.int32)
+        scaled = bounded / np.float32(levels // 2)
+        return Quantized(vectors.straight_through(scaled, self.lookup(codes)), codes, {}, z)
+
+    def lookup(self, codes: Array) -> Array:
+        """Returns the levels, in [−1, 1], that are the codes' digits: [...] → [..., D] float32."""
+        levels = np.array(self.levels, np.int32)
+        digits, half = codes[..., None] // self._basis % levels, levels // 2
+        return (digits - half).astype(jnp.float32) / half.astype(np.float32)
+
+    def loss(self, means: dict[str, Array]) -> Array:
+        """Returns 0."""
+        del means
+        return jnp.float32(0.0)
+
+    def statistics(self, quantized: Quantized, batch: dict[str, Array], step: Array) -> dict:
+        """Returns `counts` [K] over these examples, padding left out."""
+        del step
+        return {"counts": vectors.count(quantized.codes, batch["mask"], self.num_codes)}
+
+    def update(self, sums: dict[str, Array]) -> None:
+        """Does nothing: there is no codebook."""
+
+    def metrics(self, means: dict[str, Array]) -> dict[str, Array]:
+        """Returns nothing besides the use of the codes."""
+        del means
+        return {}
+
+    @property
+    def _basis(self) -> np.ndarray:
+        return np.cumprod([1, *self.levels[:-1]], dtype=np.int32)
+
+
+class LFQ(nnx.Module):
+    """Lookup-free quantisation: each dimension becomes its sign, K = 2^D.
+
+    Yu et al. 2023 (arXiv:2310.05737), section 3.2. An entropy term makes every vector choose one
+    code, and all vectors together use all codes.
+    """
+
+    def __init__(self, section: Any, dim: int):
+        """Reads `commitment`, `entropy_weight`, `diversity`, `temperature` and `entropy_bits`.
+
+        Above 2^entropy_bits codes, the entropy of their mean is that of groups of dimensions taken
+        as independent, an upper bound: the probabilities of all codes would not fit in memory.
+        """
+        self.num_codes, self.shape, self.dim = 2**dim, (), dim
+        self.commitment, self.temperature = section.commitment, section.temperature
+        self.entropy_weight, self.diversity = section.entropy_weight, section.diversity
+        self.group_size = section.entropy_bits
+
+    def __call__(self, z: Array) -> Quantized:
+        """Takes signs; the code of z is Σ_i 2^i·1{z_i > 0}, i from 0 on."""
+        bits = jnp.int32(z > 0) << np.arange(self.dim, dtype=np.int32)
+        codes = bits.sum(axis=-1, dtype=jnp.int32)
+        values = self.lookup(codes)
+        terms = {"commitment": vectors.example_mean(jnp.square(z - values)), **self._soft(z)}
+        return Quantized(vectors.straight_through(z, values), codes, terms, z)
+
+    def lookup(self, codes: Array) -> Array:
+        """Returns the codes' bits as −1 and 1: [...] → [..., D] float32."""
+        return _signs(codes, self.dim)
+
+    def loss(self, means: dict[str, Array]) -> Array:
+        """Returns β·‖z − sg[q]‖² + w·(E[H(q(z))] − γ·H(E[q(z)])), E over the global batch."""
+        entropy = means["entropy"] - self.diversity * self._batch_entropy(means)
+        return self.commitment * means["commitment"] + self.entropy_weight * entropy
+
+    def statistics(self, quantized: Quantized, batch: dict[str, Array], step: Array) -> dict:
+        """Returns `counts` [K] over these examples, padding left out."""
+        del step
+        return {"counts": vectors.count(quantized.codes, batch["mask"], self.num_codes)}
+
+    def update(self, sums: dict[str, Array]) -> None:
+        """Does nothing: there is no codebook."""
+
+    def metrics(self, means: dict[str, Array]) -> dict[str, Array]:
+        """Returns the distance and both entropies, in nats."""
+        return {
+            "commitment_loss": means["commitment"],
+            "sample_entropy": means["entropy"],
+            "batch_entropy": self._batch_entropy(means),
+        }
+
+    def _soft(self, z: Array) -> dict[str, Array]:
+        """The soft choice q(c|z) ∝ exp(−‖z − c‖²/τ): its entropy, and its mean over a picture.
+
+        Dimensions are independent in it, p(1|z_i) = σ(4·z_i/τ), so that entropies add up. A mean
+        over vectors isn't of this form: a group has a probability for each of its codes.
+        """
+        logits = 4.0 * z / self.temperature
+        entropy = jax.nn.softplus(logits) - logits * jax.nn.sigmoid(logits)
+        terms = {"entropy": vectors.example_mean(entropy.sum(axis=-1))}
+        for first in range(0, self.dim, self.group_size):
+            group = logits[..., first : first + self.group_size]
+            signs = _signs(jnp.arange(2 ** group.shape[-1]), group.shape[-1])
+            scores = jnp.matmul(group, signs.T / 2.0, precision=lax.Precision.HIGHEST)
+            terms[f"probabilities_{first}"] = jax.nn.softmax(scores).mean(axis=(1, 2))
+        return terms
+
+    def _batch_entropy(self, means: dict[str, Array]) -> Array:
+        groups = [value for name, value in means.items() if name.startswith("probabilities_")]
+        mean = jnp.concatenate(groups)
+        # Bounded below: the gradient of p·log p is infinite at 0.
+        return -(mean * jnp.log(jnp.maximum(mean, 1e-12))).sum()
+
+
+def _signs(codes: Array, num_bits: int) -> Array:
+    return (2 * (codes[..., None] >> np.arange(num_bits, dtype=np.int32) & 1) - 1).astype(
+        jnp.float32
+    )

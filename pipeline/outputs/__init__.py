@@ -1,0 +1,1 @@
+"""What is made of a saved run: reports, comparisons, samples, codes."""

@@ -1,0 +1,153 @@
+"""Runs side by side: their figures, their pictures, and where their configs differ.
+
+The decision: it reads only what evaluations left (metrics.json and pictures), so that runs compare
+whose data or devices aren't at hand. Figures that need several runs together are added by `across`,
+as `ranking` does: how alike the latents of several runs are (Duan et al. 2020, arXiv:1905.12614),
+with the equations in `evals.scores.udr`.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline import datasets, models
+from pipeline.display import pages, terminal
+from pipeline.evals.scores import udr
+from pipeline.mesh import sharding
+from pipeline.outputs import saved_state
+from pipeline.runtime import files, run_config
+from pipeline.training import batching, posteriors
+
+# Which way is better is said where a metric is described.
+BETTER = {"higher": max, "lower": min}
+
+
+class Run(NamedTuple):
+    """One run's report."""
+
+    workdir: Path
+    folder: Path  # of metrics.json
+    found: Mapping[str, Any]  # what it holds
+    config: Mapping[str, Any]  # flat
+
+
+class Comparison(NamedTuple):
+    """What is shown, a list a row, in the order of the runs."""
+
+    names: list[str]  # of the runs
+    runs: list[Run]
+    figures: dict[str, list[float | None]]
+    differing: dict[str, list[Any]]  # of config fields; "–" where a run hasn't the field
+    pictures: dict[str, list[bytes | None]]
+
+    def best(self, name: str) -> float | None:
+        """Returns the best of the runs' values, where it is known which way is better."""
+        known = [value for value in self.figures[name] if value is not None]
+        match = re.search(r"(higher|lower) is better", pages.describe(name))
+        return BETTER[match[1]](known) if match and len(set(known)) > 1 else None
+
+
+def compare(
+    runs: Sequence[Run],
+    *,
+    across: Sequence[Callable[[Sequence[Run]], Mapping[str, list[float | None]]]] = (),
+) -> Comparison:
+    """Puts runs side by side.
+
+    Args:
+        runs: two or more.
+        across: functions of all runs together → figures by name, one value a run; such as a
+            disentanglement that is judged by how alike the runs' latents are.
+    """
+    facts: dict[str, list[float | None]] = {
+        "step": [run.found["step"] for run in runs],
+        "examples": [run.found["examples"] for run in runs],
+    }
+    for name in _union(run.found["figures"] for run in runs):
+        facts[name] = [run.found["figures"].get(name) for run in runs]
+    for function in across:
+        facts |= function(runs)
+    fields = {
+        field: [run.config.get(field, "–") for run in runs]
+        for field in sorted(_union(run.config for run in runs))
+    }
+    pictures = _union(run.found["files"] for run in runs)
+    return Comparison(
+        names=_short(runs),
+        runs=list(runs),
+        figures=facts,
+        differing={
+            field: values
+            for field, values in fields.items()
+            if any(value != values[0] for value in values)
+        },
+        pictures={name: [_picture(run, name) for run in runs] for name in pictures},
+    )
+
+
+def write(page: Path, found: Comparison, screen: terminal.Terminal) -> None:
+    """Prints the tables, and writes them with the pictures as one page."""
+    header = ["", *found.names]
+    screen.columns(
+        "Held-out figures",
+        [header, *([name, *map(pages.number, row)] for name, row in found.figures.items())],
+    )
+    if found.differing:
+        rows = ([field, *map(str, row)] for field, row in found.differing.items())
+        screen.columns("Config fields that differ", [header, *rows])
+    files.write(page, pages.render("compare.html", found=found))
+
+
+def _union(mappings: Any) -> list[str]:
+    """Returns all keys once, in the order in which they come."""
+    return list(dict.fromkeys(key for mapping in mappings for key in mapping))
+
+
+def _short(runs: Sequence[Run]) -> list[str]:
+    """Returns the runs' folder names, or their paths where those don't tell them apart."""
+    names = [run.workdir.name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.workdir) for run in runs]
+
+
+def _picture(run: Run, name: str) -> bytes | None:
+    path = run.folder / run.found["files"].get(name, "")
+    return path.read_bytes() if path.is_file() else None
+
+
+NUM_EXAMPLES = 1000  # as in disentanglement_lib
+
+
+def ranking(runs: Sequence[Run]) -> Mapping[str, list[float | None]]:
+    """Returns `udr_lasso` and `udr_spearman` of every run; nothing where runs can't be compared.
+
+    They can where all have a Gaussian posterior and are of data of one name and size.
+    """
+    configs = [run_config.load(run.workdir) for run in runs]
+    examples = [datasets.example_spec(config) for config in configs]
+    abstract = [
+        models.abstract(config, example) for config, example in zip(configs, examples, strict=True)
+    ]
+    kinds = {
+        (config.data.name, example["image"].shape)
+        for config, example in zip(configs, examples, strict=True)
+    }
+    if len(kinds) > 1 or not all(hasattr(model, "posterior") for model in abstract):
+        return {}
+    source = datasets.load(configs[0]).heldout
+    found = [_encoded(run, config, source) for run, config in zip(runs, configs, strict=True)]
+    means, kls = [each.mean for each in found], [each.kl.mean(axis=0) for each in found]
+    return {
+        f"udr_{relation.__name__}": [float(s) for s in udr.scores(means, kls, relation=relation)]
+        for relation in (udr.lasso, udr.spearman)
+    }
+
+
+def _encoded(run: Run, config: Any, source: datasets.Source) -> posteriors.Encodings:
+    mesh = sharding.make_mesh({"data": -1})
+    config = config.copy_and_resolve_references().unlock()
+    config.eval_batch_size = 64 * mesh.size
+    example = datasets.example_spec(config)
+    _, state = saved_state.restore(run.workdir, str(run.found["step"]), config, example, mesh)
+    batches = batching.heldout_batches(source, config, mesh, num=NUM_EXAMPLES)
+    return posteriors.encoder(config, mesh)(state, (batch for _, batch in batches))

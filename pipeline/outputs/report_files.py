@@ -1,0 +1,171 @@
+"""What an evaluation leaves in RUN/reports/<step>/: metrics.json, pictures, and index.html.
+
+The decision: metrics.json has everything that a program would read, and no trace of devices,
+processes or batches; index.html is one file that shows all of it, with the run's config and curves.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import evals
+from pipeline.display import event_files, figures, pages, pictures, plots
+from pipeline.runtime import files, run_config
+
+# The figures that stand above all others, where there are any: see `pipeline.display.figures`.
+HEADLINES = (
+    "elbo", "iw_elbo", "distortion", "rate", "bits_per_dim", "perplexity", "codebook_usage",
+    "reconstruction_loss", "mig", "active_units", "capacity_error",
+)  # fmt: skip
+SAME = {"reconstruction_loss": "distortion"}  # not shown beside what it equals
+NUM_HEADLINES = 6
+# The curves that are drawn, where the run has logged them; the tags of one chart share a unit.
+CURVES = (
+    ("elbo", ("train/elbo", "heldout/elbo"), "nats"),
+    ("distortion", ("train/distortion", "heldout/distortion"), "nats"),
+    ("rate and target", ("train/rate", "heldout/rate", "train/current_capacity"), "nats"),
+    ("loss", ("train/loss", "heldout/loss"), ""),
+    ("reconstruction loss", ("train/reconstruction_loss", "heldout/reconstruction_loss"), ""),
+    ("perplexity", ("train/perplexity", "heldout/perplexity"), "codes"),
+    ("codebook usage", ("train/codebook_usage", "heldout/codebook_usage"), "share"),
+    ("active units", ("heldout/active_units",), "latents"),
+    ("weight of the KL", ("train/beta",), "β"),
+    ("norm of the gradient", ("train/grad_norm",), ""),
+    ("speed", ("train/images_per_second",), "images/s"),
+    ("waiting for data", ("train/data_wait_share",), "share of time"),
+)
+
+
+def metrics(
+    about: Mapping[str, Any], values: list[evals.Value], warnings: list[str]
+) -> dict[str, Any]:
+    """Returns the contents of metrics.json.
+
+    `figures` are numbers (null where one isn't finite), `distributions` lists of them, `texts`
+    Markdown, `files` names of pictures and animations in the folder; `units` says of every name
+    what it means and in what unit.
+    """
+    whole: dict[str, Any] = {**about, "warnings": warnings}
+    whole |= {"figures": {}, "distributions": {}, "texts": {}, "files": {}, "units": {}}
+    for value in values:
+        name, content = value.name, value.content
+        if isinstance(content, str):
+            whole["texts"][name] = content
+        elif np.ndim(content) == 0:
+            whole["figures"][name] = _finite(content)
+        elif np.ndim(content) == 1:
+            whole["distributions"][name] = [_finite(number) for number in content]
+        else:
+            whole["files"][name] = f"{name}{_suffix(content)}"
+        whole["units"][name] = figures.BY_NAME.get(name, "")
+    return whole
+
+
+def write(
+    folder: Path,
+    workdir: Path,
+    config: Any,
+    about: Mapping[str, Any],
+    values: list[evals.Value],
+    warnings: list[str],
+) -> dict[str, Any]:
+    """Writes the folder's files, metrics.json last, and returns what that one holds.
+
+    Args:
+        folder: for the files; others in it stay.
+        workdir: the run's, whose event files have the curves.
+        config: of the evaluation.
+        about: of the run and the checkpoint, see `evaluate`.
+        values: what the evaluations yielded on process 0.
+        warnings: texts that stand first.
+    """
+    found = metrics(about, values, warnings)
+    encoded = {
+        value.name: _encoded(value.content) for value in values if value.name in found["files"]
+    }
+    for name, content in encoded.items():
+        files.write(folder / found["files"][name], content)
+    page = pages.render(
+        "report.html",
+        about=about,
+        warnings=warnings,
+        headlines=_headlines(found["figures"]),
+        found=found,
+        evaluations=_by_evaluation(values, found),
+        pictures=encoded,
+        bars={name: _bars(name, numbers) for name, numbers in found["distributions"].items()},
+        curves=curves(workdir),
+        config=run_config.flatten(config),
+    )
+    files.write(folder / "index.html", page)
+    text = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)
+    files.write(folder / "metrics.json", text + "\n")
+    return found
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """Returns what `write` left in the folder, None where there is nothing, or nothing whole."""
+    try:
+        found = json.loads((folder / "metrics.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    whole = isinstance(found, dict) and {"figures", "files", "evaluations", "left_out"} <= set(
+        found
+    )
+    return found if whole else None
+
+
+def shown(found: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the figures as a terminal shows them."""
+    return {name: pages.number(value) for name, value in found["figures"].items()}
+
+
+def curves(workdir: Path) -> list[str]:
+    """Returns charts of what the run has logged so far, also while it trains."""
+    points = event_files.read_scalars(workdir / "tensorboard")
+    drawn = []
+    for title, tags, unit in CURVES:
+        series = {tag: points[tag] for tag in tags if tag in points}
+        # What the ELBO's parts already show is not drawn twice.
+        if series and not (title == "reconstruction loss" and "train/distortion" in points):
+            drawn.append(plots.lines(series, title=title, unit=unit))
+    return drawn
+
+
+def _headlines(figures: Mapping[str, Any]) -> list[str]:
+    shown = [name for name in HEADLINES if name in figures and SAME.get(name) not in figures]
+    return shown[:NUM_HEADLINES]
+
+
+def _by_evaluation(
+    values: list[evals.Value], found: dict[str, Any]
+) -> dict[str, dict[str, float | None]]:
+    """Returns the figures in groups, one for each evaluation that has some."""
+    groups: dict[str, dict[str, float | None]] = {}
+    for value in values:
+        if value.name in found["figures"]:
+            groups.setdefault(value.evaluation, {})[value.name] = found["figures"][value.name]
+    return groups
+
+
+def _bars(name: str, numbers: list[float | None]) -> str:
+    known = [number for number in numbers if number is not None]
+    if not known:
+        return ""
+    return plots.bars(np.array(known), title=pages.words(name), unit=pages.unit(name))
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _suffix(content: np.ndarray) -> str:
+    return {3: ".png", 4: ".gif"}[np.ndim(content)]
+
+
+def _encoded(content: np.ndarray) -> bytes:
+    return pictures.png(content) if np.ndim(content) == 3 else pictures.gif(content)

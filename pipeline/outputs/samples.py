@@ -1,0 +1,71 @@
+"""Images drawn from a run's model, and the files that show them: samples.png and samples.npz.
+
+The decision: the i-th image of every row comes from the same z, so that along a column only the
+label changes.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from pipeline.display import pictures
+from pipeline.nn import labels
+from pipeline.runtime import errors
+from pipeline.training import evaluation
+
+CHUNK = 256  # images decoded at a time
+MAX_COLUMNS = 32  # images in a row of the picture; the npz file has all of them
+
+
+def draw(
+    config: Any, example: Any, state: Any, rows: labels.Rows, *, num: int, seed: int
+) -> np.ndarray:
+    """Returns `num` images a row, or of the prior without rows: [N, H, W, C] uint8."""
+    conditions = {name: np.repeat(rows.entries[name], num, axis=0) for name in rows.entries}
+    sample = evaluation.make_method(config, example, "sample")
+    keys = _keys(seed, num, max(len(rows.texts), 1))
+    return pictures.to_uint8(_in_chunks(sample, state, keys, conditions))
+
+
+def write(folder: Path, images: np.ndarray, rows: labels.Rows, *, num: int, seed: int) -> None:
+    """Writes samples.png and samples.npz (`images`, `labels` where there are rows, `seed`)."""
+    arrays: dict[str, Any] = {"images": images, "seed": seed}
+    if rows.texts:
+        arrays["labels"] = np.repeat(rows.values, num, axis=0)
+    picture = Image.fromarray(_picture(images, rows.texts, num))
+    with errors.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(folder / "samples.npz", **arrays)
+        picture.save(folder / "samples.png")
+
+
+def _keys(seed: int, num: int, rows: int) -> jax.Array:
+    """Returns [rows·num] keys, the same `num` in every row."""
+    fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+    return fold(jax.random.key(seed), np.tile(np.arange(num, dtype=np.uint32), rows))
+
+
+def _in_chunks(sample: Any, state: Any, keys: jax.Array, conditions: Any) -> np.ndarray:
+    chunks = []
+    for first in range(0, len(keys), CHUNK):
+        part = slice(first, first + CHUNK)
+        given = ({name: values[part] for name, values in conditions.items()},) if conditions else ()
+        chunks.append(np.asarray(jax.device_get(sample(state, keys[part], *given))))
+    return np.concatenate(chunks)
+
+
+def _picture(images: np.ndarray, texts: Sequence[str], num: int) -> np.ndarray:
+    """Returns uint8 [H, W] or [H, W, 3]: a row a label, or all samples of the prior."""
+    columns = min(num, MAX_COLUMNS)
+    if texts:
+        shown = images.reshape(len(texts), num, *images.shape[1:])[:, :columns]
+        images = shown.reshape(-1, *images.shape[1:])
+    picture = pictures.grid(images / np.float32(255), columns=columns)
+    if texts:
+        picture = pictures.framed(picture, rows=texts)
+    pixels = pictures.to_uint8(picture)
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels

@@ -1,0 +1,83 @@
+"""The state of the checkpoint that --step names, of a run that is only read, also while it trains.
+
+The decision: process 0 chooses for all.
+"""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from pipeline.runtime import errors
+from pipeline.training import checkpoint, step
+
+
+def restore(
+    workdir: Path, choice: str, config: Any, example: Any, mesh: Mesh
+) -> tuple[int, step.TrainState]:
+    """Returns the number of the step that `choice` means, and its state, as it lies on `mesh`.
+
+    Args:
+        workdir: the run's.
+        choice: "best", "latest", or a step's number.
+        config: the run's.
+        example: abstract example of its data set.
+        mesh: all devices of all processes, whatever the run's was.
+
+    Raises:
+        InputError: no checkpoint, none of this name, or one that cannot be read.
+    """
+    checkpoints = _open(workdir, config)
+    at = _agreed(checkpoints, workdir, choice)
+    try:
+        state = checkpoints.restore(at, step.abstract_state(config, example), mesh)
+    except OSError as error:
+        raise errors.InputError(
+            f"{textwrap.shorten(str(error), 160, placeholder=' …')}; choose another by --step, of "
+            f"{', '.join(map(str, checkpoints.steps()))}"
+        ) from error
+    checkpoints.close()
+    return at, state
+
+
+def number(workdir: Path, choice: str, config: Any) -> int:
+    """Returns the number of the step that `choice` means, see `restore`, without reading it."""
+    checkpoints = _open(workdir, config)
+    at = _agreed(checkpoints, workdir, choice)
+    checkpoints.close()
+    return at
+
+
+def _open(workdir: Path, config: Any) -> checkpoint.Checkpoints:
+    folder = workdir / "checkpoints"
+    if not folder.is_dir():
+        raise errors.InputError(f"--workdir={workdir} has no checkpoint yet")
+    return checkpoint.Checkpoints(folder, config.checkpoint, read_only=True)
+
+
+def _agreed(checkpoints: checkpoint.Checkpoints, workdir: Path, choice: str) -> int:
+    # One that the run commits meanwhile may be the latest to some processes, and not to others.
+    chosen = np.int32(_choose(checkpoints, workdir, choice))
+    return int(multihost_utils.broadcast_one_to_all(chosen))
+
+
+def _choose(checkpoints: checkpoint.Checkpoints, workdir: Path, choice: str) -> int:
+    steps = checkpoints.steps()
+    if not steps:
+        raise errors.InputError(f"--workdir={workdir} has no checkpoint yet")
+    listed = ", ".join(map(str, steps))
+    choices: dict[str, int | None] = {str(number): number for number in steps}
+    choices |= {"latest": steps[-1], "best": checkpoints.best_step()}
+    if choice not in choices:
+        raise errors.InputError(
+            f"--step={choice} is no checkpoint of this run: choose best, latest or one of {listed}"
+        )
+    at = choices[choice]
+    if at is None:
+        raise errors.InputError(
+            f"--step=best: no checkpoint was evaluated yet; use --step=latest or one of {listed}"
+        )
+    return at

@@ -1,0 +1,153 @@
+"""The same work in other frameworks: python -m pipeline.benchmark_peers --work=conv_beta_vae.
+
+Each form of each framework has a process of its own, and they run in turn, round by round. The
+table says how many times as long a step takes there as here: above 1, this pipeline is faster.
+Exit codes: as `pipeline.benchmark`.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import flags as absl_flags
+
+from pipeline.display import terminal
+from pipeline.performance import timing
+from pipeline.performance.frameworks import forms, works
+from pipeline.performance.frameworks.worker import Absent, Worker
+from pipeline.runtime import errors, exit_codes
+
+BEST = "best of PyTorch and its libraries"
+PYTORCH = ("pytorch", "pythae", "lucidrains")  # what runs on it
+
+
+class Options(NamedTuple):
+    """What was asked for."""
+
+    works: tuple[str, ...]
+    rounds: int
+    threads: int
+    json: Path | None
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """Parses `sys.argv`.
+
+    Raises:
+        InputError: an unknown flag or work, or a number that can't be.
+    """
+    values, cores = absl_flags.FlagValues(), len(os.sched_getaffinity(0))
+    absl_flags.DEFINE_list("work", list(works.WORKS), "NAME[,…].", flag_values=values)
+    absl_flags.DEFINE_integer("rounds", 9, "In which all forms run once.", flag_values=values)
+    absl_flags.DEFINE_integer("threads", cores, "Of every framework.", flag_values=values)
+    absl_flags.DEFINE_string("json", None, "File for the figures.", flag_values=values)
+    try:
+        rest = values(list(arguments))
+    except absl_flags.Error as error:
+        raise errors.InputError(" ".join(str(error).split())) from None
+    if len(rest) > 1:
+        raise errors.InputError(f"argument {rest[1]!r} is not a flag: write --work=NAME")
+    for name in values.work:
+        if name not in works.WORKS:
+            raise errors.InputError(f"--work={name} is unknown: choose of {', '.join(works.WORKS)}")
+    for name in ("rounds", "threads"):
+        if int(values[name].value or 0) < 1:
+            raise errors.InputError(f"--{name}={values[name].value} must be at least 1")
+    file = Path(values.json).expanduser().absolute() if values.json else None
+    return Options(tuple(values.work), values.rounds, values.threads, file)
+
+
+def compare(work: str, options: Options, screen: terminal.Terminal) -> dict[str, Any]:
+    """Measures one work: per form `ms`, the `ratio` to ours, and the `version`; and the best's.
+
+    Raises:
+        RuntimeError: our own form doesn't run.
+    """
+    with contextlib.ExitStack() as stack:
+        workers: dict[str, Worker] = {}
+        for name, form in forms.forms().items():
+            environment = forms.environment(form, options.threads)
+            try:
+                worker = Worker(work, form.framework, form.options, environment=environment)
+            except Absent as reason:
+                if name == forms.OURS:
+                    raise RuntimeError(f"{work}: {reason}") from None
+                screen.note(f"{work}: no {name}: {reason}")
+                continue
+            stack.callback(worker.close)
+            if worker.device == workers.get(forms.OURS, worker).device:
+                workers[name] = worker
+            else:
+                screen.note(f"{work}: no {name}: it sees a {worker.device} alone")
+        screen.note(f"{work}: {options.rounds} rounds of {len(workers)} forms")
+        candidates = {name: worker.round for name, worker in workers.items()}
+        rounds = timing.in_turn(candidates, rounds=options.rounds)
+    seconds = {n: [s / workers[n].steps for s in taken] for n, taken in rounds.items()}
+    figures: dict[str, Any] = {
+        name: {
+            "ms": 1000 * timing.median(seconds[name]),
+            "ratio": timing.ratio(seconds, name, forms.OURS),
+            "version": worker.version,
+        }
+        for name, worker in workers.items()
+    }
+    rivals = [n for n in workers if forms.forms()[n].framework in PYTORCH]
+    if rivals:
+        figures[BEST] = min((figures[n] for n in rivals), key=lambda f: f["ratio"].median)
+    return figures
+
+
+def table(figures: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """Returns the rows: a form each, with its version and its ratio in every work."""
+    names = [name for name in (*forms.forms(), BEST) if any(name in f for f in figures.values())]
+    names.remove(forms.OURS)
+    rows = [["a step there over a step here", "version", *figures]]
+    for name in names:
+        version = next(f[name]["version"] for f in figures.values() if name in f)
+        ratios = [str(f[name]["ratio"]) if name in f else "–" for f in figures.values()]
+        rows.append([name, "" if name == BEST else version, *ratios])
+    return rows
+
+
+def about(options: Options, figures: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Returns what the figures hold for."""
+    ours = next(iter(figures.values()))[forms.OURS]
+    return {
+        "machine": f"{_processor()}, {os.cpu_count()} cores, {options.threads} threads a process",
+        "this pipeline": f"{ours['version']}, Python {platform.python_version()}",
+        "rounds": str(options.rounds),
+        **{f"{work}, ms a step here": f"{f[forms.OURS]['ms']:.4g}" for work, f in figures.items()},
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def main() -> int:
+    """Reads the flags, compares, and writes the figures where --json says."""
+    return exit_codes.of(_command)
+
+
+def _command() -> None:
+    options, screen = parse(sys.argv), terminal.Terminal()
+    figures = {work: compare(work, options, screen) for work in options.works}
+    screen.banner(about(options, figures))
+    screen.columns("Same work in other frameworks: median and quartiles", table(figures))
+    if options.json:
+        with errors.writing(options.json.parent):
+            written = {"about": about(options, figures), "works": figures}
+            options.json.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n")
+        screen.note(str(options.json))
+
+
+if __name__ == "__main__":
+    exit_codes.leave(main())

@@ -1,0 +1,57 @@
+"""No framework but a limit: one matrix product of as many operations as the work's step has.
+
+In XLA, as it compiles products in a step: how far the step is from it is what its form costs.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import jax
+
+from pipeline.mesh import compiling
+from pipeline.performance.frameworks import Run
+from pipeline.performance.frameworks.works import Layer, Work
+
+
+def start(work: Work, options: Sequence[str]) -> Run:
+    """Returns the run; has no options."""
+    del options
+    size = round((operations(work) / 2) ** (1 / 3))
+    matrix = jax.random.normal(jax.random.key(0), (size, size))
+    multiply = compiling.jit(lambda a: a @ a)
+
+    def steps(num: int) -> None:
+        for _ in range(num):
+            result = multiply(matrix)
+        jax.block_until_ready(result)
+
+    return Run(steps, f"jax {jax.__version__}", jax.default_backend())
+
+
+def operations(work: Work) -> float:
+    """Returns the multiplications and additions of the layers in one step.
+
+    As many again for the gradients of inputs, but the image's, and for those of the weights.
+    """
+    first, *rest = _layers((*work.encoder, *work.decoder), work.shape[0])
+    return work.config.batch_size * (2.0 * first + 3.0 * sum(rest))
+
+
+def _layers(layers: Sequence[Layer], side: int) -> Iterator[float]:
+    """Yields each layer's operations for one example; `side` is the image's, in pixels."""
+    for kind, *sizes in layers:
+        match kind:
+            case "linear":
+                inputs, outputs = sizes
+                yield 2.0 * inputs * outputs
+            case "grid":
+                side = sizes[0]
+            case "conv":
+                inputs, outputs, kernel, stride = sizes
+                side //= stride
+                yield 2.0 * side**2 * kernel**2 * inputs * outputs
+            case "up":
+                inputs, outputs, kernel, stride = sizes
+                yield 2.0 * side**2 * kernel**2 * inputs * outputs
+                side *= stride
+            case "residual":
+                yield from _layers(sizes[0], side)

@@ -1,0 +1,88 @@
+"""The works in PyTorch as its guides advise. Options: `compile`, `channels-last`, `keep-freed`.
+
+Adam is fused, activations work in place, gradients are set to None, denormals are flushed as XLA
+flushes them; `keep-freed` gives the allocator the settings that ours has.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from pipeline.performance.frameworks import Run, Unsuited, pytorch_models
+from pipeline.performance.frameworks.works import Work
+from pipeline.runtime import allocator
+
+
+def start(work: Work, options: Sequence[str]) -> Run:
+    """Returns the run.
+
+    Raises:
+        Unsuited: there is no C++ compiler for `compile`, or no image for `channels-last`.
+    """
+    return train(work, pytorch_models.make(work), options)
+
+
+def train(work: Work, model: torch.nn.Module, options: Sequence[str]) -> Run:
+    """Returns the run of a model whose `forward` gives the loss of a batch."""
+    if "keep-freed" in options:
+        allocator.keep_freed()
+    torch.set_flush_denormal(True)
+    torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it, as JAX's default
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    batch = tensors(work, device)
+    model.to(device)
+    if "channels-last" in options:
+        if not any(isinstance(layer, torch.nn.Conv2d) for layer in model.modules()):
+            raise Unsuited("channels-last: the network has no convolution")
+        model.to(memory_format=torch.channels_last)
+        batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
+    optimizer, after = make_optimizer(work, model)
+    loss = _compiled(model, device) if "compile" in options else model
+
+    def steps(num: int) -> None:
+        for _ in range(num):
+            optimizer.zero_grad(set_to_none=True)
+            loss(**batch).backward()
+            optimizer.step()
+            after()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return Run(steps, f"torch {torch.__version__}", "gpu" if device.type == "cuda" else "cpu")
+
+
+def tensors(work: Work, device: torch.device | None = None) -> dict[str, torch.Tensor]:
+    """Returns the work's batch, `image` [B, C, H, W] uint8."""
+    batch = {name: torch.from_numpy(array).to(device) for name, array in work.batch().items()}
+    if "label" in batch:
+        batch["label"] = batch["label"].long()
+    return batch | {"image": batch["image"].permute(0, 3, 1, 2).contiguous()}
+
+
+def make_optimizer(
+    work: Work, model: torch.nn.Module
+) -> tuple[torch.optim.Optimizer, Callable[[], None]]:
+    """Returns Adam, and what averages the parameters after its steps where the config does."""
+    section, params = work.config.optimizer, list(model.parameters())
+    optimizer = torch.optim.Adam(
+        params,
+        lr=section.learning_rate,
+        betas=(section.b1, section.b2),
+        eps=section.eps,
+        fused=True,
+    )
+    averages = [param.detach().clone() for param in params]
+
+    def average() -> None:
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, params, 1 - section.ema_decay)
+
+    return optimizer, average if section.ema_decay else lambda: None
+
+
+def _compiled(model: torch.nn.Module, device: torch.device) -> Any:
+    if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        raise Unsuited("torch.compile needs a C++ compiler, and none is here: install g++")
+    return torch.compile(model)

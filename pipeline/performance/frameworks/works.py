@@ -1,0 +1,127 @@
+"""The works that frameworks are compared in: a config, its network layer by layer, one batch.
+
+The one decision: a network is a tuple of layers in plain words, from which the other frameworks'
+are built. That they are the config's is held by tests: as many parameters, the same losses.
+
+    ("conv", C_in, C_out, k, s)   k×k convolution of stride s, SAME padding: [H, W] → [H/s, W/s]
+    ("up", C_in, C_out, k, s)     its transpose: [H, W] → [s·H, s·W]
+    ("linear", F_in, F_out)       ("flatten",)       ("grid", H, W, C), of what was flat
+    ("relu",)                     ("residual", layers), x + layers(x)
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from configs import beta_vae, conditional_vae, vq_vae, vq_vae_cifar10
+from pipeline import datasets
+from pipeline.runtime import run_config
+
+Layer = tuple[Any, ...]
+RELU = ("relu",)
+NUM_CLASSES = 10
+VARIANCE = 0.06  # of the pixels, CIFAR-10's
+
+
+class Work(NamedTuple):
+    """A training step that every framework takes alike, float32."""
+
+    config: Any
+    shape: tuple[int, int, int]  # of an image, H W C
+    encoder: tuple[Layer, ...]
+    decoder: tuple[Layer, ...]
+
+    @property
+    def example(self) -> dict[str, Any]:
+        """An abstract example, as `datasets.example_spec` gives one."""
+        import jax
+
+        image = {"image": jax.ShapeDtypeStruct(self.shape, np.uint8)}
+        return image | ({"label": datasets.label(NUM_CLASSES)} if self.conditional else {})
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the model sees labels."""
+        return self.config.model.name == "conditional_vae"
+
+    def batch(self, seed: int = 0) -> dict[str, np.ndarray]:
+        """Returns `image` [B, H, W, C] uint8, of independent pixels, and a `label` [B] int32."""
+        random, size = np.random.default_rng(seed), self.config.batch_size
+        image = random.integers(0, 256, (size, *self.shape), np.uint8)
+        labels = random.integers(0, NUM_CLASSES, size, np.int32)
+        return {"image": image} | ({"label": labels} if self.conditional else {})
+
+
+def conv_beta_vae() -> Work:
+    """β-VAE with the network of Burgess et al. 2018, 64×64×1, batch 64."""
+    convs = [("conv", channels, 32, 4, 2) for channels in (1, 32, 32, 32)]
+    ups = [("up", 32, channels, 4, 2) for channels in (32, 32, 32, 1)]
+    config = _changed(
+        beta_vae.get_config(),
+        "model.network=conv",
+        "batch_size=64",
+        "model.beta.schedule=constant",
+        "model.beta.end=4.0",
+        "optimizer.schedule=constant",
+        "optimizer.warmup_steps=0",
+    )
+    dense = (("linear", 512, 256), RELU, ("linear", 256, 256), RELU, ("linear", 256, 20))
+    back = (("linear", 10, 256), RELU, ("linear", 256, 256), RELU, ("linear", 256, 512))
+    encoder = (*_each(convs, then=RELU), ("flatten",), *dense)
+    decoder = (*back, ("grid", 4, 4, 32), *_each(ups, before=RELU))
+    return Work(config, (64, 64, 1), encoder, decoder)
+
+
+def tutorial_vq_vae() -> Work:
+    """VQ-VAE with the network of Keras' example, 64×64×3, batch 32, 128 codes of 16 numbers."""
+    config = _changed(
+        vq_vae.get_config(),
+        "batch_size=32",
+        f"data.variance={VARIANCE}",
+        "model.quantizer.restart_steps=0",
+    )
+    convs = [("conv", 3, 32, 3, 2), ("conv", 32, 64, 3, 2)]
+    ups = [("up", 16, 64, 3, 2), ("up", 64, 32, 3, 2)]
+    encoder = (*_each(convs, then=RELU), ("conv", 64, 16, 1, 1))
+    decoder = (*_each(ups, then=RELU), ("up", 32, 3, 3, 1))
+    return Work(config, (64, 64, 3), encoder, decoder)
+
+
+def sonnet_vq_vae() -> Work:
+    """VQ-VAE with the network of Sonnet's example, 32×32×3, batch 32, 512 codes of 64 numbers."""
+    config = _changed(vq_vae_cifar10.get_config(), f"data.variance={VARIANCE}")
+    block = ("residual", (RELU, ("conv", 128, 32, 3, 1), RELU, ("conv", 32, 128, 1, 1)))
+    convs = [("conv", 3, 64, 4, 2), ("conv", 64, 128, 4, 2), ("conv", 128, 128, 3, 1)]
+    ups = [("up", 128, 64, 4, 2), ("up", 64, 3, 4, 2)]
+    encoder = (*_each(convs, then=RELU), block, block, RELU, ("conv", 128, 64, 1, 1))
+    decoder = (("conv", 64, 128, 3, 1), block, block, *_each(ups, before=RELU))
+    return Work(config, (32, 32, 3), encoder, decoder)
+
+
+def dense_conditional_vae() -> Work:
+    """Conditional VAE with one hidden layer of 500, 28×28×1, batch 128, ten classes."""
+    config = _changed(conditional_vae.get_config(), "model.network=dense")
+    pixels, condition = math.prod((28, 28, 1)), config.model.embedding_dim
+    encoder = (("linear", pixels + condition, 500), RELU, ("linear", 500, 20))
+    decoder = (("linear", 10 + condition, 500), RELU, ("linear", 500, pixels), ("grid", 28, 28, 1))
+    return Work(config, (28, 28, 1), encoder, decoder)
+
+
+WORKS = {
+    "conv_beta_vae": conv_beta_vae,
+    "tutorial_vq_vae": tutorial_vq_vae,
+    "sonnet_vq_vae": sonnet_vq_vae,
+    "dense_conditional_vae": dense_conditional_vae,
+}
+
+
+def _each(
+    layers: list[Layer], *, before: Layer | None = None, then: Layer | None = None
+) -> list[Layer]:
+    """Returns the layers with another one before, or behind, each."""
+    return [part for layer in layers for part in (before, layer, then) if part]
+
+
+def _changed(config: Any, *changes: str) -> Any:
+    return run_config.changed(config, ",".join(("compute_dtype=float32", *changes)))

@@ -1,0 +1,142 @@
+"""A step compiled ahead of time for a topology, and what that says about running it there."""
+
+import re
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from pipeline import datasets
+from pipeline.mesh import layouts, sharding
+from pipeline.performance import flops, hlo, roofline, topologies
+from pipeline.runtime import errors, run_config
+from pipeline.training import batching, step
+
+# What makes the TPU compiler search less, by jax 0.10's name, and by that of 0.11.
+QUICK = {"jax_exec_time_optimization_effort": -1.0, "jax_optimization_level": "O1"}
+
+
+def set_effort(effort: str, topology: topologies.Topology) -> None:
+    """Lets the TPU compiler search less: a twentieth of the time, and the same collectives."""
+    if effort == "quick" and topology.chip.platform == "tpu":
+        name = next(name for name in QUICK if hasattr(jax.config, name))
+        jax.config.update(name, QUICK[name])
+
+
+def sweep(text: str, config: Any, topology: topologies.Topology) -> list[int]:
+    """Returns the global batch sizes to plan, ascending; the config's own without a sweep.
+
+    Raises:
+        InputError: another form than batch=N,N,…, of examples a device.
+    """
+    if not text:
+        return [config.batch_size]
+    if not re.fullmatch(r"batch=\d+(,\d+)*", text):
+        raise errors.InputError(f"--sweep={text} has another form: write batch=64,128,256")
+    sizes = sorted({int(size) for size in text.partition("=")[2].split(",")})
+    return [size * len(topology.devices) for size in sizes]
+
+
+def plan(config: Any, topology: topologies.Topology, batch_size: int) -> dict[str, Any]:
+    """Compiles the training step, and returns what there is to say, ready for JSON.
+
+    Raises:
+        InputError: something in the config can't work on so many devices.
+    """
+    config = run_config.settled(config, topology.chip.platform)
+    config = config.copy_and_resolve_references().unlock()
+    config.batch_size = batch_size
+    if not config.data.variance:
+        config.data.variance = 1.0  # a number in the program: its value changes no cost
+    mesh = sharding.make_mesh(config.mesh, devices=topology.devices)
+    batching.check_batch(config, mesh)
+    began = time.perf_counter()
+    traced = trace(config, mesh)
+    about = {
+        "topology": topology.name,
+        "devices": mesh.size,
+        "batch_size": batch_size,
+        "parameters": sum(x.size for x in jax.tree.leaves(_state(config).params)),
+    }
+    try:
+        compiled = traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        return about | {"fits": False, "reason": reason}
+    used, text = hlo.memory(compiled), compiled.as_text()
+    found = hlo.collectives(text)
+    counted = flops.count(traced.jaxpr, topology.chip.platform)
+    speed = roofline.of(
+        topology,
+        flops=counted,
+        moved=hlo.bytes_moved(compiled),
+        operations=hlo.operations(text),
+        collectives=found,
+    )
+    share = used.total / topology.chip.memory
+    image = datasets.example_spec(config)["image"]
+    input_bytes = int(np.prod(image.shape)) * image.dtype.itemsize
+    hosts = len({device.process_index for device in topology.devices})
+    inside, beyond = roofline.sent(topology, found)
+    return about | {
+        "fits": share <= 1.0,
+        "reason": f"{used.total / 1e9:.1f} GB of {topology.chip.memory / 1e9:.0f} GB a device",
+        "share_of_memory": share,
+        "memory": used._asdict() | {"total": used.total},
+        "collectives": [each._asdict() for each in found],
+        "sent_bytes": {"inside": inside, "beyond": beyond},
+        "flops_per_example": sum(counted.values()) * mesh.size / batch_size,
+        "images_per_second": [batch_size / speed.worst, batch_size / speed.best],
+        "efficiency": [speed.least_efficiency, speed.most_efficiency],
+        "input_bytes_per_second_and_host": [
+            input_bytes * batch_size / seconds / hosts for seconds in (speed.worst, speed.best)
+        ],
+        "compile_seconds": time.perf_counter() - began,
+    }
+
+
+def trace(config: Any, mesh: Any) -> Any:
+    """Returns the training step of the config, traced for the mesh's devices."""
+    stop = jax.ShapeDtypeStruct((mesh.size,), np.float32, sharding=sharding.batch_sharded(mesh))
+    train_step: Any = step.make_train_step(config, datasets.example_spec(config), mesh)
+    state = layouts.laid_out(_state(config), mesh)
+    return train_step.trace(state, batching.abstract_batch(config, mesh), stop)
+
+
+def rows(plan: dict[str, Any], topology: topologies.Topology) -> dict[str, str]:
+    """Returns the plan as names and texts."""
+    shown = {"devices": f"{plan['devices']:,}", "parameters": f"{plan['parameters']:,}"}
+    if not plan["fits"]:
+        shown["fits"] = f"no: {plan['reason']}"
+    if "memory" not in plan:
+        return shown
+    memory = plan["memory"]
+    parts = ("arguments", "results", "temporaries", "code")
+    split = ", ".join(f"{name} {memory[name] / 2**20:,.1f}" for name in parts)
+    shown["memory a device"] = f"{memory['total'] / 2**20:,.1f} MiB: {split}"
+    if np.isfinite(topology.chip.memory):
+        shown["share of it"] = f"{100 * plan['share_of_memory']:.1f} %"
+    for number, each in enumerate(plan["collectives"], 1):
+        where = ", in a loop" if each["in_loop"] else ""
+        size = f"{each['elements']:,} {each['dtype']}, {each['bytes']:,} bytes"
+        shown[f"collective {number}"] = f"{each['kind']} of {size}{where}"
+    if topology.num_parts > 1:
+        what = "slices" if topology.chip.platform == "tpu" else "hosts"
+        shown[f"sent between {what}"] = f"{plan['sent_bytes']['beyond']:,.0f} bytes a device"
+    shown["GFLOP an example"] = f"{plan['flops_per_example'] / 1e9:.4g}"
+    if topology.chip.bfloat16:
+        low, high = plan["images_per_second"]
+        shown["images/s, compiled, not run"] = f"{low:,.0f} to {high:,.0f}"
+        low, high = (100 * share for share in plan["efficiency"])
+        shown["efficiency"] = f"{low:.0f} to {high:.0f} % of a device alone"
+        low, high = (rate / 1e6 for rate in plan["input_bytes_per_second_and_host"])
+        shown["input a host"] = f"{low:,.0f} to {high:,.0f} MB/s"
+    shown["compiled in"] = f"{plan['compile_seconds']:.1f} s"
+    return shown
+
+
+def _state(config: Any) -> Any:
+    return step.abstract_state(config, datasets.example_spec(config))

@@ -1,0 +1,96 @@
+"""The command that rebuilds the README's table of how every variant scales: `make scaling`.
+
+Plans each config on each topology, as many examples a chip as the config has in all, and writes the
+table between two marks. Nothing is run. Exit codes: 0; 2 a compiler is missing, the message says
+which extra installs it; 1 a fault.
+"""
+
+import importlib
+import time
+from pathlib import Path
+from typing import Any
+
+from pipeline.performance import topologies
+from pipeline.runtime import errors, exit_codes
+
+CONFIGS = ("beta_vae", "capacity_vae", "conditional_vae", "vq_vae")
+# v5p-4096 is v5p:8x16x16: its name counts cores, and a chip has two.
+TOPOLOGIES = (
+    "v5e:4x4",
+    "v5e:16x16",
+    "16*v5e:16x16",
+    "v5p:8x16x16",
+    "h100:1x1x8",
+    "h100:1x32x8",
+)
+HEADER = (
+    "config, batch a chip | topology, chips | fits, MiB a chip | collectives "
+    "| images/s a chip, compiled, not run | efficiency"
+)
+README = Path(__file__).parents[2] / "README.md"
+MARKS = ("<!-- scaling -->\n", "<!-- /scaling -->\n")
+
+
+def row(config: str, batch_size: int, plan: dict[str, Any]) -> str:
+    """Returns a line of the table, of a plan for `batch_size` examples a chip."""
+    where = f"`{plan['topology']}`, {plan['devices']:,}"
+    start = f"| `{config}`, {batch_size} | {where} |"
+    if not plan["fits"]:
+        return f"{start} no: {plan['reason']} | – | – | – |"
+    exchanges = ", ".join(
+        f"{each['kind']} of {each['elements']:,} {each['dtype']}" for each in plan["collectives"]
+    )
+    slow, fast = (rate / plan["devices"] for rate in plan["images_per_second"])
+    least, most = (100 * share for share in plan["efficiency"])
+    memory = f"yes, {plan['memory']['total'] / 2**20:,.0f}"
+    speed = f"{slow:,.0f} to {fast:,.0f} | {least:.0f} to {most:.0f} %"
+    return f"{start} {memory} | {exchanges} | {speed} |"
+
+
+def table() -> list[str]:
+    """Plans everything, and returns the table's lines.
+
+    Raises:
+        InputError: a compiler is missing.
+    """
+    asked = [topologies.parse(name) for name in TOPOLOGIES]
+    for each in asked:
+        topologies.prepare(each)  # before JAX is imported
+    from pipeline.display import terminal
+    from pipeline.performance import planning
+
+    screen = terminal.Terminal()
+    lines = [f"| {HEADER} |", "|" + "---|" * (HEADER.count("|") + 1)]
+    for name in CONFIGS:
+        config = importlib.import_module(f"configs.{name}").get_config()
+        for each in asked:
+            began = time.perf_counter()
+            topology = topologies.load(each)
+            planning.set_effort("quick", topology)
+            batch_size = config.batch_size * len(topology.devices)
+            plan = planning.plan(config, topology, batch_size)
+            lines.append(row(name, config.batch_size, plan))
+            screen.note(f"{lines[-1]} {time.perf_counter() - began:.0f} s")
+    return lines
+
+
+def rewrite(path: Path, lines: list[str]) -> None:
+    """Puts the table between the marks of the file.
+
+    Raises:
+        InputError: it has no such marks.
+    """
+    text = path.read_text()
+    if not all(mark in text for mark in MARKS):
+        raise errors.InputError(f"{path} has no lines {' and '.join(MARKS)}".replace("\n", ""))
+    before, rest = text.split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    path.write_text(before + MARKS[0] + "\n".join(lines) + "\n" + MARKS[1] + after)
+
+
+def _command() -> None:
+    rewrite(README, table())
+
+
+if __name__ == "__main__":
+    exit_codes.leave(exit_codes.of(_command))

@@ -1,0 +1,41 @@
+"""The bare step with other fields in the config, in turn with the config's own."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.performance import timing
+from pipeline.performance.bench import Bench, compiled_step, prepare, stepper
+from pipeline.runtime import run_config
+from pipeline.training import dispatch
+
+
+def measure(bench: Bench) -> dict[str, Any]:
+    """Returns the other step's time, and its ratio; nothing where `--against` isn't given.
+
+    Raises:
+        InputError: a field that doesn't exist, or a value that can't work.
+    """
+    changes = bench.options.against
+    if not changes:
+        return {}
+    # Everything anew: a field may change the batch, or the data.
+    config = run_config.changed(bench.config, changes)
+    other = prepare(bench.options._replace(config=config))
+    _, num = stepper(bench, compiled_step(bench))
+    together = math.lcm(*(each.config.steps_per_dispatch for each in (bench, other)))
+    num = math.ceil(num / together) * together
+    runs = {"one": _dispatches(bench, num), "two": _dispatches(other, num)}
+    rounds = timing.in_turn(runs, rounds=2 * bench.options.rounds)
+    return {
+        f"ms a step with {changes}": 1000 * timing.median(rounds["two"]) / num,
+        "over this config's step": timing.ratio(rounds, "two", "one"),
+    }
+
+
+def _dispatches(bench: Bench, num: int) -> Callable[[], None]:
+    """Returns a function that takes `num` steps, as many at once as a run does."""
+    together = bench.config.steps_per_dispatch
+    take_steps = dispatch.Dispatcher(bench.config, bench.example, bench.mesh)
+    several = bench._replace(batch=[bench.batch] * together)
+    return stepper(several, take_steps, num=num // together)[0]

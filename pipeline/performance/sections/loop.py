@@ -1,0 +1,62 @@
+"""The whole loop as it trains, without evaluations, in turn with bare steps of the same number."""
+
+import contextlib
+import io
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.display import event_files
+from pipeline.performance import timing
+from pipeline.performance.bench import NEVER, Bench, compiled_step, stepper
+from pipeline.runtime import peers
+from pipeline.training import loop as training
+
+SECONDS = 5.0  # a round, where the number of steps isn't given
+MOST_ROUNDS = 5
+
+
+def measure(bench: Bench) -> dict[str, Any]:
+    """Returns the step's time in the loop over the bare step's, and the share spent waiting."""
+    compiled, num = compiled_step(bench), bench.options.loop_steps
+    if not num:
+        run, few = stepper(bench, compiled)
+        seconds = timing.in_turn({"run": run}, rounds=1)["run"][0]
+        num = max(2 * bench.config.log_every_steps, int(SECONDS * few / seconds))
+    bare, _ = stepper(bench, compiled, num=num)
+    ratios, waited = [], []
+    for _ in range(min(bench.options.rounds, MOST_ROUNDS)):
+        began = time.perf_counter()
+        bare()
+        ms = 1000 * (time.perf_counter() - began) / num
+        in_loop, share = _trained(bench.config, num)
+        ratios.append(in_loop / ms)
+        waited.append(share)
+    median, low, high = (float(np.percentile(ratios, q)) for q in (50, 25, 75))
+    return {
+        "steps a round": num,
+        "saves a round": num // bench.config.checkpoint.every_steps,
+        "step in the loop over bare step": timing.Ratio(median, low, high),
+        "waiting for data, share of the step": timing.median(waited),
+    }
+
+
+def _trained(config: Any, num: int) -> tuple[float, float]:
+    """Returns ms a step, as a run of so many steps logs them, and the share waited for data."""
+    config = config.copy_and_resolve_references().unlock()
+    config.total_steps, config.eval_every_steps = num, num + 1
+    config.evals, config.checkpoint.keep_best = (), 0
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        workdir = Path(folder) / "run"
+        training.run(config.lock(), workdir, stop=NEVER, others=peers.alone())
+        points = event_files.read_scalars(workdir / "tensorboard")
+    ends = [at for at, _ in points["train/ms_per_step"]]
+    steps = np.diff([1, *ends])  # the first step, which is compiled, is in no lap
+    ms, shares = (
+        float(np.average([value for _, value in points[f"train/{name}"]], weights=steps))
+        for name in ("ms_per_step", "data_wait_share")
+    )
+    return ms, shares

@@ -1,0 +1,84 @@
+"""What it costs that nothing is lost: the flag and the judgement, the watchdog, digests, saves."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from pipeline.performance import timing
+from pipeline.performance.bench import NEVER, Bench, compiled_step, first_state, stepper
+from pipeline.runtime import peers, watchdog
+from pipeline.training import checkpoint, verdicts
+
+
+def measure(bench: Bench) -> dict[str, Any]:
+    """Returns ratios to the bare step, and shares of the time of the steps between two saves."""
+    compiled, rounds = compiled_step(bench), bench.options.rounds
+    bare, num = stepper(bench, compiled)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = checkpoint.Checkpoints(Path(folder), bench.config.checkpoint)
+        with watchdog.Watchdog(bench.config.watchdog_seconds, peers.alone()) as watched:
+            guarded = _guarded(bench, compiled, num, watched, checkpoints)
+            steps = timing.in_turn({"bare": bare, "guarded": guarded}, rounds=2 * rounds)
+        blocked = _blocked(checkpoints, bench, rounds)
+        checkpoints.close()
+    state = first_state(bench)
+    digests = timing.in_turn(
+        {"digests": lambda: jax.block_until_ready(checkpoint.digests(state))}, rounds=rounds
+    )
+    ms = 1000 * timing.median(steps["bare"]) / num
+    digest_ms = 1000 * timing.median(digests["digests"])
+    between = bench.config.checkpoint.every_steps * ms
+    added = timing.ratio(steps, "guarded", "bare")
+    return {
+        "flag, judgement, watchdog and checks: step over bare step": added,
+        "digests, ms": digest_ms,
+        "digests, share of the time between saves": digest_ms / between,
+        "flag, judgement, watchdog, checks and digests, share": added.median
+        - 1
+        + digest_ms / between,
+        "a save blocks, ms": blocked,
+        "a save blocks, share of a step": blocked / ms,
+        "a save blocks, share of the time between saves": blocked / between,
+    }
+
+
+def _guarded(
+    bench: Bench,
+    compiled: Any,
+    num: int,
+    watched: watchdog.Watchdog,
+    checkpoints: checkpoint.Checkpoints,
+) -> Callable[[], None]:
+    """Returns a function that takes `num` steps, and does at each what the loop does."""
+    state, said = first_state(bench), verdicts.Words(bench.config.look_every_steps)
+    flags = verdicts.StopFlags(bench.mesh, NEVER)
+
+    def run() -> None:
+        nonlocal state
+        for at in range(num):
+            watched.mark(f"reading data for step {at + 1}")
+            watched.mark(f"running step {at + 1}", waiting=True)
+            state, _, word = compiled(state, bench.batch, flags())
+            said.add(at + 1, word)
+            said.look(at + 1, now=False)
+            checkpoints.check()
+        jax.block_until_ready(word)
+
+    return run
+
+
+def _blocked(checkpoints: checkpoint.Checkpoints, bench: Bench, rounds: int) -> float:
+    """Returns the median time, ms, for which `save` keeps the loop; the writing goes on behind."""
+    state = first_state(bench)
+    milliseconds = []
+    for number in range(rounds + 1):
+        jax.block_until_ready(state)
+        began = time.perf_counter()
+        checkpoints.save(number, state, None)
+        milliseconds.append(1000 * (time.perf_counter() - began))
+        checkpoints.wait()
+    return timing.median(milliseconds[1:])  # the first one sets Orbax up

@@ -1,0 +1,1 @@
+"""One process: command line, config, signals, peers, files. Imports no JAX when it is loaded."""

@@ -1,0 +1,153 @@
+"""The user's cache folder: what is fetched, derived or compiled once."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from pipeline.runtime import errors
+
+ABANDONED_SECONDS = 86_400.0  # a temporary file untouched for a day belongs to no living writer
+
+
+def folder() -> Path:
+    """Returns `vae-pipeline` in XDG_CACHE_HOME, or in ~/.cache; it may not exist yet."""
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG base directory specification: a relative path is invalid and to be ignored.
+    return (Path(root) if os.path.isabs(root) else Path.home() / ".cache") / "vae-pipeline"
+
+
+def key(*parts: object) -> str:
+    """Returns 24 hexadecimal digits that stand for the values (SHA-256 of their `repr`)."""
+    return hashlib.sha256(repr(parts).encode("ascii", "backslashreplace")).hexdigest()[:24]
+
+
+def open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Maps an npy file of uint8, or returns None where there is none that is whole and fits."""
+    if not path.is_file():
+        return None
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError):
+        return None
+    return array if array.shape == shape and array.dtype == np.uint8 else None
+
+
+def write_header(file: BinaryIO, shape: tuple[int, ...]) -> int:
+    """Begins an npy file of uint8 of its full length, all zero; returns where its bytes begin."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    file.flush()
+    first_byte = file.tell()
+    file.truncate(first_byte + int(np.prod(shape, dtype=np.int64)))
+    return first_byte
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Lets one process at a time make `path`; the lock ends with the process, however it dies.
+
+    Where the file system knows no locks, several make it at once, which costs time and no harm.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(path.with_suffix(".lock"), "wb"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file that becomes `path` when the block ends without an exception.
+
+    Each writer has a temporary file of its own beside `path` and renames it into place, so several
+    processes may write at once and a killed one leaves nothing under the final name.
+
+    Raises:
+        OSError: the folder cannot be made or written, or the disk is full; nothing is left behind.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".tmp")
+        try:
+            with open(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())  # the name must not outlive a crash that loses the content
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+            raise
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot write {path} ({error.strerror or error}): make room there, or set "
+            "XDG_CACHE_HOME to a folder that has it",
+        ) from error
+
+
+def _remove_abandoned(path: Path) -> None:
+    for left in path.parent.glob(f"{path.name}.*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                left.unlink()
+
+
+LEAST_SECONDS = 0.2  # of compiling: what takes less is compiled again
+
+
+def enable_compilation_cache(place: str) -> None:
+    """Turns the cache on, before anything is compiled.
+
+    Args:
+        place: a folder that all processes share (only process 0 writes); "auto": as the environment
+            (JAX_COMPILATION_CACHE_DIR) says, else in the user's cache folder; "": no cache.
+
+    Raises:
+        InputError: the folder can't be made.
+    """
+    import jax
+
+    if not place:
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
+    if place == "auto":
+        if jax.config.values["jax_compilation_cache_dir"]:
+            return
+        made = folder() / "compiled"
+    else:
+        made = Path(place).expanduser().absolute()
+        try:
+            made.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise errors.InputError(
+                f"config.compilation_cache={place} cannot be made ({error.strerror}): choose "
+                "another folder, or '' for none"
+            ) from None
+    settings: dict[str, Any] = {
+        "jax_compilation_cache_dir": str(made / _processor()),
+        "jax_persistent_cache_min_compile_time_secs": LEAST_SECONDS,
+        "jax_raise_persistent_cache_errors": False,  # a full disk costs time and no run
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+
+
+def _processor() -> str:
+    """Returns a name for this machine's kind of processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    traits = sorted(
+        {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+    )
+    return f"{os.uname().machine}-{key(*traits)[:8]}"

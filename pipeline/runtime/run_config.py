@@ -1,0 +1,223 @@
+"""A run's config: checked before anything is built, saved with the run, compared on resuming."""
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import default
+from pipeline.runtime import errors, files, registry
+
+# What may change when a run is resumed: its length, what is shown and kept, and where it runs.
+MAY_CHANGE = (
+    "total_steps",
+    "log_every_steps",
+    "look_every_steps",
+    "steps_per_dispatch",
+    "eval_every_steps",
+    "eval_examples",
+    "eval_batch_size",
+    "evals",
+    "compilation_cache",
+    "disentanglement.",
+    "importance_weighted.",
+    "traversals.",
+    "interpolations.",
+    "conditions_grid.",
+    "code_maps.",
+    "latent_plane.",
+    "grace_seconds",
+    "guard.",
+    "watchdog_seconds",
+    "checkpoint.",
+    "mesh.",
+    "accumulation_steps",
+    "data.path",
+    "data.max_corrupt_files",
+    "data.num_threads",
+    "data.resident",
+    "data.prefetch_batches",
+)
+DTYPES = ("float32", "bfloat16")
+POSITIVE = (
+    "total_steps",
+    "log_every_steps",
+    "look_every_steps",
+    "steps_per_dispatch",
+    "eval_every_steps",
+    "checkpoint.every_steps",
+    "checkpoint.keep_newest",
+    "data.num_threads",
+    "data.prefetch_batches",
+)
+NOT_NEGATIVE = (
+    "seed",
+    "grace_seconds",
+    "watchdog_seconds",
+    "eval_examples",
+    "disentanglement.num_examples",
+    "eval_batch_size",
+    "data.resize",
+    "data.max_corrupt_files",
+    "checkpoint.keep_best",
+    "checkpoint.keep_every_steps",
+)
+
+
+def check(config: Any) -> None:
+    """Checks the fields that belong to no module of their own.
+
+    Raises:
+        InputError: a value that can't work.
+    """
+    flat = flatten(config)
+    for field in POSITIVE:
+        if (value := flat[field]) < 1:
+            raise errors.InputError(f"config.{field}={value} must be at least 1")
+    for field in NOT_NEGATIVE:
+        if (value := flat[field]) < 0:
+            raise errors.InputError(f"config.{field}={value} must not be negative")
+    registry.check(config.checkpoint.best_mode, ("min", "max"), field="checkpoint.best_mode")
+
+
+def settled(config: Any, platform: str, workdir: Path | None = None) -> Any:
+    """Returns the config with the dtype that `compute_dtype="auto"` stands for.
+
+    Args:
+        config: of a run; it is returned as it is where it names a dtype.
+        platform: "cpu", or that of an accelerator.
+        workdir: where a run may lie, whose dtype is then taken: it may go on elsewhere.
+
+    Raises:
+        InputError: an unknown dtype.
+    """
+    registry.check(config.compute_dtype, ("auto", *DTYPES), field="compute_dtype")
+    if config.compute_dtype != "auto":
+        return config
+    dtype = "float32" if platform == "cpu" else "bfloat16"
+    if workdir is not None and (workdir / "config.json").is_file():
+        dtype = _read(workdir / "config.json").get("compute_dtype", dtype)
+    config = config.copy_and_resolve_references().unlock()
+    config.compute_dtype = dtype
+    return config.lock()
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns {"model.name": …} with the types that JSON knows (tuples become lists)."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if hasattr(value, "items"):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def hyperparameters(config: Any) -> dict[str, bool | float | str]:
+    """Returns the fields that decide what a run learns, flat; a list is a text."""
+    return {
+        field: value if isinstance(value, bool | int | float) else str(value)
+        for field, value in flatten(config).items()
+        if field == "total_steps" or not field.startswith(MAY_CHANGE)
+    }
+
+
+def differences(saved: dict[str, Any], config: Any) -> list[str]:
+    """Returns a text for every field that differs and may not."""
+    flat = flatten(config)
+    missing = object()
+    return [
+        f"config.{field} is {flat.get(field)!r}, was {saved.get(field)!r}"
+        for field in sorted(saved.keys() | flat.keys())
+        if saved.get(field, missing) != flat.get(field, missing)
+        and not field.startswith(MAY_CHANGE)
+    ]
+
+
+def changed(config: Any, changes: str) -> ConfigDict:
+    """Returns the config with other values: `changes` is FIELD=VALUE, and more after commas.
+
+    Raises:
+        InputError: a field that doesn't exist, or a value of another type.
+    """
+    flat = flatten(config)
+    for change in re.split(r",(?=[a-z_.0-9]+=)", changes):
+        field, _, text = change.strip().partition("=")
+        registry.check(field, flat, field="field")
+        try:
+            value = ast.literal_eval(text)
+        except (SyntaxError, ValueError):
+            value = text
+        if type(value) is not type(flat[field]) and not (
+            isinstance(value, int | tuple) and isinstance(flat[field], float | list)
+        ):
+            raise errors.InputError(
+                f"config.{field}={text} must be like its present value, {flat[field]!r}"
+            )
+        flat[field] = value
+    return _unflatten(flat)
+
+
+def check_against_run(config: Any, workdir: Path) -> bool:
+    """Says whether `workdir` holds a run of this config, which would then be resumed.
+
+    Raises:
+        InputError: it holds a run of another config, or files that are no run of ours.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        saved = _read(path)
+        if differing := differences(saved, config):
+            raise errors.InputError(
+                f"--workdir={workdir} holds another run: {'; '.join(differing)}. Use its values, "
+                "or a new --workdir"
+            )
+        return True
+    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise errors.InputError(
+            f"--workdir={workdir} exists and holds no run (config.json is missing): choose a new "
+            "or an empty folder"
+        )
+    return False
+
+
+def load(workdir: Path) -> ConfigDict:
+    """Returns the config that `save` wrote, locked; what an older one lacks has its default.
+
+    Raises:
+        InputError: the folder holds no run, or its config.json is damaged.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise errors.InputError(f"--workdir={workdir} holds no run: there is no config.json in it")
+    return _unflatten(flatten(default.get_config()) | _read(path))
+
+
+def save(config: Any, workdir: Path) -> None:
+    """Writes `config.json`, atomically; a resumed run's newest values replace the older."""
+    text = json.dumps(flatten(config), indent=2, sort_keys=True) + "\n"
+    files.write(workdir / "config.json", text)
+
+
+def _unflatten(flat: dict[str, Any]) -> ConfigDict:
+    nested: dict[str, Any] = {}
+    for field, value in flat.items():
+        *sections, name = field.split(".")
+        section = nested
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = tuple(value) if isinstance(value, list) else value
+    return ConfigDict(nested).lock()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        saved = json.loads(path.read_text())
+        if not isinstance(saved, dict):
+            raise ValueError("no table of fields")
+    except ValueError as error:
+        raise errors.InputError(f"{path} is damaged ({error}): choose another --workdir") from None
+    return saved

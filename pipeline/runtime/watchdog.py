@@ -1,0 +1,57 @@
+"""A watchdog: a process that makes no progress says where it hangs, and all end to be run again."""
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+from typing import Self
+
+from pipeline.runtime import errors, exit_codes, peers
+
+
+class Watchdog:
+    """Ends all processes when `mark` was not called for too long; counts from the first mark.
+
+    So start-up and the first compilation, which take as long as they take, are not timed.
+    """
+
+    def __init__(self, seconds: float, others: peers.Peers):
+        """Starts to watch; 0 seconds: only tells the others what is done."""
+        self._seconds, self._others = seconds, others
+        self._limit = seconds
+        self._marked: float | None = None
+        self._closed = threading.Event()
+        if seconds:
+            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def mark(self, doing: str, *, waiting: bool = False) -> None:
+        """Notes that there was progress, and what comes next.
+
+        Twice as much patience with one that is `waiting` for all: so that the one that they wait
+        for is found first, and named.
+        """
+        self._limit = self._seconds * (2 if waiting else 1)
+        self._others.doing, self._marked = doing, time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Returns the watchdog itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Stops watching."""
+        self._closed.set()
+
+    def _watch(self) -> None:
+        while not self._closed.wait(min(1.0, self._seconds / 4)):
+            still = 0.0 if self._marked is None else time.monotonic() - self._marked
+            if still < self._limit:
+                continue
+            reason = (
+                f"no progress for {still:.0f} s (config.watchdog_seconds={self._seconds:g}); "
+                "the stacks of its threads are in its output"
+            )
+            errors.say(f"error: {self._others} made {reason}:")
+            faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+            self._others.fail(reason, exit_codes.RETRY)
+            os._exit(exit_codes.RETRY)

@@ -1,0 +1,1 @@
+"""One run: its setup, batches, step, checkpoints, and the loop over them."""

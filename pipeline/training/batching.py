@@ -1,0 +1,158 @@
+"""The batches of training: the examples of global batch k are a pure function of (seed, k).
+
+Whatever the number of processes and devices, every batch holds the same examples in the same order,
+and the position in the data is the step: there is no iterator state to save.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from pipeline import datasets
+from pipeline.mesh import local_programs, sharding
+from pipeline.training import order, resident
+
+ENDLESS = 2**62  # batches
+
+Batch = dict[str, jax.Array]
+
+
+def ahead(source: datasets.Source, config: Any, mesh: Mesh, *, first_step: int) -> Iterator[Batch]:
+    """Returns the global batches from `first_step` on, each cut over the mesh, `mask` all ones.
+
+    Threads read them ahead and place them on the devices.
+
+    Raises:
+        InputError: the examples are to be resident, and the devices can't hold them.
+    """
+    own_rows = indices(
+        len(source),
+        seed=config.seed,
+        batch_size=config.batch_size,
+        first_step=first_step,
+        process=jax.process_index(),
+        processes=jax.process_count(),
+    )
+    # A thread reads several batches at once: a step drives code and tables out of the CPU's caches,
+    # so that one read alone takes more than twice the time.
+    num, threads = config.data.prefetch_batches, config.data.num_threads
+    at_once = max(1, num // threads)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=num // at_once)
+    groups = own_rows.batch(at_once, batch_fn=list).map(_placing(source, config, mesh))
+    return itertools.chain.from_iterable(groups.to_iter_dataset(options))
+
+
+def indices(
+    num_examples: int, *, seed: int, batch_size: int, first_step: int, process: int, processes: int
+) -> grain.MapDataset:
+    """Returns this process's rows of every global batch from `first_step` on, as int64 [rows].
+
+    Each epoch has an order of its own. Batches are cut for all processes, and then dealt out in
+    turn, so that the rows of a process are contiguous in the global batch.
+    """
+    rows, shuffled = batch_size // processes, order.Shuffled(num_examples, seed=seed)
+    first = first_step * batch_size + process * rows
+    steps = grain.MapDataset.range(ENDLESS)
+    return steps.map(lambda step: shuffled.rows(first + step * batch_size, rows))
+
+
+def _placing(
+    source: datasets.Source, config: Any, mesh: Mesh
+) -> Callable[[list[np.ndarray]], list[Batch]]:
+    """Returns what reads the batches of equally many rows, int64 [n] each, and places them."""
+    rows = config.batch_size // jax.process_count()
+    mask = sharding.to_global({"mask": np.ones(rows, np.float32)}, mesh)  # of all batches
+
+    def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+        return examples(source, indices, config)
+
+    kept = config.data.resident
+    batches = resident.place(read, len(source), mesh) if kept else _sent(read, mesh)
+    return lambda group: [batch | mask for batch in batches(group)]
+
+
+def _sent(
+    read: Callable[[np.ndarray], dict[str, np.ndarray]], mesh: Mesh
+) -> Callable[[list[np.ndarray]], Sequence[Batch]]:
+    """Returns what reads several batches, sends them as one, and takes that apart on the devices.
+
+    What it returns is used as that of `resident.place`.
+    """
+    apart = local_programs.program(_apart, mesh)
+
+    def batches(rows: list[np.ndarray]) -> Sequence[Batch]:
+        together = read(np.concatenate(rows))
+        shape = len(rows), len(rows[0])
+        return apart({name: a.reshape(*shape, *a.shape[1:]) for name, a in together.items()})
+
+    return batches
+
+
+def _apart(together: dict[str, jax.Array]) -> list[Batch]:
+    num = len(next(iter(together.values())))
+    return [{name: array[k] for name, array in together.items()} for k in range(num)]
+
+
+def check_batch(config: Any, mesh: Mesh) -> None:
+    """Raises an InputError where a training batch of the config can't be cut over the mesh."""
+    sharding.check_batch(
+        config.batch_size,
+        mesh=mesh,
+        accumulation_steps=config.accumulation_steps,
+        deterministic_shards=config.deterministic_shards,
+    )
+
+
+def heldout_batches(
+    source: datasets.Source, config: Any, mesh: Mesh, *, num: int | None = None
+) -> Iterator[tuple[int, dict[str, jax.Array]]]:
+    """Yields (first position, batch) over the first `num` held-out examples, in order.
+
+    Without `num` they are `config.eval_examples`; 0 stands for all. Batches have
+    `config.eval_batch_size` examples, or the training's number where that is 0. The last batch is
+    padded and masked, so that every process takes the same number of steps.
+    """
+    batch_size = config.eval_batch_size or config.batch_size
+    wanted = config.eval_examples if num is None else num
+    num = min(wanted or len(source), len(source))
+    rows = batch_size // jax.process_count()
+    for first in range(0, num, batch_size):
+        positions = first + jax.process_index() * rows + np.arange(rows)
+        batch = read(source, np.minimum(positions, num - 1), config)
+        batch["mask"] = (positions < num).astype(np.float32)
+        yield first, sharding.to_global(batch, mesh)
+
+
+def first_images(source: datasets.Source, config: Any, num: int) -> dict[str, np.ndarray]:
+    """Returns the first `num` held-out examples, the same on every process."""
+    return read(source, np.arange(min(num, len(source))), config)
+
+
+def abstract_batch(config: Any, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns shapes, types and shardings of a global batch."""
+    spec = {**datasets.example_spec(config), "mask": jax.ShapeDtypeStruct((), np.float32)}
+    return {
+        name: jax.ShapeDtypeStruct(
+            (config.batch_size, *leaf.shape), leaf.dtype, sharding=sharding.batch_sharded(mesh)
+        )
+        for name, leaf in spec.items()
+    }
+
+
+def read(source: datasets.Source, indices: np.ndarray, config: Any) -> dict[str, np.ndarray]:
+    """Returns the examples `indices` [n] as a model sees them, and `mask` [n], all ones."""
+    return examples(source, indices, config) | {"mask": np.ones(indices.shape, np.float32)}
+
+
+def examples(source: datasets.Source, indices: np.ndarray, config: Any) -> dict[str, np.ndarray]:
+    """Returns the examples `indices` [n] without a mask."""
+    found = dict(source.read(indices))
+    if config.data.binarize:
+        bits = found["image"] >> 7  # 128 and above: 1, others 0
+        found["image"] = np.multiply(bits, 255, out=bits)
+    return found

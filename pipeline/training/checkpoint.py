@@ -1,0 +1,212 @@
+"""Checkpoints by Orbax: asynchronous, atomic, restored onto any mesh, and checked when they are.
+
+What is saved is the tree of the model, however the state lies on the mesh (see `layouts`). With it
+go digests of its arrays, computed where they lie: a flipped byte, which would
+be read back as a wrong value without a word, is found, as truncated and missing files are. A
+damaged checkpoint is set aside under another name and the one before it taken.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from jax.sharding import Mesh
+from orbax.checkpoint import checkpoint_managers as managers
+
+from pipeline.mesh import layouts, sharding
+from pipeline.runtime import errors, event_loops
+from pipeline.training.step import TrainState
+
+
+class Checkpoints:
+    """The checkpoints of one run, `folder/<step>/`; a step folder appears only when it is whole."""
+
+    def __init__(self, folder: Path, config: Any, *, read_only: bool = False):
+        """Opens the folder; creates it where it is missing.
+
+        Args:
+            folder: absolute path.
+            config: the section `checkpoint`.
+            read_only: nothing is created, removed or altered; the folder must exist.
+        """
+        self._folder = folder
+        keep: list[Any] = [managers.LatestN(config.keep_newest)]
+        if config.keep_every_steps:
+            keep.append(managers.EveryNSteps(config.keep_every_steps))
+        best = None
+        if config.keep_best:
+
+            def best(metrics):
+                return metrics[config.best_metric]
+
+            keep.append(
+                managers.BestN(
+                    get_metric_fn=best,
+                    reverse=config.best_mode == "min",
+                    n=config.keep_best,
+                    keep_checkpoints_without_metrics=False,
+                )
+            )
+        # Orbax logs what it then raises, in many lines, and warns of metrics that steps without an
+        # evaluation don't have, and of the options that `read_only` overrules.
+        logging.set_verbosity(logging.FATAL)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=managers.AnyPreservationPolicy(keep),
+            best_fn=best,  # without it the metrics are not written, and a restart forgets them
+            best_mode=config.best_mode,
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
+            read_only=read_only,
+        )
+        with errors.writing(folder):
+            self._manager = ocp.CheckpointManager(folder, options=options)
+
+    def steps(self) -> list[int]:
+        """Returns the committed steps, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def best_step(self) -> int | None:
+        """Returns the step with the best held-out metric, if any was evaluated."""
+        return self._manager.best_step()
+
+    def save(self, step: int, state: TrainState, metrics: dict[str, float] | None) -> None:
+        """Starts a save that goes on in the background; a failed earlier one raises here.
+
+        `metrics` are the held-out figures of this very step, if it was evaluated.
+        """
+        if step in self._manager.all_steps():
+            return
+        state = layouts.to_tree(state)
+        with errors.writing(self._folder):
+            saved = self._manager.save(
+                step,
+                args=ocp.args.StandardSave({"state": state, "digests": digests(state)}),
+                metrics=metrics,
+                force=True,
+            )
+        if not saved:
+            raise RuntimeError(f"Orbax refused to save step {step}")
+
+    def check(self) -> None:
+        """Raises what stopped a save that has ended meanwhile; costs nothing, waits for none."""
+        with errors.writing(self._folder):
+            self._manager.check_for_errors()
+
+    def restore(self, step: int, abstract: TrainState, mesh: Mesh) -> TrainState:
+        """Returns the state of `step`, as it lies on `mesh`; `abstract` is its tree.
+
+        Raises:
+            OSError: it is damaged.
+        """
+        state, fault = self._read(step, abstract, mesh)
+        if fault:
+            raise OSError(f"checkpoint {self._folder / str(step)} is damaged: {fault}")
+        return state
+
+    def restore_newest(
+        self, abstract: TrainState, mesh: Mesh
+    ) -> tuple[int, TrainState, dict[int, str]]:
+        """Returns the newest step that is whole, its state, and the damaged ones after it.
+
+        Those are renamed to `damaged-<step>`, so that they are never chosen, nor in the way of the
+        save of that step, but not removed. Every process takes the same step.
+
+        Raises:
+            OSError: all are damaged; none is renamed.
+        """
+        damaged: dict[int, str] = {}
+        for step in reversed(self.steps()):
+            state, fault = self._read(step, abstract, mesh)
+            if not fault:
+                self._set_aside(damaged, mesh)
+                return step, state, damaged
+            damaged[step] = fault
+        listed = "; ".join(f"{step}: {fault}" for step, fault in damaged.items())
+        raise OSError(
+            f"every checkpoint in {self._folder} is damaged ({listed}): put a good copy there, or "
+            "start anew with another --workdir"
+        )
+
+    def _read(self, step: int, abstract: TrainState, mesh: Mesh) -> tuple[Any, str]:
+        """Returns the state of `step`, and what is wrong with it: "" where nothing is, anywhere."""
+        saved, fault = self._load(step, abstract, mesh)
+        # Together, and not before all have read: of arrays that are cut no process has the digest.
+        if not sharding.any_process(mesh, bool(fault)):
+            wrong = np.asarray(saved["digests"]) != np.asarray(digests(saved["state"]))
+            if wrong.any():
+                paths = [
+                    jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(abstract)
+                ]
+                fault = f"the contents of {paths[wrong.argmax()]} do not match their digest"
+            if not sharding.any_process(mesh, bool(fault)):
+                return layouts.from_tree(saved["state"], mesh), ""
+        return None, fault or "another process could not read it"
+
+    def _load(self, step: int, abstract: TrainState, mesh: Mesh) -> tuple[Any, str]:
+        """Returns what was saved at `step`, unchecked, and why it can't be read.
+
+        Without a word to other processes, which may find it whole.
+        """
+        num, whole = len(jax.tree.leaves(abstract)), sharding.replicated(mesh)
+        target = {
+            "state": layouts.of_tree(abstract, mesh),
+            "digests": jax.ShapeDtypeStruct((num,), np.uint32, sharding=whole),
+        }
+        process = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"{process}"
+        )
+        handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+        folder = self._folder / str(step) / ocp.checkpoint_manager.DEFAULT_ITEM_NAME
+        try:
+            with (
+                event_loops.draining(),
+                ocp.Checkpointer(handler, multiprocessing_options=alone) as reader,
+            ):
+                return reader.restore(folder, args=ocp.args.StandardRestore(target)), ""
+        except Exception as error:  # whatever it is, the one before may be whole
+            return None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+    def _set_aside(self, steps: Iterable[int], mesh: Mesh) -> None:
+        if not steps:
+            return
+        if jax.process_index() == 0:
+            for step in steps:
+                name = f"damaged-{step}"
+                while (self._folder / name).exists():
+                    name += "-again"
+                with errors.writing(self._folder):
+                    (self._folder / str(step)).rename(self._folder / name)
+        sharding.wait_for_all(mesh)  # for the renaming
+        self._manager.reload()
+
+    def wait(self) -> None:
+        """Returns when all saves are committed; raises what stopped one."""
+        with errors.writing(self._folder):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and releases the threads."""
+        self._manager.close()
+
+
+@jax.jit
+def digests(state: Any) -> jax.Array:
+    """Returns a digest of each array, [leaves] uint32: the same on any mesh, and exact.
+
+    A sum modulo 2³² of the bits of all values, each times an odd number of its own: one changed
+    value changes it, and so do two that are exchanged.
+    """
+
+    def digest(leaf):
+        kind = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+        bits = jax.lax.bitcast_convert_type(leaf, kind).astype(jnp.uint32).ravel()
+        weights = 2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1
+        return (bits * weights).sum(dtype=jnp.uint32)
+
+    return jnp.stack([digest(leaf) for leaf in jax.tree.leaves(state)])

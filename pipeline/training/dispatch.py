@@ -1,0 +1,82 @@
+"""Several steps in one dispatch (`config.steps_per_dispatch`), for steps that are soon done.
+
+The host then starts a program every N steps instead of every one. What a step computes, but for
+last bits, and the order of the data are the same. Steps are taken one by one up to where the host
+has something to do, if that is less than N ahead: so a run may be saved behind any step, and
+resumed there with another N. Signals are answered between programs.
+
+The decision: steps follow each other in a `lax.scan`, but on CPUs, where XLA runs convolutions in a
+loop on one thread (28 times as long on two cores), the loop is unrolled. There a dense step
+of 6.8 ms gains a twentieth by N = 5, and one of 4.1 ms a sixth.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import Mesh
+
+from pipeline import models
+from pipeline.mesh import compiling
+from pipeline.runtime import errors
+from pipeline.training import step
+
+
+def check(config: Any) -> None:
+    """Raises an InputError where a dispatch would always have to stop before its last step."""
+    num = config.steps_per_dispatch
+    for field, every in _stops(config).items():
+        if num > every:
+            raise errors.InputError(
+                f"config.steps_per_dispatch={num} exceeds config.{field}={every}: it must be "
+                f"{every} or less, at best a number that divides it"
+            )
+
+
+class Dispatcher:
+    """Takes one step of a run, or N at once."""
+
+    def __init__(self, config: Any, example: Any, mesh: Mesh):
+        """Compiles nothing yet: each of the two programs is when it is first needed."""
+        self._num, self._last = config.steps_per_dispatch, config.total_steps
+        self._stops = tuple(_stops(config).values())
+        one_step = step.sharded_step(config, example, mesh)
+        unrolled = mesh.devices.flat[0].platform == "cpu"
+
+        def several_steps(state: step.TrainState, batches: Sequence[models.Batch], stop: Array):
+            def body(state, batch):
+                state, metrics, word = one_step(state, batch, stop)
+                return state, (metrics, word)
+
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
+            state, (metrics, words) = lax.scan(body, state, stacked, unroll=unrolled)
+            return state, jax.tree.map(lambda values: values[-1], metrics), words
+
+        self._one = step.make_train_step(config, example, mesh)
+        self._several = compiling.jit(several_steps, mesh, donate_argnums=0)
+
+    def num_steps(self, at: int) -> int:
+        """Returns how many steps to take behind step `at`: N, or 1 where a stop comes before."""
+        stop = min(self._last, *((at // every + 1) * every for every in self._stops))
+        return self._num if at + self._num <= stop else 1
+
+    def __call__(self, state: step.TrainState, batches: Sequence[models.Batch], stop: Array) -> Any:
+        """Takes a step a batch: returns the new state, the last metrics and each step's word.
+
+        `batches` are 1 or N, and the words [2] or [N, 2]; see `step.sharded_step`. The state is
+        donated.
+        """
+        if len(batches) > 1:
+            return self._several(state, batches, stop)
+        return self._one(state, batches[0], stop)
+
+
+def _stops(config: Any) -> dict[str, int]:
+    """Returns the numbers of steps behind whose multiples `loop.run` has something to do."""
+    return {
+        "log_every_steps": config.log_every_steps,
+        "eval_every_steps": config.eval_every_steps,
+        "checkpoint.every_steps": config.checkpoint.every_steps,
+    }

@@ -1,0 +1,152 @@
+"""What a state is asked in evaluation: sums over held-out examples, metrics, the model's methods.
+
+The decision: everything here sees the averaged parameters where the optimizer keeps them, and sees
+them whole, however the state lies on the mesh. A warning of a run counts from the second evaluation
+in a row on; one alone is noise.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax import Array
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from pipeline import models
+from pipeline.display import tensorboard
+from pipeline.mesh import compiling, layouts, reductions
+from pipeline.nn.metrics import Metrics
+from pipeline.runtime import errors, registry
+from pipeline.training import batching, examples, optimizer, step
+from pipeline.training.step import TrainState
+
+# The noise of evaluation comes from a stream of its own: no training step has this number.
+STREAM = 2**32 - 1
+
+
+def make_eval_step(
+    config: Any, example: Any, mesh: Mesh, *, terms: Callable | None = None
+) -> Callable:
+    """Returns the jitted (state, batch, first_position) → sums over the batch's true examples.
+
+    The sums are a pytree, (terms, sums, number of examples), to be added over batches, and then
+    given to `make_summary`'s function. They are exact: padding is masked.
+
+    Args:
+        config: of the run.
+        example: abstract example of the data set.
+        mesh: its devices.
+        terms: what is summed in place of `Model.terms`, called as that is with the model before.
+    """
+    graphdef, _ = models.make(config, example)
+    axes = mesh.axis_names
+    summed = reductions.make(mesh, parts=1, shards=config.deterministic_shards)
+
+    def local_step(state: TrainState, batch: models.Batch, first_position: Array):
+        model = _model(graphdef, state)
+
+        def sums_of(examples_and_keys):
+            batch, keys = examples_and_keys
+            score = model.terms if terms is None else functools.partial(terms, model)
+            values, sums = score(batch, keys=keys, step=state.step)
+            return examples.summed(values, batch["mask"]), sums, batch["mask"].sum()
+
+        ours = examples.by_position(batch, config.seed, STREAM, axes, first=first_position)
+        return summed(sums_of, ours)[0]
+
+    sharded = jax.shard_map(
+        local_step, mesh=mesh, in_specs=(P(), P(axes), P()), out_specs=P(), check_vma=False
+    )
+
+    def eval_step(state: TrainState, batch: models.Batch, first_position: Array):
+        return sharded(_evaluated(state), batch, first_position)
+
+    return compiling.jit(eval_step, mesh)
+
+
+def make_summary(config: Any, example: Any) -> Callable[[TrainState, Any], Metrics]:
+    """Returns the jitted (state, summed eval steps) → the model's metrics and `loss`."""
+    graphdef, _ = models.make(config, example)
+
+    def summary(state, summed):
+        totals, sums, count = summed
+        means = jax.tree.map(lambda total: total / count, totals)
+        model = _model(graphdef, _evaluated(state))
+        metrics = model.metrics(means, sums, step=state.step)
+        return metrics | {"loss": model.objective(means, step=state.step)}
+
+    return jax.jit(summary)
+
+
+def make_method(config: Any, example: Any, name: str) -> Callable:
+    """Returns the jitted (state, *arguments) → `Model.<name>(*arguments)`."""
+    return compiling.jit(method(config, example, name))
+
+
+def method(config: Any, example: Any, name: str) -> Callable:
+    """Returns (state, *arguments) → `Model.<name>(*arguments)`, for use in other programs."""
+    graphdef, _ = models.make(config, example)
+
+    def call(state: TrainState, *arguments: Any):
+        return getattr(_model(graphdef, _evaluated(state)), name)(*arguments)
+
+    return call
+
+
+def _evaluated(state: TrainState) -> TrainState:
+    """Returns the state with the parameters that are evaluated, whole on every device."""
+    params = optimizer.evaluation_params(state.params, state.opt_state)
+    return dataclasses.replace(state, params=layouts.whole(params), opt_state=())
+
+
+def _model(graphdef: nnx.GraphDef, state: TrainState) -> Any:
+    return nnx.merge(graphdef, state.params, state.stats, copy=True)
+
+
+def evaluate(
+    evaluations: list[Callable], state: step.TrainState, writer: tensorboard.Writer, at: int
+) -> dict[str, float]:
+    """Runs every evaluation, writes what it yields, and returns the scalars of `heldout/`."""
+    scalars = {}
+    for evaluate in evaluations:
+        for tag, value in evaluate(state):
+            writer.write(tag, value, at)
+            if isinstance(value, float):
+                scalars[tag.removeprefix("heldout/")] = value
+    return scalars
+
+
+def lasting_warnings(modules: list[Any]) -> Callable[[dict[str, float]], list[str]]:
+    """Returns held-out figures → each module's `warnings`, from the second in a row on."""
+    before: dict[Any, list[str]] = {}
+
+    def lasting(figures):
+        nonlocal before
+        found = {one: one.warnings(figures) for one in modules if hasattr(one, "warnings")}
+        shown = [text for one, texts in found.items() if before.get(one) for text in texts]
+        before = found
+        return shown
+
+    return lasting
+
+
+def check_best_metric(config: Any, example: Any, mesh: Any, abstract: step.TrainState) -> None:
+    """Raises an InputError where the best checkpoint is wanted by a figure that isn't made."""
+    if not config.checkpoint.keep_best:
+        return
+    if "heldout" not in config.evals:
+        raise errors.InputError(
+            f"config.checkpoint.keep_best={config.checkpoint.keep_best} needs 'heldout' in "
+            f"config.evals={tuple(config.evals)}; keep_best=0 switches it off"
+        )
+    position = jax.ShapeDtypeStruct((), np.uint32)
+    batch = batching.abstract_batch(config, mesh)
+    summed = jax.eval_shape(make_eval_step(config, example, mesh), abstract, batch, position)
+    figures = jax.eval_shape(make_summary(config, example), abstract, summed)
+    scalars = [name for name, figure in figures.items() if not figure.ndim]
+    registry.check(config.checkpoint.best_metric, scalars, field="checkpoint.best_metric")

@@ -1,0 +1,140 @@
+"""Adam or AdamW with warm-up, cosine decay, clipping, and an average of the parameters."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from pipeline.runtime import errors, registry
+
+
+class AveragedParams(NamedTuple):
+    """State of `average_params`: an exponential moving average of the parameters."""
+
+    params: Any
+
+
+def learning_rate(config: Any) -> optax.Schedule:
+    """Returns the learning rate at a step: linear warm-up from 0, then constant or cosine to 0.
+
+    `decay_steps` is a number of its own and not the length of the run, so that a run can be
+    prolonged on resuming without changing the schedule that it followed.
+
+    Args:
+        config: the section `optimizer`.
+
+    Raises:
+        InputError: an unknown schedule, or lengths that make no sense.
+    """
+    if not (math.isfinite(config.learning_rate) and config.learning_rate > 0):
+        raise errors.InputError(
+            f"config.optimizer.learning_rate={config.learning_rate} must be positive"
+        )
+    if config.warmup_steps < 0:
+        raise errors.InputError(
+            f"config.optimizer.warmup_steps={config.warmup_steps} must not be negative"
+        )
+    registry.check(config.schedule, ("constant", "cosine"), field="optimizer.schedule")
+    after = optax.constant_schedule(config.learning_rate)
+    if config.schedule == "cosine":
+        if config.decay_steps <= config.warmup_steps:
+            raise errors.InputError(
+                f"config.optimizer.decay_steps={config.decay_steps} must be above warmup_steps="
+                f"{config.warmup_steps} for schedule='cosine': give the step where the rate is 0"
+            )
+        after = optax.cosine_decay_schedule(
+            config.learning_rate, config.decay_steps - config.warmup_steps
+        )
+    if not config.warmup_steps:
+        return after
+    warmup = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
+    return optax.join_schedules([warmup, after], [config.warmup_steps])
+
+
+def make(
+    config: Any, *, grad_norm: Array | None = None, decayed: Array | None = None
+) -> optax.GradientTransformation:
+    """Returns the optimizer that the section `optimizer` describes.
+
+    Where a device updates one piece of a flat buffer, it must be told what the piece doesn't say;
+    the state is of the same form either way.
+
+    Args:
+        config: the section `optimizer`.
+        grad_norm: scalar, of the whole gradient; by default that of what is given.
+        decayed: bool, which values of the one array of parameters are decayed; by default those of
+            all matrices.
+
+    Raises:
+        InputError: an unknown name, or a value out of its range.
+    """
+    registry.check(config.name, ("adam", "adamw"), field="optimizer.name")
+    for field in ("clip_norm", "weight_decay"):
+        if not config[field] >= 0:
+            raise errors.InputError(
+                f"config.optimizer.{field}={config[field]} must not be negative; 0 switches it off"
+            )
+    if not 0 <= config.ema_decay < 1:
+        raise errors.InputError(
+            f"config.optimizer.ema_decay={config.ema_decay} must lie in [0, 1); 0 switches it off"
+        )
+    if config.weight_decay and config.name == "adam":
+        raise errors.InputError(
+            f"config.optimizer.weight_decay={config.weight_decay} needs config.optimizer.name="
+            "'adamw'"
+        )
+    parts = [_clip(config.clip_norm, grad_norm)] if config.clip_norm else []
+    parts.append(optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps))
+    if config.name == "adamw":
+        parts.append(_decay(config.weight_decay, decayed))
+    parts.append(optax.scale_by_learning_rate(learning_rate(config)))
+    if config.ema_decay:
+        parts.append(average_params(config.ema_decay))
+    return optax.chain(*parts)
+
+
+def average_params(decay: float) -> optax.GradientTransformation:
+    """Keeps θ̄ ← decay·θ̄ + (1 − decay)·θ of the updated parameters; the updates pass unchanged.
+
+    θ̄ starts at the first parameters, so no debiasing is needed. It must be the last of a chain.
+    """
+
+    def init(params):
+        # A copy: the state is donated, and one buffer can't be donated twice.
+        return AveragedParams(jax.tree.map(jnp.copy, params))
+
+    def update(updates, state, params=None):
+        new = optax.apply_updates(params, updates)
+        average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.params, new)
+        return updates, AveragedParams(average)
+
+    return optax.GradientTransformation(init, update)
+
+
+def evaluation_params(params: Any, opt_state: Any) -> Any:
+    """Returns the averaged parameters where the optimizer keeps them, else `params`."""
+    for part in opt_state:
+        if isinstance(part, AveragedParams):
+            return part.params
+    return params
+
+
+def _clip(max_norm: float, grad_norm: Array | None) -> optax.GradientTransformation:
+    if grad_norm is None:
+        return optax.clip_by_global_norm(max_norm)
+    norm = grad_norm
+    clipped = lambda g: jnp.where(norm < max_norm, g, g / norm * max_norm)  # noqa: E731
+    return optax.stateless(lambda updates, params: jax.tree.map(clipped, updates))
+
+
+def _decay(rate: float, decayed: Array | None) -> optax.GradientTransformation:
+    if decayed is None:
+        # Biases and scalars (a learned σ) are not decayed.
+        return optax.add_decayed_weights(
+            rate, mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+        )
+    every = lambda params: jax.tree.map(lambda leaf: True, params)  # noqa: E731
+    return optax.add_decayed_weights(rate * decayed, mask=every)

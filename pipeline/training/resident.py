@@ -1,0 +1,71 @@
+"""A data set that stays on the devices: what travels at each step is which examples are meant.
+
+A batch takes its examples from anywhere in the set, so every device holds all of it.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from pipeline.mesh import local_programs
+from pipeline.runtime import errors
+
+CHUNK = 4096  # examples read at a time
+
+
+def place(
+    read: Callable[[np.ndarray], dict[str, np.ndarray]], num_examples: int, mesh: Mesh
+) -> Callable[[list[np.ndarray]], Sequence[dict[str, jax.Array]]]:
+    """Reads the whole set onto every device.
+
+    Args:
+        read: int64 indices [n] → arrays [n, ...].
+        num_examples: N; the indices lie below it.
+        mesh: the devices of all processes.
+
+    Returns:
+        this process's rows of each of several global batches, int64 [n] each, the same number of
+        batches at every call → those batches, cut over the mesh.
+
+    Raises:
+        InputError: the devices' memory can't hold it; no more than one example was read.
+    """
+    first = read(np.arange(1))
+    _check_memory(num_examples * sum(array.nbytes for array in first.values()), mesh)
+    whole = {name: np.empty((num_examples, *a.shape[1:]), a.dtype) for name, a in first.items()}
+    for start in range(0, num_examples, CHUNK):
+        rows = np.arange(start, min(start + CHUNK, num_examples))
+        for name, array in read(rows).items():
+            whole[name][rows] = array
+
+    take = local_programs.program(_taken, mesh, whole)
+    return lambda rows: take(np.stack(rows).astype(np.int32))
+
+
+def _taken(rows: jax.Array, whole: dict[str, jax.Array]) -> list[dict[str, jax.Array]]:
+    def batch(numbers: jax.Array) -> dict[str, jax.Array]:
+        return jax.tree.map(lambda array: array.at[numbers].get(mode="promise_in_bounds"), whole)
+
+    return [batch(numbers) for numbers in rows]
+
+
+def _check_memory(needed: int, mesh: Mesh) -> None:
+    left = min(_bytes_left(device, len(mesh.local_devices)) for device in mesh.local_devices)
+    if needed > left:
+        raise errors.InputError(
+            f"config.data.resident=True needs {needed / 1e9:.1f} GB on each of {mesh.size} devices,"
+            f" and one has {left / 1e9:.1f} GB for it: set it to False, or train on fewer examples "
+            "by --config.data.train_examples"
+        )
+
+
+def _bytes_left(device: Any, num_local: int) -> float:
+    """Returns what the device can hold; CPU devices share half of the machine's memory."""
+    if device.platform == "cpu":
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2 / num_local
+    stats = device.memory_stats() or {}
+    return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else float("inf")

@@ -1,0 +1,190 @@
+"""The training step: each device sums over its examples, and one all-reduce adds everything up.
+
+A model says what to add up (`Model.terms`), and this module adds it up once: gradients, sums of the
+terms and every other sum travel in one flat float32 buffer. The objective sees means over the
+global batch, however that is cut over devices, processes and accumulation steps. (Where bits must
+not depend on the mesh, `reductions` adds in a fixed order instead; where state is cut over the
+mesh, `layouts` says how, and gradients are scattered.)
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array, lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from pipeline import models
+from pipeline.mesh import compiling, flat_buffers, layouts, reductions, sharding
+from pipeline.training import examples, guard, optimizer
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All that a run needs to go on, with the data position, which is `step`.
+
+    `stats` holds every variable of the model that is not an `nnx.Param`.
+    """
+
+    step: Array
+    params: Any
+    stats: Any
+    opt_state: Any
+    trend: Array  # of the loss, for `guard`
+
+
+def abstract_state(config: Any, example: Any) -> TrainState:
+    """Returns the shapes and types of the state as a tree; touches no device."""
+    return jax.eval_shape(lambda: _initial_state(config, example))
+
+
+def create_state(config: Any, example: Any, mesh: Mesh) -> TrainState:
+    """Returns the state of step 0 as it lies on the mesh, see `layouts`; the same on any mesh."""
+    if not layouts.is_cut(mesh):
+        init = jax.jit(
+            lambda: _initial_state(config, example), out_shardings=sharding.replicated(mesh)
+        )
+        return init()
+
+    # Every device draws all parameters, as many as it holds in a step, and keeps its piece of them.
+    def piece():
+        return _initial_state(config, example, of=lambda tree: flat_buffers.own_piece(tree, mesh))
+
+    specs = _specs(config, example, mesh)
+    return jax.jit(jax.shard_map(piece, mesh=mesh, in_specs=(), out_specs=specs))()
+
+
+def make_train_step(config: Any, example: Any, mesh: Mesh) -> Callable:
+    """Returns `sharded_step` jitted; the state is donated. May be compiled ahead of time."""
+    return compiling.jit(sharded_step(config, example, mesh), mesh, donate_argnums=0)
+
+
+def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
+    """Returns the step, a pure function: (state, batch, stop) → (new state, metrics, word).
+
+    `stop` is float32 [devices]: above 0 where a process was asked to stop. `word` [2] is what every
+    process must know at the same step: above 0 where one was asked, and the guard's judgement of
+    this step. State and batch lie on the mesh, the batch cut over it.
+    """
+    graphdef, _ = models.make(config, example)
+    rate = optimizer.learning_rate(config.optimizer)
+    axes, batch_size = mesh.axis_names, config.batch_size
+    parts = {"parts": config.accumulation_steps, "shards": config.deterministic_shards}
+    summed = reductions.make(mesh, **parts)
+    summed_with_gradients = reductions.make_for_gradients(mesh, **parts)
+
+    def local_step(state: TrainState, batch: models.Batch, stop: Array):
+        everywhere = layouts.gathered(state.params)
+
+        def model(params):
+            return nnx.merge(graphdef, params, state.stats, copy=True)
+
+        def objective(means):
+            return model(everywhere).objective(means, step=state.step)
+
+        def summed_terms(params, part):
+            batch, keys = part
+            shard = model(params)
+            terms, sums = shard.terms(_augmented(shard, batch, keys), keys=keys, step=state.step)
+            return examples.summed(terms, batch["mask"]), lax.stop_gradient(sums)
+
+        # Gradients stay local until the one sum: without this, each would be summed on its own.
+        params = lax.pcast(everywhere, axes, to="varying")
+        ours = examples.by_position(batch, config.seed, state.step, axes)
+
+        def forward(part):
+            return summed_terms(params, part)[0]
+
+        # Weight of each term in the gradient. Only an objective that isn't linear in a mean makes
+        # it depend on that mean, which must then be known before the backward pass.
+        shapes = jax.eval_shape(forward, ours)
+        means = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
+        needed = _inputs_read(jax.grad(objective), means)
+        if any(needed):
+            read = [index for index, is_read in enumerate(needed) if is_read]
+            leaves, structure = jax.tree.flatten(means)
+            few = lambda part: [jax.tree.leaves(forward(part))[i] for i in read]  # noqa: E731
+            for index, total in zip(read, summed(few, ours)[0], strict=True):
+                leaves[index] = total / batch_size
+            means = jax.tree.unflatten(structure, leaves)
+        weights = jax.tree.map(lambda w: w / batch_size, jax.grad(objective)(means))
+
+        def backward(part):
+            totals, pullback, sums = jax.vjp(
+                lambda params: summed_terms(params, part), params, has_aux=True
+            )
+            return pullback(lax.pcast(weights, axes, to="varying"))[0], (totals, sums)
+
+        gradients, norm, (totals, sums), stopped = summed_with_gradients(backward, ours, stop.sum())
+
+        means = jax.tree.map(lambda total: total / batch_size, totals)
+        metrics = model(everywhere).metrics(means, sums, step=state.step) | {
+            "loss": objective(means),
+            "grad_norm": norm,
+            "learning_rate": jnp.asarray(rate(state.step), jnp.float32),
+        }
+        update = _optimizer(config.optimizer, gradients, norm).update
+        updates, opt_state = update(gradients, state.opt_state, state.params)
+        new_params = jax.tree.map(jnp.add, state.params, updates)
+        # Statistics last: this step's forward pass used the old ones throughout.
+        stats = _updated_stats(model(everywhere), state.stats, sums)
+        trend, judgement = guard.judge(state.trend, metrics["loss"], norm, config.guard)
+        new_state = TrainState(state.step + 1, new_params, stats, opt_state, trend)
+        return new_state, metrics, jnp.stack([stopped, judgement])
+
+    specs = _specs(config, example, mesh)
+    return jax.shard_map(
+        local_step,
+        mesh=mesh,
+        in_specs=(specs, P(axes), P(axes)),
+        out_specs=(specs, P(), P()),
+        check_vma=mesh.size > 1,  # the types want sums over the mesh, which one device doesn't take
+    )
+
+
+def _specs(config: Any, example: Any, mesh: Mesh) -> Any:
+    return layouts.specs(layouts.laid_out(abstract_state(config, example), mesh))
+
+
+def _initial_state(config: Any, example: Any, *, of: Callable = lambda tree: tree) -> TrainState:
+    """Returns the state of step 0 with `of(params)` as its parameters."""
+    params, stats = models.make(config, example)[1]()
+    params = of(params)
+    opt_state = optimizer.make(config.optimizer).init(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, stats, opt_state, guard.first_trend())
+
+
+def _optimizer(section: Any, gradients: Any, norm: Array) -> Any:
+    if not layouts.is_flat(gradients):
+        return optimizer.make(section)
+    decayed = flat_buffers.in_matrices(gradients)
+    return optimizer.make(section, grad_norm=norm, decayed=decayed)
+
+
+def _inputs_read(function: Callable, *args: Any) -> list[bool]:
+    """Says for each leaf of `args` whether `function`'s result can depend on it.
+
+    Walks the traced program backwards from its results. An operation is taken to read all of its
+    inputs, so an answer of False is certain.
+    """
+    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    live = {id(var) for var in jaxpr.outvars}
+    for equation in reversed(jaxpr.eqns):
+        if any(id(var) in live for var in equation.outvars):
+            live |= {id(var) for var in equation.invars}
+    return [id(var) in live for var in jaxpr.invars]
+
+
+def _augmented(model: Any, batch: models.Batch, keys: Array) -> models.Batch:
+    return model.augment(batch, keys=keys) if hasattr(model, "augment") else batch
+
+
+def _updated_stats(model: Any, stats: Any, sums: Any) -> Any:
+    if not hasattr(model, "updated_stats"):
+        return stats
+    return model.updated_stats(sums)

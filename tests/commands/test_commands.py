@@ -1,0 +1,108 @@
+"""The presets that every config accepts, and the contracts between the files."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from configs import (
+    beta_vae,
+    capacity_vae,
+    conditional_vae,
+    default,
+    disentangled_vae,
+    mnist_vae,
+    vq_vae,
+    vq_vae_cifar10,
+)
+from pipeline import datasets
+from pipeline.display import figures
+from pipeline.runtime import errors, registry, run_config
+from pipeline.training import step
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = {
+    "beta_vae": beta_vae,
+    "capacity_vae": capacity_vae,
+    "conditional_vae": conditional_vae,
+    "disentangled_vae": disentangled_vae,
+    "mnist_vae": mnist_vae,
+    "vq_vae": vq_vae,
+    "vq_vae_cifar10": vq_vae_cifar10,
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("presets", ["", *default.PRESETS, "mnist,smoke"])
+def test_every_config_makes_a_model_with_every_preset(tmp_path, name, presets):
+    config = CONFIGS[name].get_config(presets)
+    for animal in ("cat", "dog"):
+        (tmp_path / animal).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / animal / "a.png")
+    config.data.path = str(tmp_path)  # which image_folder lists
+    run_config.check(config)
+    state = step.abstract_state(config, datasets.example_spec(config))
+    assert state.step.shape == ()
+
+
+def test_an_unknown_preset_lists_the_known_ones():
+    with pytest.raises(errors.InputError, match=f"choose from {', '.join(default.PRESETS)}"):
+        beta_vae.get_config("tiny")
+
+
+def test_the_loop_and_the_step_know_no_variant():
+    for name in ("loop.py", "step.py", "evaluation.py"):
+        text = (ROOT / "pipeline" / "training" / name).read_text()
+        assert not re.search(r"\b(beta|capacity|codebook|label)s?\b", text), name
+
+
+def test_what_may_change_on_resuming_is_not_a_difference():
+    config = beta_vae.get_config()
+    saved = run_config.flatten(config)
+    config.total_steps += 1
+    config.log_every_steps += 1
+    config.checkpoint.keep_newest += 1
+    assert run_config.differences(saved, config) == []
+    config.seed = 3
+    assert run_config.differences(saved, config) == ["config.seed is 3, was 0"]
+
+
+def test_a_field_that_an_older_run_lacks_has_its_default(tmp_path):
+    config = beta_vae.get_config("smoke")
+    run_config.save(config, tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    del saved["watchdog_seconds"], saved["mesh.fsdp"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    assert run_config.load(tmp_path).watchdog_seconds == config.watchdog_seconds
+    assert run_config.load(tmp_path).mesh.fsdp == 1
+    assert run_config.differences(saved, config) == []
+
+
+def test_the_readme_explains_every_tag():
+    text = (ROOT / "README.md").read_text()
+    config = beta_vae.get_config()
+    assert config.checkpoint.best_metric in figures.BY_NAME
+    for name in figures.BY_NAME.keys() - {"config"}:
+        assert f"`{name}`" in text, name
+
+
+def test_default_declares_every_shared_field_of_a_variant():
+    shared = run_config.flatten(default.get_config()).keys()
+    for module in CONFIGS.values():
+        own = run_config.flatten(module.get_config()).keys() - shared
+        assert all(field.startswith("model.") for field in own)
+
+
+def test_clipping_beside_a_large_gamma_is_warned_of():
+    config = capacity_vae.get_config()
+    module = registry.load("models", "capacity_vae", field="model.name")
+    assert module.cautions(config) == []
+    config.optimizer.clip_norm = 1.0
+    assert "clip_norm=1.0 with config.model.gamma=20.0" in module.cautions(config)[0]
+
+
+def test_few_batches_of_a_folder_of_images_which_may_be_large_are_read_ahead():
+    assert beta_vae.get_config().data.prefetch_batches == 64
+    assert beta_vae.get_config("image_folder").data.prefetch_batches == 16

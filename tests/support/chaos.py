@@ -1,0 +1,245 @@
+"""Chaos: runs of all variants lose processes at random moments, and must end as if they had not.
+
+python -m tests.chaos --faults=50
+
+Every restart is on another topology; `deterministic_shards` makes results comparable bit by bit.
+With --shards=0 the sums are those of every topology's own order, and losses agree to 1e-5. Prints
+what was done to the runs and what it cost; exits with 1 where a run differs.
+"""
+
+import argparse
+import collections
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from pipeline import datasets
+from pipeline.runtime import run_config
+from pipeline.training import batching
+from tests.commands.test_train import scalars
+from tests.support import processes
+
+VARIANTS = {
+    "beta_vae": ("beta_vae.py:smoke",),
+    "capacity_vae": ("capacity_vae.py:smoke",),
+    "conditional_vae": (
+        "conditional_vae.py:sprites,smoke",
+        "--config.model.conditions=('factors',)",
+    ),
+    "vq_vae": (
+        "vq_vae.py:smoke",
+        "--config.model.quantizer.restart_steps=5",
+        "--config.data.variance=0.04",
+    ),
+}
+TOPOLOGIES = [(1, 1), (1, 2), (1, 4), (2, 1), (2, 2), (4, 1)]  # processes × devices each
+SHARDS = 4
+END_SECONDS = 90
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL)
+# In front of the command: notes which rows this process gives to which step, and takes its time.
+NOTING = """
+import json, os, time, zlib
+import numpy as np
+from pipeline.training import batching
+original = batching.ahead
+def batches(source, config, mesh, *, first_step):
+    with open({path!r} + str(os.getpid()), "a") as notes:
+        for number, batch in enumerate(original(source, config, mesh, first_step=first_step)):
+            for shard in batch["image"].addressable_shards:
+                first = shard.index[0].start or 0
+                rows = [zlib.crc32(row.tobytes()) for row in np.asarray(shard.data)]
+                print(json.dumps([first_step + number, first, rows]), file=notes, flush=True)
+            time.sleep({pause})
+            yield batch
+batching.ahead = batches
+from pipeline import train
+os._exit(train.main())
+"""
+
+
+class Run:
+    """A run of one variant that is hurt until it is complete."""
+
+    def __init__(self, variant, folder, *, steps, pause, shards):
+        self.config, *extra = VARIANTS[variant]
+        self.workdir, self.notes = folder / "run", folder / "notes"
+        self.notes.mkdir(parents=True)
+        self.arguments = [
+            *extra,
+            f"--config.total_steps={steps}",
+            f"--config.deterministic_shards={shards}",
+            "--config.log_every_steps=5",
+            "--config.grace_seconds=60",  # on a slow machine a first step takes that long
+            "--config.checkpoint.every_steps=10",
+        ]
+        self.command = ("-c", NOTING.format(path=f"{self.notes}/", pause=pause))
+
+    def start(self, topology):
+        count, devices = topology
+        options = {"processes": count, "devices": devices, "config": self.config}
+        return processes.start(self.workdir, *self.arguments, command=self.command, **options)
+
+    def last_step(self):
+        """Returns the number of steps begun so far."""
+        return max((note[0] + 1 for note in self.read_notes()), default=0)
+
+    def checkpoint(self):
+        names = [path.name for path in (self.workdir / "checkpoints").glob("*")]
+        return max((int(name) for name in names if name.isdecimal()), default=0)
+
+    def read_notes(self):
+        lines = [line for path in self.notes.iterdir() for line in path.read_text().splitlines()]
+        return [json.loads(line) for line in lines if line.endswith("]")]
+
+    def results(self):
+        """Returns the digests of the last state, and all points but timings."""
+        import jax
+        import orbax.checkpoint as ocp
+
+        folder = self.workdir / "checkpoints" / str(self.checkpoint()) / "default"
+        reader = ocp.StandardCheckpointer()
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # whatever it was saved from
+        target = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+            reader.metadata(folder).item_metadata.tree,
+        )
+        return np.asarray(reader.restore(folder, target)["digests"]), scalars(self.workdir)
+
+    def check_examples(self, steps):
+        """Every start gave every step its rows of the one order, and none was left out."""
+        config = run_config.load(self.workdir)
+        source = datasets.load(config).train
+        size = config.batch_size
+        order = batching.indices(
+            len(source), seed=config.seed, batch_size=size, first_step=0, process=0, processes=1
+        )
+        expected = [
+            [zlib.crc32(image) for image in batching.read(source, order[k], config)["image"]]
+            for k in range(steps)
+        ]
+        seen = np.zeros((steps, size), bool)
+        for step, first, rows in self.read_notes():
+            if step < steps:  # batches are read ahead
+                assert rows == expected[step][first : first + len(rows)], (step, first)
+                seen[step, first : first + len(rows)] = True
+        assert seen.all(), "examples were left out"
+
+
+def hurt(run, draw, tally, most):
+    """Starts the run until it is complete, and hurts it up to `most` times; returns how often."""
+    faults = 0
+    while True:
+        group = run.start(draw.choice(TOPOLOGIES))
+        if faults == most:
+            found = processes.codes(group, timeout=300)
+            assert set(found) == {0}, [process.output[-2000:] for process in group]
+            return faults
+        end, victim = time.monotonic() + draw.uniform(1.0, 14.0), draw.choice(group)
+        # A signal before Python listens for it kills, and is no request.
+        victim.wait_until_it_handles(signal.SIGTERM)
+        while time.monotonic() < end and all(process.poll() is None for process in group):
+            time.sleep(0.01)
+        kind, began = draw.choice(SIGNALS), time.monotonic()
+        hit = victim.poll() is None
+        victim.send_signal(kind)
+        try:
+            found = processes.codes(group, timeout=END_SECONDS)
+        except subprocess.TimeoutExpired:
+            # One that is killed before it connected can't be told from one that starts late: the
+            # others wait for it, for minutes, unless their launcher ends them, as here.
+            assert kind == signal.SIGKILL
+            assert all("workdir:" not in process.output for process in group)
+            found = [-signal.SIGKILL]
+        if set(found) == {0}:
+            return faults
+        assert hit, [process.output[-2000:] for process in group]
+        faults += 1
+        if kind == signal.SIGKILL:
+            assert all(code in (1, -9, 75, -6) for code in found), (found, kind)
+            lost = max(0, run.last_step() - run.checkpoint())
+        else:
+            assert set(found) == {75}, (found, [process.output[-2000:] for process in group])
+            lost = 0
+        tally[kind].append((lost, time.monotonic() - began))
+
+
+def check_results(run, straight, shards):
+    """Compares state and points with those of the run that was left alone."""
+    (digests, points), (whole_digests, whole) = run.results(), straight
+    assert points.keys() == whole.keys()
+    if shards:
+        np.testing.assert_array_equal(digests, whole_digests, err_msg="the state differs")
+        assert points == whole, "the logged points differ"
+    for tag, series in whole.items():
+        np.testing.assert_allclose(points[tag], series, rtol=1e-4, atol=1e-6, err_msg=tag)
+    for tag in ("train/loss", "heldout/loss"):
+        np.testing.assert_allclose(points[tag], whole[tag], rtol=1e-5, err_msg=tag)
+
+
+def chaos(
+    folder,
+    *,
+    faults,
+    steps,
+    pause,
+    seed,
+    shards=SHARDS,
+    variants=tuple(VARIANTS),
+    most=6,
+    log=print,
+):
+    """Hurts runs of the variants in turn, `faults` times in all; returns {signal: [lost, …]}."""
+    draw, tally = random.Random(seed), collections.defaultdict(list)
+    straight = {}
+    done = number = 0
+    while done < faults:
+        variant = variants[number % len(variants)]
+        if variant not in straight:
+            whole = folder / f"{variant}-straight"
+            reference = Run(variant, whole, steps=steps, pause=0.0, shards=shards)
+            assert processes.codes(reference.start((1, 2)), timeout=300) == [0]
+            straight[variant] = reference.results()
+        name = folder / f"{variant}-{number}"
+        run = Run(variant, name, steps=steps, pause=pause, shards=shards)
+        hits = hurt(run, draw, tally, min(most, faults - done))
+        check_results(run, straight[variant], shards)
+        run.check_examples(steps)
+        done, number = done + hits, number + 1
+        same = "same state and points bit by bit" if shards else "same losses to 1e-5"
+        log(f"{variant}: {hits} faults, {same}, same examples ({done})")
+    return tally
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--faults", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--pause", type=float, default=0.05, help="seconds before each step")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--shards", type=int, default=SHARDS, help="0: without")
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        tally = chaos(Path(folder), **vars(options))
+    table = Table(
+        "fault", "times", "steps lost (mean)", "steps lost (most)", "seconds to end (mean)"
+    )
+    for kind, costs in sorted(tally.items()):
+        lost, seconds = np.array(costs).T
+        cells = (len(lost), f"{lost.mean():.1f}", f"{lost.max():.0f}", f"{seconds.mean():.1f}")
+        table.add_row(kind.name, *map(str, cells))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Several steps in one dispatch are the steps that would be taken one by one."""
+
+import jax
+import numpy as np
+import pytest
+
+from pipeline import datasets
+from pipeline.performance.bench import NEVER
+from pipeline.runtime import errors
+from pipeline.training import batching, dispatch, step, verdicts
+from tests.commands import test_train
+from tests.support import processes
+from tests.training import test_step
+
+FEW = ("--config.total_steps=26", "--config.log_every_steps=10", "--config.look_every_steps=3")
+
+
+def assert_near(one, other):
+    """The same but for last bits, which Adam's first steps multiply."""
+
+    def near(a, b):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+    jax.tree.map(near, one, other)
+
+
+@pytest.mark.parametrize(
+    ("variant", "network", "devices"),
+    [("beta", "dense", 1), ("vq", "dense", 1), ("beta", "conv", 1), ("capacity", "dense", 2)],
+)
+def test_state_and_words_are_those_of_single_steps(variant, network, devices):
+    config, mesh = test_step.make_config(variant), test_step.mesh_of(devices)
+    config.model.network = network
+    config.steps_per_dispatch = 3
+    example = datasets.example_spec(config)
+    take_steps = dispatch.Dispatcher(config, example, mesh)
+    source, stop = datasets.load(config).train, verdicts.StopFlags(mesh, NEVER)()
+
+    def batches():
+        return batching.ahead(source, config, mesh, first_step=0)
+
+    state, words, losses = step.create_state(config, example, mesh), [], []
+    for _, batch in zip(range(6), batches(), strict=False):
+        state, metrics, word = take_steps(state, [batch], stop)
+        words.append(np.asarray(word))
+        losses.append(float(metrics["loss"]))
+    together, said, last = step.create_state(config, example, mesh), [], []
+    ahead = batches()
+    for _ in range(2):
+        batch = [next(ahead) for _ in range(3)]
+        together, metrics, rows = take_steps(together, batch, stop)
+        said.append(np.asarray(rows))
+        last.append(float(metrics["loss"]))
+    assert_near(together, state)
+    np.testing.assert_array_equal(np.concatenate(said), np.stack(words))
+    np.testing.assert_allclose(last, [losses[2], losses[5]], rtol=1e-5)
+
+
+def test_no_dispatch_goes_over_a_step_behind_which_the_host_has_work():
+    config = test_step.make_config("beta")
+    config.steps_per_dispatch, config.total_steps = 4, 26
+    config.log_every_steps, config.eval_every_steps = 10, 10
+    config.checkpoint.every_steps = 12
+    take_steps = dispatch.Dispatcher(config, test_step.EXAMPLE, test_step.mesh_of(1))
+    sizes, at = [], 0
+    while at < config.total_steps:
+        sizes.append(take_steps.num_steps(at))
+        at += sizes[-1]
+    assert sizes == [4, 4, 1, 1, 1, 1, 4, 4, 4, 1, 1]
+    assert at == 26
+
+
+def test_more_steps_than_lie_between_two_stops_are_refused():
+    config = test_step.make_config("beta")
+    config.steps_per_dispatch = 16
+    config.checkpoint.every_steps = 12
+    message = r"^config.steps_per_dispatch=16 exceeds config.checkpoint.every_steps=12: .* 12 or"
+    config.log_every_steps = config.eval_every_steps = 100
+    with pytest.raises(errors.InputError, match=message):
+        dispatch.check(config)
+
+
+def test_a_run_stopped_anywhere_goes_on_with_another_number_of_steps_at_once(tmp_path):
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    processes.train(straight, *FEW)
+    processes.train(stopped, "--config.total_steps=13", *FEW[1:])
+    said = processes.train(stopped, *FEW, "--config.steps_per_dispatch=5")
+    assert "13 of 26 done" in said
+    assert_near(test_train.state(stopped, 26), test_train.state(straight, 26))
+    one, other = (dict(test_train.scalars(run)["train/loss"]) for run in (straight, stopped))
+    assert list(one) == [10, 20, 26] and list(other) == [10, 13, 20, 26]
+    np.testing.assert_allclose([other[at] for at in one], list(one.values()), rtol=1e-5)

@@ -1,0 +1,119 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from pipeline.runtime import errors
+from pipeline.training import guard, verdicts
+from tests.commands.test_train import assert_equal_trees, scalars, state
+from tests.support.processes import codes, start, train
+from tests.training.test_preemption import committed
+
+# The loss of one step isn't finite, whatever the state.
+POISONED = """
+import os
+import jax.numpy as jnp
+from pipeline.models import beta_vae
+original = beta_vae.Model.terms
+def terms(self, batch, *, keys, step):
+    found, sums = original(self, batch, keys=keys, step=step)
+    return found._replace(kl=found.kl * jnp.where(step == 24, jnp.nan, 1.0)), sums
+beta_vae.Model.terms = terms
+from pipeline import train
+os._exit(train.main())
+"""
+COMMAND = ("-c", POISONED)
+EVERY = ("--config.log_every_steps=1", "--config.checkpoint.every_steps=10")
+
+
+def section(**changes):
+    return ConfigDict({"action": "stop", "leap_sigmas": 0.0, "max_rollbacks": 3} | changes)
+
+
+def judge_all(losses, config):
+    trend, found = guard.first_trend(), []
+    for loss in losses:
+        trend, judgement = guard.judge(trend, jnp.float32(loss), jnp.float32(1.0), config)
+        found.append(float(judgement))
+    return np.array(trend), found
+
+
+def test_the_trend_is_the_weighted_mean_and_deviation_of_good_steps():
+    losses = np.random.default_rng(0).normal(50.0, 2.0, 300)
+    trend, found = judge_all([*losses, np.nan, np.inf], section())
+    assert found == [guard.GOOD] * 300 + [guard.NOT_FINITE] * 2
+    weights = 0.99 ** np.arange(299, -1, -1)
+    mean = np.average(losses, weights=weights)
+    np.testing.assert_allclose(trend[1] / trend[0], mean, rtol=1e-5)
+    np.testing.assert_allclose(
+        trend[2] / trend[0], np.average(losses**2, weights=weights), rtol=1e-5
+    )
+    assert trend[3] == 300
+
+
+def test_a_leap_is_judged_by_deviations_and_not_before_the_trend_is_known():
+    noise = list(np.random.default_rng(0).normal(50.0, 2.0, 200))
+    config = section(leap_sigmas=6.0)
+    assert guard.LEAP not in judge_all([*noise[:50], 500.0], config)[1]
+    found = judge_all([*noise, 70.0, 51.0, 30.0], config)[1]
+    assert found[200:] == [guard.LEAP, guard.GOOD, guard.GOOD]
+    assert guard.LEAP not in judge_all([*noise, 70.0], section())[1]
+
+
+def test_a_gradient_that_is_not_finite_counts_too():
+    _, found = guard.judge(guard.first_trend(), jnp.float32(1.0), jnp.float32(np.inf), section())
+    assert float(found) == guard.NOT_FINITE
+
+
+def test_the_first_bad_arrays_are_named():
+    params = {"a": jnp.ones(3), "b": {"c": jnp.array([1.0, np.nan])}, "d": jnp.array(np.inf)}
+    assert guard.bad_leaves(params) == "2 arrays of parameters are not finite: b.c, d"
+    assert guard.bad_leaves({"a": jnp.ones(3)}) == "all parameters are finite"
+
+
+@pytest.mark.parametrize(
+    "change", [{"action": "pray"}, {"leap_sigmas": -1.0}, {"max_rollbacks": -1}]
+)
+def test_a_value_that_cannot_work_is_refused(change):
+    with pytest.raises(errors.InputError, match=next(iter(change))):
+        guard.check(section(**change))
+
+
+def test_words_are_read_at_steps_of_their_number_or_at_once():
+    said, nothing = verdicts.Words(4), verdicts.Said(False, 0, guard.GOOD)
+    for at in range(1, 4):
+        said.add(at, np.float32([at == 3, guard.NOT_FINITE if at == 2 else guard.GOOD]))
+        assert said.look(at, now=False) == nothing
+    said.add(4, np.float32([1, guard.LEAP]))
+    assert said.look(4, now=False) == verdicts.Said(True, 2, guard.NOT_FINITE)
+    said.add(5, np.float32([0, guard.GOOD]))
+    assert said.look(5, now=True) == verdicts.Said(True, 4, guard.LEAP)  # that of step 4 was left
+    assert said.look(5, now=True) == nothing
+    said.add(6, np.float32([1, guard.LEAP]))
+    said.forget()
+    assert said.look(8, now=True) == nothing
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):
+    workdir = tmp_path / "run"
+    # Step 25, the last one, is bad and a step to save: it must be judged before.
+    (process,) = start(workdir, "--config.total_steps=25", *EVERY, command=COMMAND)
+    assert codes([process]) == [1]
+    last = process.output.strip().splitlines()[-1]
+    assert last.startswith("error: the loss of step 25 is not finite; ")
+    assert "arrays of parameters are not finite: " in last
+    assert committed(workdir) == [10, 20]
+
+
+def test_a_rollback_skips_the_window_and_a_restart_changes_no_bit(tmp_path):
+    arguments = ("--config.guard.action=rollback", *EVERY)
+    one, other = tmp_path / "one", tmp_path / "other"
+    output = train(one, "--config.total_steps=40", *arguments, command=COMMAND)
+    assert "the loss of step 25 is not finite: back to the state of step 20, going on" in output
+    assert output.count("back to the state of step") == 1
+    points = scalars(one)["train/loss"]
+    assert points[-1][0] == 40 and np.isfinite(points[-1][1])
+    train(other, "--config.total_steps=30", *arguments, command=COMMAND)
+    train(other, "--config.total_steps=40", *arguments, command=COMMAND)
+    assert state(other, 40)["step"] == 40
+    assert_equal_trees(state(other, 40), state(one, 40))

@@ -1,0 +1,178 @@
+"""Losing machines: real processes and real signals; the same command goes on."""
+
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests.commands.test_train import assert_equal_trees, scalars, state
+from tests.support.processes import codes, start, train
+
+FOREVER = ("--config.total_steps=100000", "--config.log_every_steps=1")
+# In front of the command: what goes wrong in this process.
+FAILING = """
+import os, sys, time
+from pipeline.training import batching, checkpoint
+original = batching.ahead
+def batches(*arguments, **options):
+    for number, batch in enumerate(original(*arguments, **options)):
+        if number == 5:
+            {fault}
+        yield batch
+batching.ahead = batches
+from pipeline import train
+code = train.main()
+os._exit(code)
+"""
+UNREADABLE = """
+import os
+from pipeline.training import checkpoint
+original = checkpoint.Checkpoints._load
+def load(self, step, *arguments):
+    return (None, "a disk of this host") if step == 20 else original(self, step, *arguments)
+checkpoint.Checkpoints._load = load
+from pipeline import train
+os._exit(train.main())
+"""
+
+
+def failing(fault):
+    return ("-c", FAILING.format(fault=fault))
+
+
+def committed(workdir):
+    folder = workdir / "checkpoints"
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+def test_a_signal_during_import_ends_the_start_before_it_compiles(tmp_path):
+    workdir = tmp_path / "run"
+    (process,) = start(workdir, *FOREVER)
+    process.wait_until_it_handles(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    assert codes([process]) == [75]
+    assert "step 1/" not in process.output
+    assert "step 2/2" in train(workdir, "--config.total_steps=2", "--config.log_every_steps=1")
+
+
+def test_a_signal_during_compilation_stops_all_at_one_step(tmp_path):
+    workdir = tmp_path / "run"
+    processes = start(workdir, *FOREVER, processes=2)
+    processes[0].wait_for("start-up:")
+    processes[1].send_signal(signal.SIGUSR1)
+    assert codes(processes) == [75, 75]
+    at = committed(workdir)
+    said = f"Stopped at step {at[0]}," if at else "Stopped before step 1:"
+    assert len(at) <= 1 and said in processes[0].output
+
+
+def test_a_signal_in_the_last_step_lets_the_run_complete(tmp_path):
+    workdir = tmp_path / "run"
+    (process,) = start(workdir, "--config.total_steps=20", "--config.log_every_steps=19")
+    process.wait_for("step 19/20")
+    process.send_signal(signal.SIGTERM)
+    assert codes([process])[0] in (0, 75)
+    train(workdir, "--config.total_steps=20", "--config.log_every_steps=19")
+    assert committed(workdir)[-1] == 20
+
+
+def test_the_grace_period_ends_a_process_that_hangs(tmp_path):
+    (process,) = start(
+        tmp_path / "run",
+        *FOREVER,
+        "--config.grace_seconds=1",
+        command=failing("time.sleep(60)"),
+    )
+    process.wait_for("step 4/")
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    assert codes([process]) == [75]
+    assert time.monotonic() - began < 30
+    assert "config.grace_seconds=1 are over" in process.output
+
+
+def test_the_end_of_one_processs_grace_period_ends_all_to_be_run_again(tmp_path):
+    command = {1: failing("time.sleep(60)")}
+    grace = "--config.grace_seconds=2"
+    processes = start(tmp_path / "run", *FOREVER, grace, processes=2, command=command)
+    processes[0].wait_for("step 4/")
+    processes[1].send_signal(signal.SIGTERM)
+    assert codes(processes) == [75, 75]
+    output = processes[0].output
+    assert "process 1 on " in output and "grace_seconds=2 are over" in output
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """The run that is never interrupted."""
+    workdir = tmp_path_factory.mktemp("straight") / "run"
+    train(workdir, "--config.total_steps=40", "--config.log_every_steps=1")
+    return workdir
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_killed_process_is_named_and_the_run_goes_on_elsewhere(tmp_path, straight, lost):
+    workdir = tmp_path / "run"
+    arguments = ("--config.log_every_steps=1", "--config.total_steps=40")
+    slowly = {1 - lost: failing("time.sleep(1)"), lost: failing("time.sleep(1)")}
+    every = "--config.checkpoint.every_steps=3"
+    processes = start(workdir, *arguments, every, processes=2, command=slowly)
+    processes[0].wait_for("step 5/")
+    processes[lost].kill()
+    began = time.monotonic()
+    found = codes(processes)
+    assert time.monotonic() - began < 30
+    assert found[lost] == -signal.SIGKILL and found[1 - lost] == 1
+    assert f"error: process {lost} on " in processes[1 - lost].output
+    if lost:
+        return
+    # On another topology: the same examples from the last checkpoint on, so the same losses.
+    train(workdir, *arguments, devices=4)
+    resumed, expected = scalars(workdir), scalars(straight)
+    for tag in ("train/loss", "train/kl_loss", "train/beta", "train/learning_rate", "heldout/elbo"):
+        np.testing.assert_allclose(resumed[tag], expected[tag], rtol=1e-5, err_msg=tag)
+
+
+def test_an_exception_in_one_process_ends_all_and_says_which(tmp_path):
+    command = {1: failing('raise RuntimeError("a bad disk")')}
+    processes = start(tmp_path / "run", *FOREVER, processes=2, command=command)
+    assert codes(processes) == [1, 1]
+    output = processes[1].output
+    assert output.index("Traceback") < output.index("error: RuntimeError: a bad disk")
+    last = processes[0].output.strip().splitlines()[-1]
+    assert last.startswith("error: process 1 on ") and last.endswith("RuntimeError: a bad disk")
+
+
+def test_a_process_that_stalls_is_named_with_its_step_and_stacks(tmp_path):
+    command = {1: failing("time.sleep(60)")}
+    limit = "--config.watchdog_seconds=6"
+    processes = start(tmp_path / "run", *FOREVER, limit, processes=2, command=command)
+    assert codes(processes) == [75, 75]
+    output = processes[1].output
+    assert re.search(r"reading data for step 6 made no progress for \d+ s", output), output
+    assert "in batches" in output.split("threads")[1]
+    assert "reading data for step 6: no progress" in processes[0].output
+
+
+def test_what_one_process_cannot_read_none_takes(tmp_path):
+    workdir = tmp_path / "run"
+    train(workdir, "--config.total_steps=20", "--config.checkpoint.every_steps=10")
+    command = {1: ("-c", UNREADABLE)}
+    train(workdir, "--config.total_steps=22", processes=2, command=command)
+    assert (workdir / "checkpoints" / "damaged-20").is_dir()
+    points = [at for at, _ in scalars(workdir)["train/loss"]]
+    assert points == [10, 20, 22]
+
+
+def test_stopped_and_resumed_on_one_topology_is_bitwise_the_run_never_stopped(tmp_path, straight):
+    workdir = tmp_path / "run"
+    arguments = ("--config.log_every_steps=1", "--config.total_steps=40")
+    (process,) = start(workdir, *arguments, command=failing("time.sleep(1)"))
+    process.wait_for("step 4/")
+    process.send_signal(signal.SIGTERM)
+    assert codes([process]) == [75]
+    train(workdir, *arguments)
+    assert scalars(workdir) == scalars(straight)
+    assert_equal_trees(state(workdir, 40), state(straight, 40))
