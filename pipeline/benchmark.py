@@ -9,14 +9,33 @@ Exit codes: 0; 2 a mistake in the input; 130 after Ctrl-C; 1 a fault.
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from absl import flags as absl_flags
-
-from pipeline.runtime import allocator, errors, exit_codes
+from pipeline.runtime import allocator, command_line, errors, exit_codes, flags
 
 SECTIONS = ("machine", "compilation", "step", "input", "safety", "logging", "loop", "against")
+COMMAND = command_line.Command(
+    "pipeline.benchmark",
+    "Measures what a step of a config costs on this machine, and what the loop adds to it.",
+    (
+        *flags.CONFIG,
+        flags.Flag("against", "FIELD=VALUE[,…]", "also times the step with other fields", ""),
+        flags.integer("rounds", "rounds, in each of which everything is timed", 7, least=1),
+        flags.integer(
+            "loop_steps",
+            "steps in a round of the loop; 0: five seconds of them",
+            0,
+            least=0,
+        ),
+        flags.JSON,
+        flags.Flag("profile", "DIR", "keeps a trace of bare steps there, for TensorBoard"),
+    ),
+    (
+        "--config=configs/beta_vae.py",
+        "--config=configs/vq_vae.py --against=batch_size=64",
+    ),
+    instead="--config.field=value",
+)
 
 
 def parse(arguments: Sequence[str]) -> Any:
@@ -25,28 +44,16 @@ def parse(arguments: Sequence[str]) -> Any:
     Raises:
         InputError: an unknown flag or config field, or a value that can't work.
     """
+    values = COMMAND.parse(arguments)
     from pipeline.performance import bench
-    from pipeline.runtime import command_line
 
-    values = absl_flags.FlagValues()
-    absl_flags.DEFINE_string("against", "", "FIELD=VALUE[,…] of a second step.", flag_values=values)
-    absl_flags.DEFINE_integer("rounds", 7, "In which all is timed.", flag_values=values)
-    absl_flags.DEFINE_integer(
-        "loop_steps", 0, "Steps a round of the loop; 0: five seconds'.", flag_values=values
-    )
-    absl_flags.DEFINE_string("json", None, "File for the figures.", flag_values=values)
-    absl_flags.DEFINE_string("profile", None, "Folder for a trace.", flag_values=values)
-    config = command_line.parse_config(arguments, values, command="pipeline.benchmark")
-    for name, least in (("rounds", 1), ("loop_steps", 0)):
-        if int(values[name].value or 0) < least:
-            raise errors.InputError(f"--{name}={values[name].value} must be at least {least}")
     return bench.Options(
-        config=config,
+        config=values.config,
         against=values.against,
         rounds=values.rounds,
         loop_steps=values.loop_steps,
-        json=Path(values.json).expanduser().absolute() if values.json else None,
-        profile=Path(values.profile).expanduser().absolute() if values.profile else None,
+        json=flags.path_or_none(values.json),
+        profile=flags.path_or_none(values.profile),
     )
 
 

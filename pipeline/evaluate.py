@@ -12,15 +12,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-from absl import flags
+from pipeline.runtime import allocator, cluster, command_line, errors, exit_codes, flags
 
-from pipeline import evals
-from pipeline.display import terminal
-from pipeline.mesh import sharding
-from pipeline.outputs import comparison, report, report_files, saved_state
-from pipeline.runtime import allocator, cluster, errors, exit_codes, run_config
-from pipeline.runtime import command_line as process_flags
+COMMAND = command_line.Command(
+    "pipeline.evaluate",
+    "Evaluates a checkpoint of a run, or compares runs: figures, pictures and index.html.",
+    (
+        flags.workdir(),
+        flags.switch("compare", "compares the runs that follow"),
+        flags.STEP,
+        flags.Flag("evals", "NAME[,…]", "evaluations; all: every one that applies", "all"),
+        flags.integer("batch_size", "examples a batch; 0: as in the run", 0),
+        flags.OUT,
+        flags.CONFIG[1]._replace(
+            text="overrides a field that a resumed run may change", shown="the run's"
+        ),
+        *flags.PROCESSES,
+    ),
+    ("--workdir=runs/beta_vae", "--compare runs/beta_vae runs/capacity_vae --step=latest"),
+    arguments="[RUN …]",
+)
 
 
 class Options(NamedTuple):
@@ -33,10 +44,7 @@ class Options(NamedTuple):
     batch_size: int
     out: Path | None
     overrides: tuple[str, ...]  # --config.field=value
-    distributed: str
-    coordinator: str | None
-    num_processes: int | None
-    process_id: int | None
+    processes: flags.Processes
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -45,20 +53,8 @@ def parse(arguments: Sequence[str]) -> Options:
     Raises:
         InputError: an unknown flag, or a value that can't work.
     """
-    values = flags.FlagValues()
-    values.set_gnu_getopt(True)  # flags may follow the runs
-    flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
-    flags.DEFINE_bool("compare", False, "Compare the runs that follow.", flag_values=values)
-    flags.DEFINE_string("step", "best", "best, latest or a number.", flag_values=values)
-    flags.DEFINE_string("evals", "all", "all that apply, or names.", flag_values=values)
-    flags.DEFINE_integer("batch_size", 0, "Examples a batch; 0: the run's.", flag_values=values)
-    flags.DEFINE_string("out", None, "Folder for the files.", flag_values=values)
-    process_flags.define_processes(values)
     overrides = tuple(text for text in arguments if text.lstrip("-").startswith("config."))
-    try:
-        rest = values([text for text in arguments if text not in overrides])[1:]
-    except flags.Error as error:
-        raise errors.InputError(" ".join(str(error).split())) from None
+    values, rest = COMMAND.read([text for text in arguments if text not in overrides])
     if values.compare:
         rest = [values.workdir, *rest] if values.workdir else rest
         if len(rest) < 2:
@@ -71,20 +67,19 @@ def parse(arguments: Sequence[str]) -> Options:
         )
     if values.batch_size < 0:
         raise errors.InputError(f"--batch_size={values.batch_size} must not be negative")
+    from pipeline import evals
+
     evals.names(values.evals)  # its error comes first
     runs = rest if values.compare else [values.workdir]
     return Options(
-        runs=tuple(Path(run).expanduser().absolute() for run in runs),
+        runs=tuple(flags.path(run) for run in runs),
         compare=values.compare,
         step=values.step,
         evals=values.evals,
         batch_size=values.batch_size,
-        out=Path(values.out).expanduser().absolute() if values.out else None,
+        out=flags.path_or_none(values.out),
         overrides=overrides,
-        distributed=values.distributed,
-        coordinator=values.coordinator,
-        num_processes=values.num_processes,
-        process_id=values.process_id,
+        processes=flags.processes(values),
     )
 
 
@@ -94,6 +89,11 @@ def run(options: Options) -> Path:
     Raises:
         InputError: no run, no such checkpoint, or evaluations that don't apply.
     """
+    import jax
+
+    from pipeline.display import terminal
+    from pipeline.outputs import report_files
+
     screen = terminal.Terminal(active=jax.process_index() == 0)
     if options.compare:
         return _compare(options, screen)
@@ -102,7 +102,14 @@ def run(options: Options) -> Path:
     return folder / "index.html"
 
 
-def _compare(options: Options, screen: terminal.Terminal) -> Path:
+def _compare(options: Options, screen: Any) -> Path:
+    import jax
+
+    from pipeline import evals
+    from pipeline.mesh import sharding
+    from pipeline.outputs import comparison, report_files, saved_state
+    from pipeline.runtime import run_config
+
     runs = []
     for workdir in options.runs:
         config = run_config.load(workdir)
@@ -127,10 +134,12 @@ def _evaluate(
     workdir: Path,
     at: str,
     options: Options,
-    screen: terminal.Terminal,
+    screen: Any,
     *,
     out: Path | None = None,
 ) -> tuple[Path, dict[str, Any]]:
+    from pipeline.outputs import report
+
     return report.make(
         workdir,
         at,
@@ -150,8 +159,10 @@ def main() -> int:
 def _command() -> None:
     allocator.keep_freed()
     options = parse(sys.argv)
-    with cluster.joined(options, "evaluating"):
+    with cluster.joined(options.processes, "evaluating"):
         page = run(options)
+    import jax
+
     if jax.process_index() == 0:
         print(page)
 

@@ -11,17 +11,29 @@ import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
-from absl import flags
+from pipeline.runtime import allocator, cluster, command_line, errors, exit_codes, flags
 
-from pipeline import datasets
-from pipeline.mesh import sharding
-from pipeline.nn import labels
-from pipeline.outputs import codes, samples, saved_state
-from pipeline.runtime import allocator, cluster, errors, exit_codes, run_config
-from pipeline.runtime import command_line as process_flags
+COMMAND = command_line.Command(
+    "pipeline.generate",
+    "Draws images from a run's model, or writes the codes of its data.",
+    (
+        flags.workdir("runs/conditional_vae"),
+        flags.Flag("labels", "LABELS", "a row of images for each: 0,1,2 or all or 0,1;0,2", ""),
+        flags.integer("num", "images in a row", 8, least=1),
+        flags.integer("seed", "seed of the latents", 0),
+        flags.STEP,
+        flags.OUT,
+        flags.Flag("tokens", "train|heldout", "writes the codes of this split, and no images"),
+        *flags.PROCESSES,
+    ),
+    (
+        "--workdir=runs/conditional_vae --labels=0,1,2 --num=8",
+        "--workdir=runs/vq_vae --tokens=train",
+    ),
+    instead="--labels=0,1,2",
+)
 
 
 class Options(NamedTuple):
@@ -34,10 +46,7 @@ class Options(NamedTuple):
     step: str
     out: Path | None
     tokens: str | None
-    distributed: str
-    coordinator: str | None
-    num_processes: int | None
-    process_id: int | None
+    processes: flags.Processes
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -46,46 +55,23 @@ def parse(arguments: Sequence[str]) -> Options:
     Raises:
         InputError: an unknown flag, or a value that can't work.
     """
-    values = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
-    flags.DEFINE_string("labels", "", "Rows: 0,1,2 or all or 0,1;0,2.", flag_values=values)
-    flags.DEFINE_integer("num", 8, "Images a row.", flag_values=values)
-    flags.DEFINE_integer("seed", 0, "Of the latents.", flag_values=values)
-    flags.DEFINE_string("step", "best", "best, latest or a number.", flag_values=values)
-    flags.DEFINE_string("out", None, "Folder for the files.", flag_values=values)
-    flags.DEFINE_string("tokens", None, "Codes of a split: train, heldout.", flag_values=values)
-    process_flags.define_processes(values)
-    try:
-        rest = values(list(arguments))
-    except flags.Error as error:
-        raise errors.InputError(" ".join(str(error).split())) from None
-    if len(rest) > 1:
-        raise errors.InputError(f"argument {rest[1]!r} is not a flag: write --labels=0,1,2")
-    if values.workdir is None:
-        raise errors.InputError(
-            "--workdir is needed: python -m pipeline.generate --workdir=runs/conditional_vae"
-        )
+    values = COMMAND.parse(arguments)
     _check_kind(values)
-    if values.num < 1:
-        raise errors.InputError(f"--num={values.num} must be at least 1")
     if not 0 <= values.seed < 2**32:
         raise errors.InputError(f"--seed={values.seed} must lie between 0 and 2³² − 1")
     return Options(
-        workdir=Path(values.workdir).expanduser().absolute(),
+        workdir=flags.path(values.workdir),
         labels=values.labels,
         num=values.num,
         seed=values.seed,
         step=values.step,
-        out=Path(values.out).expanduser().absolute() if values.out else None,
+        out=flags.path_or_none(values.out),
         tokens=values.tokens,
-        distributed=values.distributed,
-        coordinator=values.coordinator,
-        num_processes=values.num_processes,
-        process_id=values.process_id,
+        processes=flags.processes(values),
     )
 
 
-def _check_kind(values: flags.FlagValues) -> None:
+def _check_kind(values: Any) -> None:
     """Raises an InputError where flags of images and of codes meet."""
     if values.tokens is None:
         for name in ("coordinator", "num_processes", "process_id"):
@@ -95,6 +81,8 @@ def _check_kind(values: flags.FlagValues) -> None:
                     "process"
                 )
         return
+    from pipeline.outputs import codes
+
     if values.tokens not in codes.SPLITS:
         raise errors.InputError(
             f"--tokens={values.tokens} is no split: choose {' or '.join(codes.SPLITS)}"
@@ -114,6 +102,12 @@ def run(options: Options) -> Path:
         InputError: no run, no such checkpoint, labels that the model doesn't know, or codes that it
             doesn't have.
     """
+    from pipeline import datasets
+    from pipeline.mesh import sharding
+    from pipeline.nn import labels
+    from pipeline.outputs import codes, samples, saved_state
+    from pipeline.runtime import run_config
+
     config = run_config.load(options.workdir)
     example = datasets.example_spec(config)
     names = tuple(config.model.get("conditions", ()))
@@ -140,8 +134,10 @@ def _command() -> None:
     allocator.keep_freed()
     options = parse(sys.argv)
     alone = options.tokens is None  # pictures are made by one process
-    with contextlib.nullcontext() if alone else cluster.joined(options, "writing codes"):
+    with contextlib.nullcontext() if alone else cluster.joined(options.processes, "writing codes"):
         folder = run(options)
+    import jax
+
     if jax.process_index() == 0:
         files = [f"tokens-{options.tokens}.json"]
         if options.tokens is None:

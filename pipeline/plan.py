@@ -5,19 +5,35 @@ of them: memory, collectives, input, and a range of speeds. Exit codes: 0; 2 a m
 or a step that doesn't fit; 3 a budget (--max_collectives, --max_gib) is exceeded; 1 a fault.
 """
 
-import itertools
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from absl import flags as absl_flags
-
 from pipeline.performance import topologies
-from pipeline.runtime import errors, exit_codes
+from pipeline.runtime import command_line, errors, exit_codes, flags
 
 OVER_BUDGET = 3
+COMMAND = command_line.Command(
+    "pipeline.plan",
+    "Compiles a step for machines that aren't there, and says what it needs of them.",
+    (
+        *flags.CONFIG,
+        flags.Flag("topology", "NAME", "machines: v5e:16x16, 4*v5e:16x16, h100:1x8x8, cpu:8, …",
+                   shown="needed"),
+        flags.choice("effort", ("quick", "full"), "how hard the compiler tries"),
+        flags.Flag("sweep", "batch=N,N,…", "plans batches of so many examples a device", ""),
+        flags.integer("max_collectives", "budget: number of collectives"),
+        flags.Flag("max_gib", "X", "budget: GiB of memory a device", kind="float"),
+        flags.JSON,
+    ),
+    (
+        "--config=configs/beta_vae.py --topology=v5e:16x16",
+        "--config=configs/vq_vae.py --topology=cpu:8 --sweep=batch=64,128",
+    ),
+    instead="--config.field=value",
+    codes="0 it fits, 2 it doesn't or a mistake in the input, 3 a budget is exceeded, 1 a fault",
+)  # fmt: skip
 
 
 def parse(arguments: Sequence[str]) -> Any:
@@ -26,27 +42,14 @@ def parse(arguments: Sequence[str]) -> Any:
     Raises:
         InputError: an unknown flag or config field, or a value that can't work.
     """
-    from pipeline.runtime import command_line
-
-    values = absl_flags.FlagValues()
-    absl_flags.DEFINE_string("topology", None, "Machines: v5e:16x16.", flag_values=values)
-    absl_flags.DEFINE_enum(
-        "effort", "quick", ["quick", "full"], "Of the compiler.", flag_values=values
-    )
-    absl_flags.DEFINE_string("sweep", "", "batch=64,128,… a device.", flag_values=values)
-    absl_flags.DEFINE_integer("max_collectives", None, "Budget: number.", flag_values=values)
-    absl_flags.DEFINE_float("max_gib", None, "Budget: memory a device.", flag_values=values)
-    absl_flags.DEFINE_string("json", None, "File for the figures.", flag_values=values)
-    command_line.parse_config(arguments, values, command="pipeline.plan")
-    return values
+    return COMMAND.parse(arguments)
 
 
 def _topology(arguments: Sequence[str]) -> str:
     """Returns the flag's value: it decides about the environment that JAX is imported in."""
-    for text, following in itertools.pairwise([*arguments, ""]):
-        name, equals, value = text.lstrip("-").partition("=")
+    for name, value in command_line.assigned(arguments):
         if name == "topology":
-            return value if equals else following
+            return value
     raise errors.InputError("--topology is needed: v5e:16x16, 4*v5e:16x16, h100:1x8x8, cpu:8, …")
 
 
@@ -70,7 +73,7 @@ def run(values: Any, asked: topologies.Asked) -> int:
     if topology.chip.bfloat16:
         screen.note(f"Assumed: {roofline.ASSUMED}.")
     if values.json:
-        path = Path(values.json).expanduser().absolute()
+        path = flags.path(values.json)
         with errors.writing(path.parent):
             path.write_text(json.dumps(plans, indent=2) + "\n")
     if values.sweep and largest:
@@ -103,6 +106,7 @@ def main() -> int:
 
 
 def _command() -> int:
+    COMMAND.answer(sys.argv)
     asked = topologies.parse(_topology(sys.argv))
     topologies.prepare(asked)  # before JAX is imported
     return run(parse(sys.argv), asked)

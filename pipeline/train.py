@@ -7,8 +7,68 @@ Exit codes: 0 complete; 2 a mistake in the input, one line says which; 75 stoppe
 import sys
 import time
 import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from pipeline.runtime import allocator, cluster, errors, exit_codes, peers, signals
+from pipeline.runtime import (
+    allocator,
+    cluster,
+    command_line,
+    errors,
+    exit_codes,
+    flags,
+    peers,
+    signals,
+)
+
+COMMAND = command_line.Command(
+    "pipeline.train",
+    "Trains a model, or resumes the run in --workdir.",
+    (
+        *flags.CONFIG,
+        flags.workdir("runs/beta_vae"),
+        flags.switch("dry_run", "checks the config, compiles the step, and leaves"),
+        flags.switch("profile", "traces a few steps, for TensorBoard"),
+        *flags.PROCESSES,
+    ),
+    (
+        "--config=configs/beta_vae.py --workdir=runs/beta_vae",
+        "--config=configs/vq_vae.py --workdir=runs/vq --config.seed=1",
+    ),
+    instead="--config.field=value",
+    codes="0 complete, 2 a mistake in the input, 75 or 130 stopped and saved, 1 a fault",
+)
+
+
+class Options(NamedTuple):
+    """What was asked for; `config` is locked."""
+
+    config: Any
+    workdir: Path
+    dry_run: bool
+    profile: bool
+    processes: flags.Processes
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """Parses `sys.argv`.
+
+    Raises:
+        InputError: an unknown flag or config field, or a value of the wrong type.
+    """
+    values = COMMAND.parse(arguments)
+    if "://" in values.workdir:
+        raise errors.InputError(
+            f"--workdir={values.workdir} must be a folder of a (shared) file system"
+        )
+    return Options(
+        config=values.config,
+        workdir=flags.path(values.workdir),
+        dry_run=values.dry_run,
+        profile=values.profile,
+        processes=flags.processes(values),
+    )
 
 
 def main() -> int:
@@ -18,11 +78,11 @@ def main() -> int:
     stop = signals.StopRequest()  # before the slow imports: a signal then counts as well
     others = peers.alone()
     try:
-        from pipeline.runtime import cache, command_line
+        options = parse(sys.argv)
+        from pipeline.runtime import cache
 
-        options = command_line.parse(sys.argv)
         cache.enable_compilation_cache(options.config.compilation_cache)
-        cluster.initialize(options)
+        cluster.initialize(options.processes)
         others = peers.connect()
         stop.on_end = others.fail  # so that all leave to be run again, not as after a loss
         from pipeline.training import loop

@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import flags
 from jax.sharding import Mesh
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from pipeline import datasets, evals
 from pipeline.display import terminal
 from pipeline.mesh import sharding
 from pipeline.outputs import report_files, saved_state
-from pipeline.runtime import command_line as process_flags
-from pipeline.runtime import errors, run_config
+from pipeline.runtime import command_line, errors, run_config
 from pipeline.training import variance
 
 
@@ -88,17 +86,7 @@ def _config(workdir: Path, overrides: Sequence[str]) -> ConfigDict:
     """Returns the run's config with what is given on the command line."""
     config = run_config.load(workdir)
     before = run_config.flatten(config)
-    for text in overrides:
-        name, equals, _ = text.lstrip("-").partition("=")
-        process_flags.check_field(name.removeprefix("config."), list(before))
-        if not equals:
-            raise errors.InputError(f"argument {text!r} has no value: write {text}=value")
-    values, arguments = flags.FlagValues(), ["evaluate", *overrides]
-    try:
-        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
-        values(arguments)
-    except (flags.Error, TypeError, ValueError) as error:
-        raise errors.InputError(" ".join(str(error).split())) from None
+    config = command_line.overridden(config, overrides)
     if differing := run_config.differences(before, config):
         raise errors.InputError(f"an evaluation is of the run as it is: {'; '.join(differing)}")
     run_config.check(config)

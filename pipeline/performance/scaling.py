@@ -6,13 +6,22 @@ which extra installs it; 1 a fault.
 """
 
 import importlib
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from pipeline.performance import topologies
-from pipeline.runtime import errors, exit_codes
+from pipeline.runtime import command_line, errors, exit_codes
 
+COMMAND = command_line.Command(
+    "pipeline.performance.scaling",
+    "Plans every variant for pods and GPU nodes, and rewrites the table of how they scale.",
+    (),
+    ("",),
+    instead="nothing",
+    codes="0 complete, 2 a compiler is missing, 130 after Ctrl-C, 1 a fault",
+)
 CONFIGS = ("beta_vae", "capacity_vae", "conditional_vae", "vq_vae")
 # v5p-4096 is v5p:8x16x16: its name counts cores, and a chip has two.
 TOPOLOGIES = (
@@ -89,6 +98,7 @@ def rewrite(path: Path, lines: list[str]) -> None:
 
 
 def _command() -> None:
+    COMMAND.parse(sys.argv)
     rewrite(README, table())
 
 

@@ -1,106 +1,113 @@
-"""The command line: a config file with overrides, a folder, and where the processes are."""
+"""The command line: a command is what it declares here, and is read and explained by it."""
 
 import difflib
 import itertools
 import runpy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from absl import flags
-from ml_collections import config_flags
+from pipeline.runtime import errors, flags
 
-from pipeline.runtime import errors, run_config
-
-
-class Options(NamedTuple):
-    """What was asked for; `config` is locked."""
-
-    config: Any
-    workdir: Path
-    dry_run: bool
-    profile: bool
-    distributed: str
-    coordinator: str | None
-    num_processes: int | None
-    process_id: int | None
+HELP = ("-h", "-help", "--help", "-helpshort", "--helpshort", "--helpfull")
 
 
-def parse(arguments: Sequence[str]) -> Options:
-    """Parses `sys.argv`.
+class Command(NamedTuple):
+    """A command: its module, its flags, and what its help says."""
 
-    Raises:
-        InputError: an unknown flag or config field, or a value of the wrong type.
-    """
-    values = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
-    flags.DEFINE_bool("dry_run", False, "Check, compile, and leave.", flag_values=values)
-    flags.DEFINE_bool("profile", False, "Trace a few steps, for TensorBoard.", flag_values=values)
-    define_processes(values)
-    section = parse_config(arguments, values, command="pipeline.train")
-    if values.workdir is None:
-        raise errors.InputError(
-            "--config and --workdir are needed: python -m pipeline.train "
-            "--config=configs/beta_vae.py --workdir=runs/beta_vae"
-        )
-    if "://" in values.workdir:
-        raise errors.InputError(
-            f"--workdir={values.workdir} must be a folder of a (shared) file system"
-        )
-    return Options(
-        config=section,
-        workdir=Path(values.workdir).expanduser().absolute(),
-        dry_run=values.dry_run,
-        profile=values.profile,
-        distributed=values.distributed,
-        coordinator=values.coordinator,
-        num_processes=values.num_processes,
-        process_id=values.process_id,
-    )
+    module: str  # python -m …
+    does: str  # a line
+    takes: tuple[flags.Flag, ...]
+    examples: tuple[str, ...]  # arguments that work
+    instead: str = ""  # what to write instead of an argument that is no flag
+    arguments: str = ""  # what may follow the flags
+    codes: str = "0 complete, 2 a mistake in the input, 130 after Ctrl-C, 1 a fault"
 
+    def parse(self, arguments: Sequence[str]) -> Any:
+        """Parses `sys.argv`, and returns absl's values; `config` is the locked config.
 
-def parse_config(arguments: Sequence[str], values: flags.FlagValues, *, command: str) -> Any:
-    """Parses the flags defined in `values`, and --config with its overrides, which it returns.
+        Raises:
+            SystemExit: after the help was shown.
+            InputError: an unknown flag or config field, a value that can't work, or a flag missing.
+        """
+        values, rest = self.read(arguments)
+        if "config" in values and values.config is None:
+            raise self._needed()
+        if rest:
+            raise errors.InputError(f"argument {rest[0]!r} is not a flag: write {self.instead}")
+        self.check(values)
+        return values
 
-    Raises:
-        InputError: an unknown flag or config field, or a value of the wrong type.
-    """
-    _check_fields(arguments)
-    config = config_flags.DEFINE_config_file(
-        "config", help_string="File, and presets: configs/beta_vae.py:mnist", flag_values=values
-    )
-    try:
-        rest = values(list(arguments))
-        section = config.value
-    except (flags.Error, TypeError, ValueError) as error:
-        raise errors.InputError(_one_line(str(error))) from None
-    if section is None:
-        workdir = "--config and --workdir are" if "workdir" in values else "--config is"
-        example = " --workdir=runs/beta_vae" if "workdir" in values else ""
-        raise errors.InputError(
-            f"{workdir} needed: python -m {command} --config=configs/beta_vae.py{example}"
-        )
-    if len(rest) > 1:
-        raise errors.InputError(f"argument {rest[1]!r} is not a flag: write --config.field=value")
-    return section
+    def read(self, arguments: Sequence[str]) -> tuple[Any, list[str]]:
+        """Parses `sys.argv`; returns absl's values, and the arguments that are no flags.
 
+        Raises:
+            SystemExit: after the help was shown.
+            InputError: an unknown flag or config field, or a value of the wrong type.
+        """
+        self.answer(arguments)
+        from absl import flags as absl_flags
 
-def define_processes(values: flags.FlagValues) -> None:
-    """Defines the flags that tell a command where its processes are: `cluster.initialize`'s."""
-    flags.DEFINE_enum(
-        "distributed", "auto", ["auto", "off"], "auto: join a cluster if any.", flag_values=values
-    )
-    flags.DEFINE_string("coordinator", None, "host:port of process 0.", flag_values=values)
-    flags.DEFINE_integer("num_processes", None, "Number of processes.", flag_values=values)
-    flags.DEFINE_integer("process_id", None, "This process, from 0.", flag_values=values)
+        if any(flag.kind == "config" for flag in self.takes):
+            _check_fields(arguments)
+        values = absl_flags.FlagValues()
+        values.set_gnu_getopt(bool(self.arguments))  # flags may follow the arguments
+        for flag in self.takes:
+            flags.define(flag, values, arguments)
+        try:
+            rest = values(list(arguments))[1:]
+            if "config" in values:
+                values["config"].value  # noqa: B018 (loads the file)
+        except (absl_flags.Error, TypeError, ValueError) as error:
+            raise errors.InputError(" ".join(str(error).split())) from None
+        return values, rest
+
+    def answer(self, arguments: Sequence[str]) -> None:
+        """Shows the help and leaves, if the arguments ask for it."""
+        if any(text in HELP for text in itertools.takewhile(lambda a: a != "--", arguments[1:])):
+            print(self.help(), flush=True)
+            raise SystemExit(0)
+
+    def check(self, values: Any) -> None:
+        """Raises an InputError if a needed flag is missing, or a number too small."""
+        if any(flag.example and values[flag.name].value is None for flag in self.takes):
+            raise self._needed()
+        for flag in self.takes:
+            if flag.least is not None and values[flag.name].value is not None:
+                errors.check_range(f"--{flag.name}", values[flag.name].value, flag.least)
+
+    def help(self) -> str:
+        """Returns what `--help` prints, at most 24 lines of 100 columns."""
+        needed = [f"--{flag.name}={flag.value}" for flag in self.takes if flags.is_needed(flag)]
+        usage = " ".join([f"python -m {self.module}", *needed, "[--FLAG=VALUE …]", self.arguments])
+        names = [f"--{f.name}={f.value}" if f.value else f"--{f.name}" for f in self.takes]
+        width = max(map(len, names), default=0)
+        return "\n".join([
+            self.does,
+            "",
+            f"usage: {usage.rstrip()}",
+            "",
+            *(f"  {name:{width}}  {flag.text} {flags.shown_default(flag)}"
+              for name, flag in zip(names, self.takes, strict=True)),
+            "",
+            *(f"example: python -m {self.module} {text}".rstrip() for text in self.examples),
+            "",
+            f"exit codes: {self.codes}",
+        ])  # fmt: skip
+
+    def _needed(self) -> errors.InputError:
+        needed = [flag for flag in self.takes if flag.example]
+        names = " and ".join(f"--{flag.name}" for flag in needed)
+        given = " ".join(f"--{flag.name}={flag.example}" for flag in needed)
+        verb = "are" if len(needed) > 1 else "is"
+        return errors.InputError(f"{names} {verb} needed: python -m {self.module} {given}")
 
 
 def _check_fields(arguments: Sequence[str]) -> None:
     """Loads the config file apart from the flags, whose errors for these mistakes are long."""
-    given = {}
-    for text, following in itertools.pairwise([*arguments[1:], ""]):
-        name, equals, value = text.lstrip("-").partition("=")
-        given[name] = value if equals else following  # --config FILE is --config=FILE
+    from pipeline.runtime import run_config
+
+    given = dict(assigned(arguments[1:]))
     if not given.get("config"):
         return
     path, _, presets = given["config"].partition(":")
@@ -112,13 +119,42 @@ def _check_fields(arguments: Sequence[str]) -> None:
             check_field(name.removeprefix("config."), known)
 
 
+def assigned(arguments: Sequence[str]) -> Iterable[tuple[str, str]]:
+    """Yields (name, value) of what may be flags: `--config FILE` is `--config=FILE`."""
+    for text, following in itertools.pairwise([*arguments, ""]):
+        name, equals, value = text.lstrip("-").partition("=")
+        yield name, value if equals else following
+
+
+def overridden(config: Any, overrides: Sequence[str]) -> Any:
+    """Returns the config after overrides `--config.FIELD=VALUE`; the given one changes, too.
+
+    Raises:
+        InputError: an unknown field, or a value that is missing or of the wrong type.
+    """
+    from absl import flags as absl_flags
+    from ml_collections import config_flags
+
+    from pipeline.runtime import run_config
+
+    known = list(run_config.flatten(config))
+    for text in overrides:
+        name, equals, _ = text.lstrip("-").partition("=")
+        check_field(name.removeprefix("config."), known)
+        if not equals:
+            raise errors.InputError(f"argument {text!r} has no value: write {text}=value")
+    values, arguments = absl_flags.FlagValues(), ["command", *overrides]
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
+        values(arguments)
+    except (absl_flags.Error, TypeError, ValueError) as error:
+        raise errors.InputError(" ".join(str(error).split())) from None
+    return config
+
+
 def check_field(field: str, known: Sequence[str]) -> None:
-    """Raises an InputError, with names that are close, where the config has no such field."""
+    """Raises an InputError, with names that are close, if the config has no such field."""
     if field not in known:
         close = difflib.get_close_matches(field, known, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "see configs/default.py"
         raise errors.InputError(f"--config.{field}: the config has no such field; {hint}")
-
-
-def _one_line(message: str) -> str:
-    return " ".join(message.split())

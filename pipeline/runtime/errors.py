@@ -17,6 +17,18 @@ class InputError(ValueError):
     """
 
 
+def check_range(name: str, value: float, least: float) -> None:
+    """Raises an InputError if `value` is less than `least`, or no number.
+
+    Args:
+        name: as the user writes it: a flag, or a field of the config.
+        value: what was given.
+        least: the smallest value that works.
+    """
+    if not value >= least:
+        raise InputError(f"{name}={value} must be at least {least}")
+
+
 def reason(error: OSError) -> str:
     """Returns what a command prints of a fault; a text of ours stands without its number."""
     return str(error) if error.filename or not error.strerror else error.strerror

@@ -1,4 +1,4 @@
-"""The same work in other frameworks: python -m pipeline.benchmark_peers --work=conv_beta_vae.
+"""The same work in other frameworks: a command, see its `--help`.
 
 Each form of each framework has a process of its own, and they run in turn, round by round. The
 table says how many times as long a step takes there as here: above 1, this pipeline is faster.
@@ -14,16 +14,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from absl import flags as absl_flags
-
 from pipeline.display import terminal
 from pipeline.performance import timing
 from pipeline.performance.frameworks import forms, works
 from pipeline.performance.frameworks.worker import Absent, Worker
-from pipeline.runtime import errors, exit_codes
+from pipeline.runtime import command_line, errors, exit_codes, flags
 
 BEST = "best of PyTorch and its libraries"
 PYTORCH = ("pytorch", "pythae", "lucidrains")  # what runs on it
+COMMAND = command_line.Command(
+    "pipeline.performance.frameworks.compare",
+    "Times the same work in other frameworks, in turn with this pipeline.",
+    (
+        flags.Flag("work", "NAME[,…]", "what is timed", list(works.WORKS), "list", shown="all"),
+        flags.integer("rounds", "rounds, in each of which every form runs once", 9, least=1),
+        flags.integer(
+            "threads", "threads of every framework", len(os.sched_getaffinity(0)), least=1
+        ),
+        flags.JSON,
+    ),
+    ("--work=conv_beta_vae", "--work=sonnet_vq_vae --rounds=15"),
+    instead="--work=NAME",
+)
 
 
 class Options(NamedTuple):
@@ -41,24 +53,11 @@ def parse(arguments: Sequence[str]) -> Options:
     Raises:
         InputError: an unknown flag or work, or a number that can't be.
     """
-    values, cores = absl_flags.FlagValues(), len(os.sched_getaffinity(0))
-    absl_flags.DEFINE_list("work", list(works.WORKS), "NAME[,…].", flag_values=values)
-    absl_flags.DEFINE_integer("rounds", 9, "In which all forms run once.", flag_values=values)
-    absl_flags.DEFINE_integer("threads", cores, "Of every framework.", flag_values=values)
-    absl_flags.DEFINE_string("json", None, "File for the figures.", flag_values=values)
-    try:
-        rest = values(list(arguments))
-    except absl_flags.Error as error:
-        raise errors.InputError(" ".join(str(error).split())) from None
-    if len(rest) > 1:
-        raise errors.InputError(f"argument {rest[1]!r} is not a flag: write --work=NAME")
+    values = COMMAND.parse(arguments)
     for name in values.work:
         if name not in works.WORKS:
             raise errors.InputError(f"--work={name} is unknown: choose of {', '.join(works.WORKS)}")
-    for name in ("rounds", "threads"):
-        if int(values[name].value or 0) < 1:
-            raise errors.InputError(f"--{name}={values[name].value} must be at least 1")
-    file = Path(values.json).expanduser().absolute() if values.json else None
+    file = flags.path_or_none(values.json)
     return Options(tuple(values.work), values.rounds, values.threads, file)
 
 

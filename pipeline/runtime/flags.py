@@ -1,0 +1,121 @@
+"""Flags, as a command declares them; and those that several commands share.
+
+absl, which ml_collections needs for `--config` and its overrides, parses them. It is imported when
+flags are read, so that `--help` answers at once.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Flag(NamedTuple):
+    """A flag, as it is parsed and as the help shows it."""
+
+    name: str
+    value: str  # what the help shows after "="; "" for a switch
+    text: str
+    default: Any = None
+    kind: str = "string"  # absl's, or "config", or "field": an override of the config
+    least: int | None = None  # of a number
+    shown: str = ""  # the default in the help, if its own text would not do
+    example: str = ""  # a value for a flag that the command can't do without
+
+
+def switch(name: str, text: str) -> Flag:
+    """Returns a flag that is off if it isn't given."""
+    return Flag(name, "", text, False, "bool", shown="off")
+
+
+def integer(name: str, text: str, default: int | None = None, *, least: int | None = None) -> Flag:
+    """Returns a flag for a whole number of at least `least`."""
+    return Flag(name, "N", text, default, "integer", least)
+
+
+def choice(name: str, values: Sequence[str], text: str) -> Flag:
+    """Returns a flag that takes one of the values, the first by default."""
+    return Flag(name, "|".join(values), text, values[0], "enum")
+
+
+def workdir(example: str = "") -> Flag:
+    """Returns the flag for the folder of a run; with an example the command needs it."""
+    return Flag("workdir", "DIR", "folder of the run", example=example)
+
+
+CONFIG = (
+    Flag("config", "FILE", "config, with presets after a colon: configs/beta_vae.py:mnist",
+         kind="config", example="configs/beta_vae.py"),
+    Flag("config.FIELD", "VALUE", "overrides a field; configs/default.py lists them",
+         kind="field", shown="the file's"),
+)  # fmt: skip
+STEP = Flag("step", "STEP", "checkpoint: best, latest or a number", "best")
+OUT = Flag("out", "DIR", "folder for the files", shown="RUN/reports/<step>")
+JSON = Flag("json", "FILE", "also writes the figures to this file")
+PROCESSES = (
+    choice(
+        "distributed", ("auto", "off"), "auto joins the processes of a cluster, if there is one"
+    ),
+    Flag("coordinator", "HOST:PORT", "address of process 0, if no cluster tells it"),
+    integer("num_processes", "number of processes, with --coordinator"),
+    integer("process_id", "number of this process, from 0, with --coordinator"),
+)
+
+
+class Processes(NamedTuple):
+    """Where the processes of a command are: what `cluster.initialize` takes."""
+
+    distributed: str
+    coordinator: str | None
+    num_processes: int | None
+    process_id: int | None
+
+
+def processes(values: Any) -> Processes:
+    """Returns the values of the flags `PROCESSES`."""
+    return Processes(*(values[name].value for name in Processes._fields))
+
+
+def path(text: str) -> Path:
+    """Returns an absolute path; "~" is the home folder."""
+    return Path(text).expanduser().absolute()
+
+
+def path_or_none(text: str | None) -> Path | None:
+    """Returns an absolute path, or None if none was given."""
+    return path(text) if text else None
+
+
+def is_needed(flag: Flag) -> bool:
+    """Says whether the command can't do without the flag."""
+    return bool(flag.example) or flag.shown == "needed"
+
+
+def shown_default(flag: Flag) -> str:
+    """Returns what the help shows of the default."""
+    if is_needed(flag):
+        return "(needed)"
+    shown = flag.shown or ("none" if flag.default in (None, "") else str(flag.default))
+    return f"(default: {shown})"
+
+
+def define(flag: Flag, values: Any, arguments: Sequence[str]) -> None:
+    """Defines the flag for absl, among `values`; overrides of the config are in `arguments`."""
+    from absl import flags
+    from ml_collections import config_flags
+
+    if flag.kind == "config":
+        config_flags.DEFINE_config_file(
+            flag.name, help_string=flag.text, flag_values=values, sys_argv=list(arguments)
+        )
+    elif flag.kind == "enum":
+        choices = flag.value.split("|")
+        flags.DEFINE_enum(flag.name, flag.default, choices, flag.text, flag_values=values)
+    elif flag.kind != "field":  # which the flag for the config defines
+        defines: dict[str, Callable[..., Any]] = {
+            "string": flags.DEFINE_string,
+            "bool": flags.DEFINE_bool,
+            "integer": flags.DEFINE_integer,
+            "float": flags.DEFINE_float,
+            "list": flags.DEFINE_list,
+        }
+        defines[flag.kind](flag.name, flag.default, flag.text, flag_values=values)

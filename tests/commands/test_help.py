@@ -1,0 +1,106 @@
+"""Every command explains itself in a screenful, at once, and before it looks at anything else."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import benchmark, evaluate, generate, plan, train
+from pipeline.performance import scaling
+from pipeline.performance.frameworks import compare
+from pipeline.runtime import errors
+
+# ml_collections loads a config's file by it.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+ROOT = Path(__file__).parents[2]
+COMMANDS = {
+    command.COMMAND.module: command
+    for command in (train, generate, evaluate, plan, benchmark, compare, scaling)
+}
+
+
+def shown(command, monkeypatch, capsys, *arguments):
+    """What the command prints when it is asked for help; it leaves with 0."""
+    monkeypatch.setattr(sys, "argv", [command.COMMAND.module, *arguments])
+    with pytest.raises(SystemExit) as left:
+        command.COMMAND.answer(sys.argv)
+    assert left.value.code == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_is_a_screenful(name, monkeypatch, capsys):
+    lines = shown(COMMANDS[name], monkeypatch, capsys, "--help").splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_names_every_flag_with_its_default(name, monkeypatch, capsys):
+    text = shown(COMMANDS[name], monkeypatch, capsys, "--help")
+    for flag in COMMANDS[name].COMMAND.takes:
+        (line,) = [line for line in text.splitlines() if line.split("=")[0] == f"  --{flag.name}"
+                   or line.startswith(f"  --{flag.name} ")]  # fmt: skip
+        assert line.endswith(")") and ("(default: " in line or "(needed)" in line)
+        if isinstance(flag.default, int) and not isinstance(flag.default, bool):
+            assert f"(default: {flag.default})" in line
+
+
+def test_no_flag_is_parsed_that_the_help_does_not_name():
+    values, _ = train.COMMAND.read(["train", "--config=configs/beta_vae.py", "--workdir=x"])
+    named = {flag.name for flag in train.COMMAND.takes}
+    assert {name for name in values if not name.startswith("config.")} <= named
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("asked", ["-h", "--helpshort", "--helpfull"])
+def test_there_is_one_help_under_every_usual_name(name, asked, monkeypatch, capsys):
+    usual = shown(COMMANDS[name], monkeypatch, capsys, "--help")
+    assert shown(COMMANDS[name], monkeypatch, capsys, "--typo=1", asked) == usual
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if not name.endswith("scaling")])
+def test_both_examples_are_accepted(name, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    text = shown(COMMANDS[name], monkeypatch, capsys, "--help")
+    begin = f"example: python -m {name} "
+    examples = [line.removeprefix(begin) for line in text.splitlines() if line.startswith(begin)]
+    assert len(examples) == 2
+    for example in examples:
+        assert COMMANDS[name].parse([name, *shlex.split(example)])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_answered_without_jax_and_before_anything_is_checked(name, tmp_path):
+    # A jax that can't be imported stands before the installed one.
+    (tmp_path / "jax.py").write_text("raise SystemExit('jax was imported')\n")
+    result = subprocess.run(
+        [sys.executable, "-m", name, "--config=nowhere.py", "--help"],
+        cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"usage: python -m {name}" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "line"),
+    [
+        (train, ["--config=configs/beta_vae.py"], "--config and --workdir are needed: python -m"),
+        (train, ["--config=configs/beta_vae.py", "run"], "argument 'run' is not a flag: write"),
+        (plan, ["--topology=cpu:2"], "--config is needed: python -m pipeline.plan"),
+        (generate, [], "--workdir is needed: python -m pipeline.generate --workdir=runs/cond"),
+        (generate, ["--workdir=a", "--num=0"], "--num=0 must be at least 1"),
+        (benchmark, ["--config=configs/beta_vae.py", "--loop_steps=-1"], "must be at least 0"),
+        (evaluate, ["--workdir=a", "--batch_size=-1"], "--batch_size=-1 must not be negative"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(command, arguments, line, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(errors.InputError, match=line) as raised:
+        command.parse(["command", *arguments])
+    assert "\n" not in str(raised.value)
