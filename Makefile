@@ -11,54 +11,55 @@ DEVICES ?= 1
 CHAOS ?=
 ARGS ?=
 
-.PHONY: train pod chaos bench bench-peers scaling test test-targets compilers check tensorboard clean
+.DEFAULT_GOAL := help
+.PHONY: help train pod chaos bench bench-peers scaling test test-targets compilers check tensorboard clean
 
-train: $(READY)
+help:  ## List the targets.
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "  %-14s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo '  make train CONFIG=configs/vq_vae.py WORKDIR=runs/vq ARGS=--config.seed=1'
+	@echo '  make bench-peers ARGS=--help'
+
+train: $(READY)  ## Train CONFIG into WORKDIR, or resume the run there.
 	$(BIN)/python -m pipeline.train --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
 
-# A pod on this machine: HOSTS processes with DEVICES virtual devices each. CHAOS=1 kills some.
-pod: $(READY)
+pod: $(READY)  ## Train on HOSTS local processes of DEVICES virtual devices; CHAOS=1 kills some.
 	$(BIN)/python launch/local.py --processes=$(HOSTS) --devices=$(DEVICES) \
 		$(if $(filter-out 0,$(CHAOS)),--chaos-seconds=30) -- --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
 
-# Runs of all variants are hurt 50 times, and compared with runs that were not.
-chaos: $(READY)
+chaos: $(READY)  ## Hurt runs of all variants 50 times, and compare them with runs that were not.
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.support.chaos $(ARGS)
 
-# What a step costs here, and what the loop adds to it: make bench CONFIG=configs/vq_vae.py
-bench: $(READY)
+bench: $(READY)  ## Measure what a step of CONFIG costs here, and what the loop adds to it.
 	$(BIN)/python -m pipeline.benchmark --config=$(CONFIG) $(ARGS)
 
-# The same work in other frameworks, which it installs: make bench-peers ARGS=--work=conv_beta_vae
-bench-peers: $(VENV)/.ready-bench
+bench-peers: $(VENV)/.ready-bench  ## Install other frameworks, and time the same work in them.
 	$(BIN)/python -m pipeline.performance.frameworks.compare $(ARGS)
 
-# Compiles every variant for pods and GPU nodes, and rewrites the README's table of how they scale.
-scaling: compilers
+scaling: compilers  ## Plan all variants for pods and GPU nodes, and rewrite the table of how they scale.
 	$(VENV)-plan/bin/python -m pipeline.performance.scaling
 
-# The tests that compile for TPUs and GPUs; `make test` skips them.
-test-targets: compilers
+test-targets: compilers  ## Run the tests that compile for TPUs and GPUs; `make test` skips them.
 	$(VENV)-plan/bin/python -m pytest -m "tpu or gpu" tests/performance/test_plan_targets.py $(ARGS)
 
 # An environment of its own: where the compilers are installed, JAX looks for their devices at each
 # start, and complains at length that there are none.
-compilers:
+compilers:  ## Build a second environment, with the compilers for TPUs and GPUs.
 	@$(MAKE) --no-print-directory VENV=$(VENV)-plan EXTRAS=$(EXTRAS),plan-tpu,plan-gpu $(VENV)-plan/.ready
 
-test: $(READY)
+test: $(READY)  ## Run the tests.
 	$(BIN)/python -m pytest $(ARGS)
 
-check: $(READY)
+check: $(READY)  ## Check format, style, types and the import contract.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-tensorboard: $(READY)
+tensorboard: $(READY)  ## Show all runs in TensorBoard.
 	$(BIN)/tensorboard --logdir runs
 
-clean:
+clean:  ## Remove the environments and all caches.
 	rm -rf $(VENV) $(VENV)-plan build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(READY): pyproject.toml constraints.txt
