@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.runtime import allocator, command_line, errors, exit_codes, flags
+from pipeline.runtime import allocator, command_line, errors, exit_codes, files, flags
 
 SECTIONS = ("machine", "compilation", "step", "input", "safety", "logging", "loop", "against")
 COMMAND = command_line.Command(
@@ -92,8 +92,8 @@ def _command() -> None:
     options = parse(sys.argv)
     sections = run(options)
     if options.json:
-        with errors.writing(options.json.parent):
-            options.json.write_text(json.dumps(sections, indent=2) + "\n")
+        with errors.writing(options.json.parent), files.replacing(options.json) as file:
+            file.write(f"{json.dumps(sections, indent=2)}\n".encode())
         print(options.json)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.performance import topologies
-from pipeline.runtime import command_line, errors, exit_codes, flags
+from pipeline.runtime import command_line, errors, exit_codes, files, flags
 
 OVER_BUDGET = 3
 COMMAND = command_line.Command(
@@ -74,8 +74,8 @@ def run(values: Any, asked: topologies.Asked) -> int:
         screen.note(f"Assumed: {roofline.ASSUMED}.")
     if values.json:
         path = flags.path(values.json)
-        with errors.writing(path.parent):
-            path.write_text(json.dumps(plans, indent=2) + "\n")
+        with errors.writing(path.parent), files.replacing(path) as file:
+            file.write(f"{json.dumps(plans, indent=2)}\n".encode())
     if values.sweep and largest:
         screen.note(f"The largest batch that fits: {largest:,}")
         return 0

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline.display import pictures
 from pipeline.nn import labels
-from pipeline.runtime import errors
+from pipeline.runtime import errors, files
 from pipeline.training import evaluation
 
 CHUNK = 256  # images decoded at a time
@@ -39,8 +39,10 @@ def write(folder: Path, images: np.ndarray, rows: labels.Rows, *, num: int, seed
     picture = Image.fromarray(_picture(images, rows.texts, num))
     with errors.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        np.savez(folder / "samples.npz", **arrays)
-        picture.save(folder / "samples.png")
+        with files.replacing(folder / "samples.npz") as file:
+            np.savez(file, **arrays)
+        with files.replacing(folder / "samples.png") as file:
+            picture.save(file, format="PNG")
 
 
 def _keys(seed: int, num: int, rows: int) -> jax.Array:

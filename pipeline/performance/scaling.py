@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.performance import topologies
-from pipeline.runtime import command_line, errors, exit_codes
+from pipeline.runtime import command_line, errors, exit_codes, files
 
 COMMAND = command_line.Command(
     "pipeline.performance.scaling",
@@ -94,7 +94,7 @@ def rewrite(path: Path, lines: list[str]) -> None:
         raise errors.InputError(f"{path} has no lines {' and '.join(MARKS)}".replace("\n", ""))
     before, rest = text.split(MARKS[0])
     after = rest.split(MARKS[1])[1]
-    path.write_text(before + MARKS[0] + "\n".join(lines) + "\n" + MARKS[1] + after)
+    files.write(path, before + MARKS[0] + "\n".join(lines) + "\n" + MARKS[1] + after)
 
 
 def _command() -> None:

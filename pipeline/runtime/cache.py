@@ -4,17 +4,13 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from pipeline.runtime import errors
-
-ABANDONED_SECONDS = 86_400.0  # a temporary file untouched for a day belongs to no living writer
+from pipeline.runtime import errors, files
 
 
 def folder() -> Path:
@@ -68,39 +64,21 @@ def locked(path: Path) -> Iterator[None]:
 def writing(path: Path) -> Iterator[BinaryIO]:
     """Opens a file that becomes `path` when the block ends without an exception.
 
-    Each writer has a temporary file of its own beside `path` and renames it into place, so several
-    processes may write at once and a killed one leaves nothing under the final name.
+    As `files.replacing` does; the folder is made if it is missing.
 
     Raises:
         OSError: the folder cannot be made or written, or the disk is full; nothing is left behind.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".tmp")
-        try:
-            with open(descriptor, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())  # the name must not outlive a crash that loses the content
-            os.replace(name, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
-            raise
+        with files.replacing(path) as file:
+            yield file
     except OSError as error:
         raise OSError(
             error.errno,
             f"cannot write {path} ({error.strerror or error}): make room there, or set "
             "XDG_CACHE_HOME to a folder that has it",
         ) from error
-
-
-def _remove_abandoned(path: Path) -> None:
-    for left in path.parent.glob(f"{path.name}.*.tmp"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
-                left.unlink()
 
 
 LEAST_SECONDS = 0.2  # of compiling: what takes less is compiled again

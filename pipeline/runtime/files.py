@@ -1,27 +1,69 @@
 """Files that are whole or not there: a kill at any moment leaves the old one, or the new."""
 
 import contextlib
+import glob
 import os
+import secrets
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
 
 from pipeline.runtime import errors
 
+ABANDONED_SECONDS = 86_400.0  # a temporary file untouched for a day belongs to no living writer
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file that becomes `path` when the block ends without an exception.
+
+    Each writer has a temporary file of its own beside `path` and renames it into place, so several
+    processes may write at once and a killed one leaves nothing under the final name. A device, such
+    as /dev/stdout, is written as it is.
+
+    Raises:
+        OSError: the folder is missing or can't be written, or the disk is full; nothing is left.
+    """
+    if path.exists() and not path.is_file():
+        with open(path, "wb") as file:
+            yield file
+        return
+    _remove_abandoned(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # the name must not outlive a crash that loses the content
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
 
 def write(path: Path, content: str | bytes) -> None:
-    """Replaces the file `path`; its folder is made where it is missing.
+    """Replaces the file `path`; its folder is made if it is missing.
 
     Raises:
         OSError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     with errors.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
+        with replacing(path) as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+
+
+def _remove_abandoned(path: Path) -> None:
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                left.unlink()
 
 
 class ArrayFile:
@@ -32,10 +74,10 @@ class ArrayFile:
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype):
         """Begins the file beside `path`, under a temporary name; the folder must exist."""
-        self._path, self._temporary = path, path.with_name(f".{path.name}.tmp")
-        self._shape, self._dtype, self._rows = shape, dtype, 0
+        self._path, self._shape, self._dtype, self._rows = path, shape, dtype, 0
+        self._open = contextlib.ExitStack()
         with errors.writing(path):
-            self._file = self._temporary.open("wb")  # closed by __exit__
+            self._file = self._open.enter_context(replacing(path))  # closed by __exit__
             descr = npy.dtype_to_descr(np.dtype(dtype))
             header = {"descr": descr, "fortran_order": False, "shape": shape}
             npy.write_array_header_1_0(self._file, header)
@@ -59,16 +101,9 @@ class ArrayFile:
         traceback: TracebackType | None,
     ) -> None:
         """Gives the file its name, or removes it after an exception."""
-        try:
-            if error is None:
-                assert self._rows == self._shape[0], (self._rows, self._shape)
-                with errors.writing(self._path):
-                    self._file.flush()
-                    os.fsync(self._file.fileno())  # the name must not outlive lost content
-                    self._file.close()
-                    os.replace(self._temporary, self._path)
-        finally:
-            with contextlib.suppress(OSError):
-                self._file.close()
-            with contextlib.suppress(OSError):
-                self._temporary.unlink()
+        if error is None and self._rows != self._shape[0]:
+            error = AssertionError(f"{self._rows} rows of {self._shape[0]}")
+            self._open.__exit__(AssertionError, error, None)
+            raise error
+        with errors.writing(self._path):
+            self._open.__exit__(kind, error, traceback)

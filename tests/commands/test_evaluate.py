@@ -20,7 +20,7 @@ from pipeline import datasets, evals, evaluate
 from pipeline.display import pages, pictures, plots, terminal
 from pipeline.mesh import sharding
 from pipeline.outputs import comparison, report, report_files
-from pipeline.runtime import errors, files, registry, run_config
+from pipeline.runtime import errors, registry, run_config
 from pipeline.training import step
 from tests.commands import test_generate
 from tests.conftest import OPTIMIZATION
@@ -357,19 +357,6 @@ def test_numbers_have_four_digits_or_all_before_the_point():
     values = (0.123456, -12.3456, 123456.78, 20.0, float("nan"), None)
     texts = ["0.1235", "−12.35", "123,456.8", "20", "–", "–"]
     assert [pages.number(value) for value in values] == texts
-
-
-def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
-    path = tmp_path / "a.json"
-    files.write(path, "old")
-
-    def full(self, content):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match=r"cannot write to .*a\.json"):
-        files.write(path, "new")
-    assert path.read_text() == "old"
 
 
 def test_runs_are_compared_and_evaluated_where_they_were_not(workdir, tmp_path, capsys):

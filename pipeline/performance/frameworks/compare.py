@@ -18,7 +18,7 @@ from pipeline.display import terminal
 from pipeline.performance import timing
 from pipeline.performance.frameworks import forms, works
 from pipeline.performance.frameworks.worker import Absent, Worker
-from pipeline.runtime import command_line, errors, exit_codes, flags
+from pipeline.runtime import command_line, errors, exit_codes, files, flags
 
 BEST = "best of PyTorch and its libraries"
 PYTORCH = ("pytorch", "pythae", "lucidrains")  # what runs on it
@@ -142,9 +142,10 @@ def _command() -> None:
     screen.banner(about(options, figures))
     screen.columns("Same work in other frameworks: median and quartiles", table(figures))
     if options.json:
-        with errors.writing(options.json.parent):
-            written = {"about": about(options, figures), "works": figures}
-            options.json.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n")
+        written = {"about": about(options, figures), "works": figures}
+        text = json.dumps(written, indent=2, ensure_ascii=False) + "\n"
+        with errors.writing(options.json.parent), files.replacing(options.json) as file:
+            file.write(text.encode())
         screen.note(str(options.json))
 
 
