@@ -1,13 +1,12 @@
-"""CIFAR-10's published archives, binary and python, packed once into the user's cache.
+"""CIFAR-10's published binary archive, packed once into the user's cache.
 
 The format is described at cs.toronto.edu/~kriz/cifar.html: five training batches and a test batch
-of 10,000 examples, pixels as three planes. Its pickles are read without running them.
+of 10,000 examples, each a byte for the class and the pixels as three planes.
 """
 
 import contextlib
 import gzip
 import hashlib
-import pickle
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,27 +14,27 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.runtime import cache, errors, inert_pickle
+from pipeline.runtime import cache, errors
 
-PARTS = {"train": tuple(f"data_batch_{n}" for n in range(1, 6)), "heldout": ("test_batch",)}
+PARTS = {
+    "train": tuple(f"data_batch_{n}.bin" for n in range(1, 6)),
+    "heldout": ("test_batch.bin",),
+}
 BATCH = 10_000  # examples of a file
 PIXELS = 32 * 32 * 3
 RECORD = 1 + PIXELS  # bytes: the class, then the pixels
 MAX_BYTES = 2**26  # of a batch, twice what one has
-# What reading a damaged archive or pickle may raise.
+# What reading a damaged archive may raise.
 DAMAGE = (
     OSError,
     EOFError,
     ValueError,
-    TypeError,
     KeyError,
     IndexError,
-    AttributeError,
     OverflowError,
     MemoryError,
     zlib.error,
     tarfile.TarError,
-    pickle.UnpicklingError,
 )
 
 
@@ -63,6 +62,14 @@ def load(path: Path) -> dict[str, np.ndarray]:
     return parts
 
 
+def no_pickles(path: Path) -> errors.InputError:
+    """Returns what is said of the other published archive."""
+    return errors.InputError(
+        f"{path} holds CIFAR-10's python archive, and pickles are not read: give "
+        "--config.data.path=cifar-10-binary.tar.gz, or leave it out to have that fetched"
+    )
+
+
 def _open(copies: dict[str, Path]) -> dict[str, np.ndarray] | None:
     parts = {}
     for part, copy in copies.items():
@@ -75,17 +82,18 @@ def _open(copies: dict[str, Path]) -> dict[str, np.ndarray] | None:
 
 def _pack(path: Path, copies: dict[str, Path]) -> None:
     with _opened(path) as (names, read):
-        suffix = ".bin" if "data_batch_1.bin" in names else ""
+        if "data_batch_1" in names:
+            raise no_pickles(path)
         for name in (name for part in PARTS.values() for name in part):
-            if name + suffix not in names:
+            if name not in names:
                 raise errors.InputError(
-                    f"{path} has no {name}{suffix}: give the whole published archive, or its folder"
+                    f"{path} has no {name}: give the whole published archive, or its folder"
                 )
         for part, copy in copies.items():
             with cache.writing(copy) as file:
                 file.seek(cache.write_header(file, (len(PARTS[part]) * BATCH, RECORD)))
                 for name in PARTS[part]:
-                    file.write(_records(path, read, name + suffix).data)
+                    file.write(_records(path, read, name).data)
 
 
 @contextlib.contextmanager
@@ -118,7 +126,7 @@ def _opened(path: Path) -> Iterator[tuple[set[str], Callable[[str], bytes]]]:
 
 def _digests(path: Path) -> list[tuple[str, str]]:
     """Returns what stands for the content: SHA-256 of the archive, or of each batch of a folder."""
-    batches = [name + suffix for part in PARTS.values() for name in part for suffix in ("", ".bin")]
+    batches = [name for part in PARTS.values() for name in part]
     files = [path / name for name in batches] if path.is_dir() else [path]
     digests = []
     for found in filter(Path.is_file, files):
@@ -135,7 +143,7 @@ def _records(path: Path, read: Callable[[str], bytes], name: str) -> np.ndarray:
     """
     try:
         content = read(name)
-        label, planes = _binary(content) if name.endswith(".bin") else _pickled(content)
+        label, planes = _binary(content)
     except DAMAGE as error:
         raise errors.InputError(
             f"{path}: {name} is damaged or no batch of CIFAR-10 ({_reason(error)}): fetch the "
@@ -153,30 +161,10 @@ def _binary(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     if len(content) != BATCH * RECORD:
         raise ValueError(f"{len(content)} bytes, where {BATCH * RECORD} are due")
     records = np.frombuffer(content, np.uint8).reshape(BATCH, RECORD)
-    return _checked(records[:, 0]), records[:, 1:]
-
-
-def _pickled(content: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Returns labels [10,000] and planes [10,000, 3072]."""
-    batch = inert_pickle.loads(content)
-    _, shape, dtype, fortran, raw = batch[b"data"].state
-    if (
-        tuple(shape) != (BATCH, PIXELS)
-        or dtype.arguments[0] not in (b"u1", "u1")
-        or fortran
-        or len(raw) != BATCH * PIXELS
-    ):
-        raise ValueError(f"data that are no bytes [{BATCH}, {PIXELS}]")
-    label = np.array([int(number) for number in batch[b"labels"]])
-    if len(label) != BATCH:
-        raise ValueError(f"{len(label)} labels, where {BATCH} are due")
-    return _checked(label), np.frombuffer(raw, np.uint8).reshape(BATCH, PIXELS)
-
-
-def _checked(label: np.ndarray) -> np.ndarray:
-    if label.min() < 0 or label.max() > 9:
+    label = records[:, 0]
+    if label.max() > 9:
         raise ValueError(f"labels {label.min()} … {label.max()}, not only 0 to 9")
-    return label
+    return label, records[:, 1:]
 
 
 def _reason(error: Exception) -> str:

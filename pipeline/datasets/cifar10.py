@@ -1,15 +1,10 @@
-"""CIFAR-10 (Krizhevsky 2009): the published archives or an image tree, or fetched into the cache.
+"""CIFAR-10 (Krizhevsky 2009): the published archive or an image tree, or fetched into the cache.
 
 The training examples are in the order of the published batches; those of an image tree
 `{train,test}/<class>/<n>.png`, which has lost that order, by n and then by class, so that the first
 N are of all classes alike.
 """
 
-import hashlib
-import http.client
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +14,7 @@ import numpy as np
 from pipeline import datasets
 from pipeline.datasets import _cifar10_files, _image_decoder, _image_layout, _image_pack
 from pipeline.display import terminal
-from pipeline.runtime import cache, errors
+from pipeline.runtime import cache, download, errors
 
 CLASSES = (
     "airplane",
@@ -33,11 +28,11 @@ CLASSES = (
     "ship",
     "truck",
 )
-FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py")
-ARCHIVES = ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz")
+ARCHIVE, FOLDER = "cifar-10-binary.tar.gz", "cifar-10-batches-bin"
+# What the other published archive holds, or is called: pickles, which are not read.
+PICKLES = ("data_batch_1", "cifar-10-batches-py", "cifar-10-python.tar.gz")
 ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # of the archive, as its page gives it
-TIMEOUT_SECONDS = 30.0  # without a byte from the server
 MAX_BYTES = 2**28  # what is read of its answer at most; the archive has 162 MiB
 
 
@@ -84,21 +79,23 @@ def _find(path: Path) -> Path:
     if path.is_file() and path.name.endswith((".zip", ".tar.gz", ".tgz")):
         return path
     if path.is_dir():
-        if any((path / name).exists() for name in ("train", "data_batch_1.bin", "data_batch_1")):
+        if any((path / name).exists() for name in ("train", "data_batch_1.bin")):
             return path
-        for name in (*FOLDERS, *ARCHIVES):
+        for name in (FOLDER, ARCHIVE):
             if (path / name).exists():
                 return path / name
+        if any((path / name).exists() for name in PICKLES):
+            raise _cifar10_files.no_pickles(path)
     raise errors.InputError(
         f"{path} {'holds no' if path.exists() else 'is missing: there should be'} CIFAR-10: "
-        f"--config.data.path must be {ARCHIVES[0]}, {ARCHIVES[1]}, the folder of an unpacked one, "
-        "or a zip or folder of images train/<class>/ and test/<class>/"
+        f"--config.data.path must be {ARCHIVE}, its unpacked folder, or a zip or folder of images "
+        "train/<class>/ and test/<class>/"
     )
 
 
 def _fetched() -> Path:
     """Returns the archive in the cache; fetches it where it is not there."""
-    path = cache.folder() / ARCHIVES[0]
+    path = cache.folder() / ARCHIVE
     if not path.is_file():
         with cache.locked(path):
             if not path.is_file():  # another process may have fetched it
@@ -108,31 +105,10 @@ def _fetched() -> Path:
 
 def _fetch(path: Path) -> None:
     terminal.Terminal().note(f"Fetching {ADDRESS} (162 MiB), once, into {path}")
-    digest, size = hashlib.md5(usedforsecurity=False), 0
-    with cache.writing(path) as file:
-        for block in _download():
-            digest.update(block)
-            size += file.write(block)
-        if digest.hexdigest() != MD5:
-            raise _unfetched(f"{size} bytes with the MD5 {digest.hexdigest()} where {MD5} is due")
-
-
-def _download() -> Iterator[bytes]:
-    size = 0
     try:
-        with urllib.request.urlopen(ADDRESS, timeout=TIMEOUT_SECONDS) as response:
-            while size < MAX_BYTES and (block := response.read(2**20)):
-                size += len(block)
-                yield block
-    except urllib.error.HTTPError as error:
-        error.close()  # it is also the open answer
-        raise _unfetched(str(error)) from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise _unfetched(" ".join(str(error).split()) or type(error).__name__) from error
-
-
-def _unfetched(reason: str) -> errors.InputError:
-    return errors.InputError(
-        f"config.data.path is empty and {ADDRESS} could not be fetched ({reason}): pass "
-        f"--config.data.path=FILE, {ARCHIVES[0]} or a copy of it in another form"
-    )
+        download.fetch(path, [ADDRESS], md5=MD5, max_bytes=MAX_BYTES)
+    except download.Unfetched as error:
+        raise errors.InputError(
+            f"config.data.path is empty and {ADDRESS} could not be fetched ({error}): pass "
+            f"--config.data.path=FILE, {ARCHIVE} or a copy of it in another form"
+        ) from error

@@ -4,9 +4,6 @@ The format is described at yann.lecun.com/exdb/mnist: a magic number, sizes, the
 """
 
 import gzip
-import hashlib
-import http.client
-import urllib.request
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,14 +12,13 @@ import jax
 import numpy as np
 
 from pipeline import datasets
-from pipeline.runtime import cache, errors
+from pipeline.runtime import cache, download, errors
 
 PREFIXES = {"train": "train", "heldout": "t10k"}
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
-TIMEOUT_SECONDS = 30.0  # without a byte from a mirror
 # MD5 of the uncompressed files; the mirrors have them gzipped.
 CHECKSUMS = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -135,27 +131,21 @@ def _read_idx(path: Path, *, num_dims: int) -> np.ndarray:
 
 def _fetch(name: str, folder: Path) -> None:
     """Writes one file, uncompressed, into the folder, from the first mirror that has it intact."""
-    failures = []
-    for mirror in MIRRORS:
-        try:
-            with (
-                urllib.request.urlopen(f"{mirror}{name}.gz", timeout=TIMEOUT_SECONDS) as response,
-                gzip.open(response) as file,
-            ):
-                content = file.read(MAX_BYTES)
-        except (*DAMAGE, http.client.HTTPException) as error:
-            failures.append(f"{mirror}: {_reason(error)}")
-            continue
-        checksum = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if checksum == CHECKSUMS[name]:
-            with cache.writing(folder / name) as copy:
-                copy.write(content)
-            return
-        failures.append(f"{mirror}: MD5 {checksum} where {CHECKSUMS[name]} is due")
-    raise errors.InputError(
-        f"config.data.path is empty and {name} could not be fetched ({'; '.join(failures)}): "
-        "pass --config.data.path=FOLDER, the one with MNIST's four idx files"
-    )
+    try:
+        download.fetch(
+            folder / name,
+            [f"{mirror}{name}.gz" for mirror in MIRRORS],
+            md5=CHECKSUMS[name],
+            max_bytes=MAX_BYTES,
+            gzipped=True,
+        )
+    except download.Unfetched as error:
+        reasons = zip(MIRRORS, error.reasons, strict=True)
+        raise errors.InputError(
+            f"config.data.path is empty and {name} could not be fetched "
+            f"({'; '.join(f'{mirror}: {reason}' for mirror, reason in reasons)}): "
+            "pass --config.data.path=FOLDER, the one with MNIST's four idx files"
+        ) from error
 
 
 def _reason(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """Reads the pickles of NumPy arrays that Python 2 wrote, and runs nothing that they ask for.
 
-The decision: not even NumPy's own functions are called with arguments out of a file. What would be
-an array becomes a `Recorded`, which the caller checks.
+Not even NumPy's own functions are called with arguments from a file. What would be an array becomes
+a `Recorded`, which the caller checks.
 """
 
 import io
