@@ -65,8 +65,7 @@ def parse(arguments: Sequence[str]) -> Options:
         raise errors.InputError(
             "--workdir is needed: python -m pipeline.evaluate --workdir=runs/beta_vae"
         )
-    if values.batch_size < 0:
-        raise errors.InputError(f"--batch_size={values.batch_size} must not be negative")
+    errors.check_not_negative("--batch_size", values.batch_size)
     from pipeline import evals
 
     evals.names(values.evals)  # its error comes first

@@ -89,21 +89,16 @@ def load(config: Any) -> Splits:
     parts = registry.load("datasets", config.data.name, field="data.name").load(config.data)
     if "all" in parts:
         source, held = parts["all"], config.data.heldout_examples
-        if not 1 <= held < len(source):
-            raise errors.InputError(
-                f"config.data.heldout_examples={held} must lie between 1 and {len(source) - 1}"
-            )
+        errors.check_range("config.data.heldout_examples", held, 1, len(source) - 1)
         # RandomState, not Generator: its stream is frozen (NEP 19), and a split must never change.
         drawn = np.random.RandomState(config.seed % 2**32).permutation(len(source))
         splits = Splits(Subset(source, drawn[held:]), Subset(source, drawn[:held]))
     else:
         splits = Splits(parts["train"], parts["heldout"])
     if num := config.data.train_examples:
-        if not 1 <= num <= len(splits.train):
-            raise errors.InputError(
-                f"config.data.train_examples={num} must lie between 1 and {len(splits.train)}, or "
-                "be 0 for all"
-            )
+        errors.check_range(
+            "config.data.train_examples", num, 1, len(splits.train), hint=", or be 0 for all"
+        )
         splits = splits._replace(train=Subset(splits.train, np.arange(num)))
     if len(splits.train) < config.batch_size:
         raise errors.InputError(

@@ -21,7 +21,7 @@ from PIL import Image
 
 from pipeline.datasets import _image_decoder, _image_files, _image_layout
 from pipeline.display import terminal
-from pipeline.runtime import cache, errors
+from pipeline.runtime import cache, errors, throttle
 
 CHUNK = 64  # images of a thread's task
 REPORT_SECONDS = 5.0
@@ -125,14 +125,15 @@ def _make(
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         first_byte = cache.write_header(file, shape)
         task = functools.partial(_decode_chunk, files, names, to, file.fileno(), first_byte)
-        began = reported = time.perf_counter()
+        began, report = time.perf_counter(), throttle.Throttle(REPORT_SECONDS)
         for first, found in zip(
             range(0, len(names), CHUNK), pool.map(task, range(0, len(names), CHUNK)), strict=True
         ):
             corrupt |= found
-            if (now := time.perf_counter()) - reported > REPORT_SECONDS:
-                done, reported = min(first + CHUNK, len(names)), now
-                progress.update(done, metrics={"images_per_second": done / (now - began)})
+            if report.due():
+                done = min(first + CHUNK, len(names))
+                rate = done / (time.perf_counter() - began)
+                progress.update(done, metrics={"images_per_second": rate})
         # Before the copy, which without it counts for nothing.
         with cache.writing(copy.with_suffix(".json")) as listing:
             listing.write(json.dumps(corrupt).encode())

@@ -60,8 +60,7 @@ def _path(given: str) -> Path:
 def _format(config: Any) -> _image_decoder.Format:
     if config.channels not in (1, 3):
         raise errors.InputError(f"config.data.channels={config.channels} must be 1 or 3")
-    if config.image_size < 1:
-        raise errors.InputError(f"config.data.image_size={config.image_size} must be at least 1")
+    errors.check_range("config.data.image_size", config.image_size, 1)
     short_side = config.resize or config.image_size
     if short_side < config.image_size:
         raise errors.InputError(

@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 
 from pipeline import datasets
 from pipeline.display import terminal
-from pipeline.runtime import errors, registry
+from pipeline.runtime import errors, registry, throttle
 
 REPORT_SECONDS = 2.0  # between two signs of life
 
@@ -148,15 +148,14 @@ def warnings(config: Any, chosen: Chosen, figures: dict[str, float]) -> list[str
 def _progress(
     source: Watched, noun: str, examples: int, screen: terminal.Terminal
 ) -> Iterator[None]:
-    done, reported, processes = 0, time.perf_counter(), jax.process_count()
+    done, report, processes = 0, throttle.Throttle(REPORT_SECONDS), jax.process_count()
     with screen.progress(examples, noun=noun) as progress:
 
         def heard(number: int) -> None:
-            nonlocal done, reported
+            nonlocal done
             done = min(done + number * processes, examples)
-            if (now := time.perf_counter()) - reported > REPORT_SECONDS:
+            if report.due():
                 progress.update(done, metrics={})
-                reported = now
 
         source.heard = heard
         try:

@@ -24,8 +24,7 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
         InputError: the model has no codes, or `config.code_maps.num` is below 1.
     """
     evals.check_model(config, "vectors", what="codes", evaluation="code_maps")
-    if config.code_maps.num < 1:
-        raise errors.InputError(f"config.code_maps.num={config.code_maps.num} must be at least 1")
+    errors.check_range("config.code_maps.num", config.code_maps.num, 1)
     example = datasets.example_spec(config)
     encode, vectors, decode = (
         evaluation.make_method(config, example, name) for name in ("encode", "vectors", "decode")

@@ -34,10 +34,7 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
         )
     settings = config.conditions_grid
     for field in ("rows", "columns"):
-        if settings[field] < 1:
-            raise errors.InputError(
-                f"config.conditions_grid.{field}={settings[field]} must be at least 1"
-            )
+        errors.check_range(f"config.conditions_grid.{field}", settings[field], 1)
     example = datasets.example_spec(config)
     conditions = {name: example[name] for name in names}
     rows = labels.parse(_labels(config, source, conditions), conditions)

@@ -30,10 +30,7 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
     """
     section, example = config.importance_weighted, datasets.example_spec(config)
     for field in ("num_samples", "chunk"):
-        if section[field] < 1:
-            raise errors.InputError(
-                f"config.importance_weighted.{field}={section[field]} must be at least 1"
-            )
+        errors.check_range(f"config.importance_weighted.{field}", section[field], 1)
     model = models.abstract(config, example)
     if not (hasattr(model, "posterior") and hasattr(model, "nll")):
         raise errors.InputError(

@@ -25,10 +25,7 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
     evals.check_model(config, "posterior", what="Gaussian posterior", evaluation="interpolations")
     settings = config.interpolations
     for field, least in (("steps", 2), ("pairs", 1)):
-        if settings[field] < least:
-            raise errors.InputError(
-                f"config.interpolations.{field}={settings[field]} must be at least {least}"
-            )
+        errors.check_range(f"config.interpolations.{field}", settings[field], least)
     if 2 * settings.pairs > len(source):
         raise errors.InputError(
             f"config.interpolations.pairs={settings.pairs} needs twice as many held-out examples, "

@@ -80,10 +80,7 @@ def _positions(config: Any, num_heldout: int) -> np.ndarray:
     registry.check(settings.axis, AXES, field="traversals.axis")
     known = min(config.eval_examples or num_heldout, num_heldout)
     for field, least in (("steps", 2), ("num", 1), ("latents", 0)):
-        if settings[field] < least:
-            raise errors.InputError(
-                f"config.traversals.{field}={settings[field]} must be at least {least}"
-            )
+        errors.check_range(f"config.traversals.{field}", settings[field], least)
     if not settings.range > 0:
         raise errors.InputError(f"config.traversals.range={settings.range} must be above 0")
     chosen = tuple(settings.examples)

@@ -105,12 +105,8 @@ def check_batch(
     Every device takes `batch_size / devices` examples a step, in `accumulation_steps` equal parts;
     with `deterministic_shards`, its share of these instead.
     """
-    if batch_size < 1:
-        raise errors.InputError(f"config.{field}={batch_size} must be at least 1")
-    if accumulation_steps < 1:
-        raise errors.InputError(
-            f"config.accumulation_steps={accumulation_steps} must be at least 1"
-        )
+    errors.check_range(f"config.{field}", batch_size, 1)
+    errors.check_range("config.accumulation_steps", accumulation_steps, 1)
     if deterministic_shards:
         _check_shards(deterministic_shards, mesh, accumulation_steps)
         parts, cut = deterministic_shards, "config.deterministic_shards"
@@ -125,9 +121,8 @@ def check_batch(
 
 
 def _check_shards(shards: int, mesh: Mesh, accumulation_steps: int) -> None:
+    errors.check_not_negative("config.deterministic_shards", shards, hint="; 0 switches them off")
     given = f"config.deterministic_shards={shards}"
-    if shards < 0:
-        raise errors.InputError(f"{given} must not be negative; 0 switches them off")
     if accumulation_steps > 1:
         raise errors.InputError(
             f"{given} and config.accumulation_steps={accumulation_steps} don't go together: a "

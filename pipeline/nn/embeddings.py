@@ -111,10 +111,7 @@ def _check(config: Any, example: Any) -> None:
                 f"config.model.label_dropout=0 with the attributes {name!r} leaves nothing to "
                 "sample from: it must be above 0"
             )
-    if config.embedding_dim < 1:
-        raise errors.InputError(
-            f"config.model.embedding_dim={config.embedding_dim} must be at least 1"
-        )
+    errors.check_range("config.model.embedding_dim", config.embedding_dim, 1)
     if not 0 <= config.label_dropout < 1:
         raise errors.InputError(
             f"config.model.label_dropout={config.label_dropout} must lie in [0, 1); 0 switches it "

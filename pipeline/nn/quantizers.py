@@ -103,10 +103,7 @@ def dim(config: Any) -> int:
                 "2 to 2^30, for lfq"
             )
         return bits
-    if config.model.latent_dim < 1:
-        raise errors.InputError(
-            f"config.model.latent_dim={config.model.latent_dim} must be at least 1"
-        )
+    errors.check_range("config.model.latent_dim", config.model.latent_dim, 1)
     return config.model.latent_dim
 
 
@@ -140,10 +137,7 @@ def _check(section: Any) -> None:
     )
     limits |= dict.fromkeys(nonnegative, 0)
     for name, least in limits.items():
-        if not section[name] >= least:
-            raise errors.InputError(
-                f"config.{field}.{name}={section[name]} must be at least {least}"
-            )
+        errors.check_range(f"config.{field}.{name}", section[name], least)
     if section.chunk and section.num_codes % section.chunk:
         raise errors.InputError(
             f"config.{field}.chunk={section.chunk} must divide num_codes={section.num_codes}"

@@ -55,10 +55,13 @@ def make(section: Any, *, field: str) -> Schedule:
             nothing), or a value that is negative or not finite.
     """
     shape = registry.choose(SHAPES, section.schedule, field=f"{field}.schedule")
-    if section.schedule != "constant" and section.steps < 1:
-        raise errors.InputError(
-            f"config.{field}.steps={section.steps} must be at least 1 for a {section.schedule} "
-            "schedule; use schedule=constant for a value without a ramp"
+    if section.schedule != "constant":
+        errors.check_range(
+            f"config.{field}.steps",
+            section.steps,
+            1,
+            hint=f" for a {section.schedule} schedule; use schedule=constant for a value without a "
+            "ramp",
         )
     for name in ("start", "end"):
         if not (math.isfinite(section[name]) and section[name] >= 0):

@@ -20,7 +20,7 @@ from pipeline import datasets, models
 from pipeline.display import terminal
 from pipeline.mesh import compiling, sharding
 from pipeline.outputs import code_files
-from pipeline.runtime import errors, files
+from pipeline.runtime import errors, files, throttle
 from pipeline.training import batching, evaluation, step
 
 SPLITS = ("train", "heldout")
@@ -160,14 +160,14 @@ def _write_shard(
         for name, row in arrays.items():
             path, shape = folder / shard.files[name], (num, *row.shape)
             written[name] = stack.enter_context(files.ArrayFile(path, shape, row.dtype))
-        began = reported = time.perf_counter()
+        began, report = time.perf_counter(), throttle.Throttle(REPORT_SECONDS)
         for batch in batches:
             for name, file in written.items():
                 file.append(batch[name])
             done += len(batch["mask"])
-            if (now := time.perf_counter()) - reported > REPORT_SECONDS or done == num:
-                progress.update(done, metrics={"images_per_second": done / (now - began)})
-                reported = now
+            if report.due() or done == num:
+                rate = done / (time.perf_counter() - began)
+                progress.update(done, metrics={"images_per_second": rate})
 
 
 def _wait_for_all(key: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pipeline.runtime import errors, files
+from pipeline.runtime import errors, files, processor
 
 
 def folder() -> Path:
@@ -123,9 +123,5 @@ def enable_compilation_cache(place: str) -> None:
 
 def _processor() -> str:
     """Returns a name for this machine's kind of processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    traits = sorted(
-        {line for line in lines if line.startswith(("model name", "flags", "Features"))}
-    )
+    traits = sorted(set(processor.lines("model name", "flags", "Features")))
     return f"{os.uname().machine}-{key(*traits)[:8]}"

@@ -17,16 +17,28 @@ class InputError(ValueError):
     """
 
 
-def check_range(name: str, value: float, least: float) -> None:
-    """Raises an InputError if `value` is less than `least`, or no number.
+def check_range(
+    name: str, value: float, least: float, most: float | None = None, *, hint: str = ""
+) -> None:
+    """Raises an InputError if `value` is less than `least`, more than `most`, or no number.
 
     Args:
         name: as the user writes it: a flag, or a field of the config.
         value: what was given.
         least: the smallest value that works.
+        most: the largest.
+        hint: what the message ends with.
     """
-    if not value >= least:
-        raise InputError(f"{name}={value} must be at least {least}")
+    if most is None and not value >= least:
+        raise InputError(f"{name}={value} must be at least {least}{hint}")
+    if most is not None and not least <= value <= most:
+        raise InputError(f"{name}={value} must lie between {least} and {most}{hint}")
+
+
+def check_not_negative(name: str, value: float, *, hint: str = "") -> None:
+    """Raises an InputError if `value` is less than 0, or no number; see `check_range`."""
+    if not value >= 0:
+        raise InputError(f"{name}={value} must not be negative{hint}")
 
 
 def reason(error: OSError) -> str:

@@ -75,11 +75,9 @@ def check(config: Any) -> None:
     """
     flat = flatten(config)
     for field in POSITIVE:
-        if (value := flat[field]) < 1:
-            raise errors.InputError(f"config.{field}={value} must be at least 1")
+        errors.check_range(f"config.{field}", flat[field], 1)
     for field in NOT_NEGATIVE:
-        if (value := flat[field]) < 0:
-            raise errors.InputError(f"config.{field}={value} must not be negative")
+        errors.check_not_negative(f"config.{field}", flat[field])
     registry.check(config.checkpoint.best_mode, ("min", "max"), field="checkpoint.best_mode")
 
 

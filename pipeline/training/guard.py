@@ -25,8 +25,7 @@ def check(section: Any) -> None:
     """Raises an InputError where a field of `config.guard` can't work."""
     registry.check(section.action, ACTIONS, field="guard.action")
     for name in ("leap_sigmas", "max_rollbacks"):
-        if not section[name] >= 0:
-            raise errors.InputError(f"config.guard.{name}={section[name]} must not be negative")
+        errors.check_not_negative(f"config.guard.{name}", section[name])
 
 
 def first_trend() -> Array:

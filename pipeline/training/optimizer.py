@@ -33,10 +33,7 @@ def learning_rate(config: Any) -> optax.Schedule:
         raise errors.InputError(
             f"config.optimizer.learning_rate={config.learning_rate} must be positive"
         )
-    if config.warmup_steps < 0:
-        raise errors.InputError(
-            f"config.optimizer.warmup_steps={config.warmup_steps} must not be negative"
-        )
+    errors.check_not_negative("config.optimizer.warmup_steps", config.warmup_steps)
     registry.check(config.schedule, ("constant", "cosine"), field="optimizer.schedule")
     after = optax.constant_schedule(config.learning_rate)
     if config.schedule == "cosine":
@@ -73,10 +70,9 @@ def make(
     """
     registry.check(config.name, ("adam", "adamw"), field="optimizer.name")
     for field in ("clip_norm", "weight_decay"):
-        if not config[field] >= 0:
-            raise errors.InputError(
-                f"config.optimizer.{field}={config[field]} must not be negative; 0 switches it off"
-            )
+        errors.check_not_negative(
+            f"config.optimizer.{field}", config[field], hint="; 0 switches it off"
+        )
     if not 0 <= config.ema_decay < 1:
         raise errors.InputError(
             f"config.optimizer.ema_decay={config.ema_decay} must lie in [0, 1); 0 switches it off"

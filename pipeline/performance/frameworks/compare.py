@@ -18,7 +18,7 @@ from pipeline.display import terminal
 from pipeline.performance import timing
 from pipeline.performance.frameworks import forms, works
 from pipeline.performance.frameworks.worker import Absent, Worker
-from pipeline.runtime import command_line, errors, exit_codes, files, flags
+from pipeline.runtime import command_line, errors, exit_codes, files, flags, processor
 
 BEST = "best of PyTorch and its libraries"
 PYTORCH = ("pytorch", "pythae", "lucidrains")  # what runs on it
@@ -116,19 +116,13 @@ def table(figures: dict[str, dict[str, Any]]) -> list[list[str]]:
 def about(options: Options, figures: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Returns what the figures hold for."""
     ours = next(iter(figures.values()))[forms.OURS]
+    cores = f"{processor.name()}, {os.cpu_count()} cores"
     return {
-        "machine": f"{_processor()}, {os.cpu_count()} cores, {options.threads} threads a process",
+        "machine": f"{cores}, {options.threads} threads a process",
         "this pipeline": f"{ours['version']}, Python {platform.python_version()}",
         "rounds": str(options.rounds),
         **{f"{work}, ms a step here": f"{f[forms.OURS]['ms']:.4g}" for work, f in figures.items()},
     }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def main() -> int:
