@@ -83,7 +83,7 @@ def main() -> int:
 
         cache.enable_compilation_cache(options.config.compilation_cache)
         cluster.initialize(options.processes)
-        others = peers.connect()
+        others = cluster.connect()
         stop.on_end = others.fail  # so that all leave to be run again, not as after a loss
         from pipeline.training import loop
 

@@ -52,6 +52,25 @@ def in_cluster(environment: Mapping[str, str]) -> bool:
     )
 
 
+def connect() -> peers.Peers:
+    """Connects the processes that `initialize` joined; a process that is the only one is alone.
+
+    Raises:
+        OSError: process 0 can't be reached.
+    """
+    from jax._src import distributed  # its key-value store is one that all processes share already
+
+    shared = distributed.global_state
+    if shared.client is None or shared.num_processes == 1:
+        return peers.alone()
+    return peers.connect(
+        shared.client,
+        process=shared.process_id,
+        num_processes=shared.num_processes,
+        coordinator=str(shared.coordinator_address),
+    )
+
+
 @contextlib.contextmanager
 def joined(options: Any, doing: str) -> Iterator[None]:
     """Joins the processes for the block.
@@ -61,7 +80,7 @@ def joined(options: Any, doing: str) -> Iterator[None]:
         doing: what the others are told of this process.
     """
     initialize(options)
-    others = peers.connect()
+    others = connect()
     others.doing = doing
     try:
         yield

@@ -5,8 +5,8 @@ of those would then write a traceback to stderr, from a thread of its own and at
 """
 
 import asyncio
-import contextlib
-from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
 
 
 class DrainingLoop(asyncio.SelectorEventLoop):
@@ -20,12 +20,18 @@ class DrainingLoop(asyncio.SelectorEventLoop):
         super().close()
 
 
-@contextlib.contextmanager
-def draining() -> Iterator[None]:
-    """Event loops that are made meanwhile drain, in whatever thread."""
-    usual = asyncio.new_event_loop
-    asyncio.new_event_loop = DrainingLoop
-    try:
-        yield
-    finally:
-        asyncio.new_event_loop = usual
+class _Asyncio(ModuleType):
+    """asyncio, but for the loops that it makes."""
+
+    new_event_loop = DrainingLoop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+
+def drain(module: ModuleType) -> None:
+    """Lets the loops drain that `module` makes by `asyncio.new_event_loop`, in whatever thread.
+
+    Nobody else's do: only the name `asyncio` in that module stands for another one.
+    """
+    vars(module)["asyncio"] = _Asyncio("asyncio")

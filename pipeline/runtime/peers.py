@@ -30,25 +30,27 @@ def alone() -> "Peers":
     return Peers(0, 1, None, "")
 
 
-def connect() -> "Peers":
-    """Connects the processes of `jax.distributed`, after it was initialised.
+def connect(store: Any, *, process: int, num_processes: int, coordinator: str) -> "Peers":
+    """Connects the processes of a run.
+
+    Args:
+        store: a key-value store that all of them share, as `jax.distributed` has one: has
+            `key_value_set` and `blocking_key_value_get`.
+        process: this process, from 0.
+        num_processes: how many there are.
+        coordinator: host:port of process 0, of which only the host is used.
 
     Raises:
         OSError: process 0 can't be reached.
     """
-    from jax._src import distributed  # the one key-value store that all processes share already
-
-    shared = distributed.global_state
-    if shared.client is None or shared.num_processes == 1:
-        return alone()
-    if shared.process_id == 0:
-        listener = socket.create_server(("", 0), backlog=shared.num_processes)
+    if process == 0:
+        listener = socket.create_server(("", 0), backlog=num_processes)
         token = secrets.token_hex(16)
         address = {"port": listener.getsockname()[1], "token": token}
-        shared.client.key_value_set(KEY, json.dumps(address))
-        return Peers(0, shared.num_processes, listener, token)
-    host = str(shared.coordinator_address).rpartition(":")[0].strip("[]")
-    address = json.loads(shared.client.blocking_key_value_get(KEY, 300_000))
+        store.key_value_set(KEY, json.dumps(address))
+        return Peers(0, num_processes, listener, token)
+    host = coordinator.rpartition(":")[0].strip("[]")
+    address = json.loads(store.blocking_key_value_get(KEY, 300_000))
     try:
         connection = socket.create_connection((host, address["port"]), timeout=30)
     except OSError as error:
@@ -57,7 +59,7 @@ def connect() -> "Peers":
             f"cannot reach process 0 at {host}:{address['port']} ({error.strerror or error}): the "
             "hosts of a run must be able to connect on every port above 1023",
         ) from error
-    return Peers(shared.process_id, shared.num_processes, connection, address["token"])
+    return Peers(process, num_processes, connection, address["token"])
 
 
 @dataclasses.dataclass

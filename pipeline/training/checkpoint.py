@@ -17,10 +17,28 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers as managers
+from orbax.checkpoint._src import asyncio_utils
 
 from pipeline.mesh import layouts, sharding
 from pipeline.runtime import errors, event_loops
 from pipeline.training.step import TrainState
+
+ORBAX = str(Path(ocp.__file__).parent)
+FATAL = 50  # the level of absl's logging.FATAL as the standard library counts
+
+
+def _quieten_orbax() -> None:
+    """Keeps off the terminal what Orbax logs, and the tracebacks of what it leaves unfinished.
+
+    It logs what it then raises, in many lines, and warns of metrics that steps without an
+    evaluation don't have, and of the options that `read_only` overrules.
+    """
+    logging.get_absl_logger().addFilter(_is_not_orbaxs)  # once, however often it is called
+    event_loops.drain(asyncio_utils)
+
+
+def _is_not_orbaxs(record: Any) -> bool:
+    return not record.pathname.startswith(ORBAX) or record.levelno >= FATAL
 
 
 class Checkpoints:
@@ -52,9 +70,7 @@ class Checkpoints:
                     keep_checkpoints_without_metrics=False,
                 )
             )
-        # Orbax logs what it then raises, in many lines, and warns of metrics that steps without an
-        # evaluation don't have, and of the options that `read_only` overrules.
-        logging.set_verbosity(logging.FATAL)
+        _quieten_orbax()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=managers.AnyPreservationPolicy(keep),
             best_fn=best,  # without it the metrics are not written, and a restart forgets them
@@ -164,10 +180,7 @@ class Checkpoints:
         handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
         folder = self._folder / str(step) / ocp.checkpoint_manager.DEFAULT_ITEM_NAME
         try:
-            with (
-                event_loops.draining(),
-                ocp.Checkpointer(handler, multiprocessing_options=alone) as reader,
-            ):
+            with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
                 return reader.restore(folder, args=ocp.args.StandardRestore(target)), ""
         except Exception as error:  # whatever it is, the one before may be whole
             return None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

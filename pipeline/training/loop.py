@@ -11,7 +11,7 @@ from pipeline import datasets
 from pipeline.display import dashboards, tensorboard, terminal
 from pipeline.mesh import sharding
 from pipeline.performance import planning, topologies
-from pipeline.runtime import errors, event_loops, peers, registry, run_config, signals, watchdog
+from pipeline.runtime import errors, peers, registry, run_config, signals, watchdog
 from pipeline.training import (
     banner,
     batching,
@@ -138,7 +138,6 @@ def run(
     speed = clock.Clock(config.batch_size)
     traced = tracing.Tracing(workdir, wanted=profile, active=first_process, note=screen.note)
     with (
-        event_loops.draining(),  # of saves that fail
         watchdog.Watchdog(config.watchdog_seconds, others) as watched,
         tensorboard.Writer(
             workdir / "tensorboard", resume_step=at if steps else None, active=first_process

@@ -1,10 +1,11 @@
 """An event loop closes when its tasks have ended, also those that a failure left behind."""
 
 import asyncio
+import types
 
 import pytest
 
-from pipeline.runtime.event_loops import draining
+from pipeline.runtime import event_loops
 
 
 async def fail(message):
@@ -12,15 +13,29 @@ async def fail(message):
     raise OSError(message)
 
 
+# What a library does that has a module of its own for it.
+LIBRARY = """
+import asyncio
+
 def run(coroutine):
     loop = asyncio.new_event_loop()
     try:
+        asyncio.set_event_loop(loop)
         return loop.run_until_complete(coroutine)
     finally:
+        asyncio.set_event_loop(None)
         loop.close()
+"""
 
 
-def test_reads_that_a_failed_one_leaves_behind_end_before_the_loop_closes():
+@pytest.fixture
+def library():
+    module = types.ModuleType("library")
+    exec(LIBRARY, vars(module))
+    return module
+
+
+def test_reads_that_a_failed_one_leaves_behind_end_before_the_loop_closes(library):
     ended = []
 
     async def read(number):
@@ -31,13 +46,16 @@ def test_reads_that_a_failed_one_leaves_behind_end_before_the_loop_closes():
     async def read_all():
         await asyncio.gather(fail("damaged"), read(3), read(300), fail("damaged, too"))
 
-    with draining(), pytest.raises(OSError, match=r"^damaged$"):
-        run(read_all())
+    event_loops.drain(library)
+    with pytest.raises(OSError, match=r"^damaged$"):
+        library.run(read_all())
     assert ended == [3, 300]
 
 
-def test_the_usual_loops_come_back():
+def test_only_the_loops_of_that_module_drain(library):
     usual = asyncio.new_event_loop
-    with pytest.raises(OSError), draining():
-        raise OSError
+    event_loops.drain(library)
+    event_loops.drain(library)
     assert asyncio.new_event_loop is usual
+    assert library.asyncio.new_event_loop is event_loops.DrainingLoop
+    assert library.asyncio.CancelledError is asyncio.CancelledError
