@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 MAKEFILE = Path(__file__).parents[2] / "Makefile"
 
@@ -24,3 +25,10 @@ def test_bare_make_lists_every_target_with_a_line_and_builds_nothing(tmp_path):
         (line,) = [line for line in lines if line.startswith(f"  {target} ")]
         assert line.endswith(".")
     assert [path.name for path in tmp_path.iterdir()] == ["Makefile"]
+
+
+def test_a_commit_is_checked_by_the_commands_of_make_check():
+    hooks = yaml.safe_load((MAKEFILE.parent / ".pre-commit-config.yaml").read_text())["repos"][0]
+    (recipe,) = re.findall(r"^check:.*\n((?:\t.*\n)+)", MAKEFILE.read_text(), re.MULTILINE)
+    commands = [line.strip().replace("$(BIN)", ".venv/bin") for line in recipe.splitlines()]
+    assert [hook["entry"] for hook in hooks["hooks"]] == commands
