@@ -68,7 +68,7 @@ def table() -> list[str]:
             topology = topologies.load(each)
             planning.set_effort("quick", topology)
             batch_size = config.batch_size * len(topology.devices)
-            plan = planning.plan(config, topology, batch_size)
+            plan = planning.plan(planning.prepare(config, topology, batch_size), topology)
             lines.append(row(name, config.batch_size, plan))
             screen.note(f"{lines[-1]} {time.perf_counter() - began:.0f} s")
     return lines

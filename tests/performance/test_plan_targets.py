@@ -43,7 +43,9 @@ def plan(name, *, variant="beta", batch_size=8, **changes):
     topology = topologies.load(asked)
     planning.set_effort("quick", topology)
     config = test_step.make_config(variant, **changes)
-    return planning.plan(config, topology, batch_size * len(topology.devices))
+    return planning.plan(
+        planning.prepare(config, topology, batch_size * len(topology.devices)), topology
+    )
 
 
 def check_one_all_reduce(found, *, sums, scalars=0):
