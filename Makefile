@@ -33,8 +33,7 @@ bench: $(READY)
 bench-peers: $(VENV)/.ready-bench
 	$(BIN)/python -m pipeline.performance.frameworks.compare $(ARGS)
 
-# Compiles every variant for pods and GPU nodes, and rewrites the table of how they scale in
-# pipeline/performance/README.md.
+# Compiles every variant for pods and GPU nodes, and rewrites the README's table of how they scale.
 scaling: compilers
 	$(VENV)-plan/bin/python -m pipeline.performance.scaling
 

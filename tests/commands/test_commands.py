@@ -80,8 +80,8 @@ def test_a_field_that_an_older_run_lacks_has_its_default(tmp_path):
     assert run_config.differences(saved, config) == []
 
 
-def test_the_page_on_evaluations_explains_every_tag():
-    text = (ROOT / "pipeline" / "evals" / "README.md").read_text()
+def test_the_readme_explains_every_tag():
+    text = (ROOT / "README.md").read_text()
     config = beta_vae.get_config()
     assert config.checkpoint.best_metric in figures.BY_NAME
     for name in figures.BY_NAME.keys() - {"config"}:
