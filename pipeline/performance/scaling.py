@@ -1,8 +1,8 @@
-"""The command that rebuilds the README's table of how every variant scales: `make scaling`.
+"""The command that rebuilds the table of how every variant scales: `make scaling`.
 
-Plans each config on each topology, as many examples a chip as the config has in all, and writes the
-table between two marks. Nothing is run. Exit codes: 0; 2 a compiler is missing, the message says
-which extra installs it; 1 a fault.
+Plans each config on each topology, with as many examples a chip as the config has in all, and
+writes the table between two marks of the `README.md` beside this file. Nothing is run. Exit codes:
+0; 2 a compiler is missing, the message says which extra installs it; 1 a fault.
 """
 
 import importlib
@@ -27,7 +27,7 @@ HEADER = (
     "config, batch a chip | topology, chips | fits, MiB a chip | collectives "
     "| images/s a chip, compiled, not run | efficiency"
 )
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).with_name("README.md")
 MARKS = ("<!-- scaling -->\n", "<!-- /scaling -->\n")
 
 
