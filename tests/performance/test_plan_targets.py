@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from pipeline.performance import planning, topologies
-from tests.training import test_step
+from tests.support import small_models
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +42,7 @@ def plan(name, *, variant="beta", batch_size=8, **changes):
     topologies.prepare(asked)
     topology = topologies.load(asked)
     planning.set_effort("quick", topology)
-    config = test_step.make_config(variant, **changes)
+    config = small_models.make_config(variant, **changes)
     return planning.plan(config, topology, batch_size * len(topology.devices))
 
 

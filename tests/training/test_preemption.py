@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from tests.commands.test_train import assert_equal_trees, scalars, state
 from tests.support.processes import codes, start, train
+from tests.support.runs import assert_equal_trees, committed, scalars, state
 
 FOREVER = ("--config.total_steps=100000", "--config.log_every_steps=1")
 # In front of the command: what goes wrong in this process.
@@ -40,11 +40,6 @@ os._exit(train.main())
 
 def failing(fault):
     return ("-c", FAILING.format(fault=fault))
-
-
-def committed(workdir):
-    folder = workdir / "checkpoints"
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 
 
 def test_a_signal_during_import_ends_the_start_before_it_compiles(tmp_path):

@@ -14,12 +14,12 @@ from pipeline import datasets
 from pipeline.mesh import sharding
 from pipeline.performance import bench
 from pipeline.training import batching, step, verdicts
-from tests.training import test_step
+from tests.support import small_models
 
 
 def steady(num_devices):
     """A step, its batches and flags, and (state, metrics, word) of the first, which compiles."""
-    config, mesh = test_step.make_config("beta"), test_step.mesh_of(num_devices)
+    config, mesh = small_models.make_config("beta"), small_models.mesh_of(num_devices)
     config.data.train_examples = 64  # so that these steps go through several epochs
     example = datasets.example_spec(config)
     state = step.create_state(config, example, mesh)
@@ -66,7 +66,7 @@ def executions(folder):
 
 
 def test_the_guard_of_that_test_sees_what_is_sent_unasked():
-    mesh = test_step.mesh_of(2)
+    mesh = small_models.mesh_of(2)
     add = jax.jit(lambda x: x + 1, out_shardings=sharding.replicated(mesh))
     with (
         pytest.raises(Exception, match="Disallowed host-to-device"),
