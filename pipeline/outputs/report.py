@@ -48,7 +48,7 @@ def make(
     """
     config = _config(workdir, overrides)
     mesh = sharding.make_mesh({"data": -1})  # of these machines, whatever the run's was
-    _fit_batches(config, batch_size, mesh, screen)
+    fit_batches(config, batch_size, mesh, screen)
     example = datasets.example_spec(config)
     at, state = saved_state.restore(workdir, choice, config, example, mesh)
     splits = datasets.load(config)
@@ -105,7 +105,7 @@ def _config(workdir: Path, overrides: Sequence[str]) -> ConfigDict:
     return config
 
 
-def _fit_batches(config: Any, asked: int, mesh: Mesh, screen: terminal.Terminal) -> None:
+def fit_batches(config: Any, asked: int, mesh: Mesh, screen: terminal.Terminal) -> None:
     """Sets the batches of evaluations to what these devices can cut evenly.
 
     The figures don't hang on it, but for last bits: so a run's own numbers are kept where they fit.

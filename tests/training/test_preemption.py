@@ -28,11 +28,13 @@ os._exit(code)
 """
 UNREADABLE = """
 import os
-from pipeline.training import checkpoint
-original = checkpoint.Checkpoints._load
-def load(self, step, *arguments):
-    return (None, "a disk of this host") if step == 20 else original(self, step, *arguments)
-checkpoint.Checkpoints._load = load
+import orbax.checkpoint as ocp
+original = ocp.Checkpointer.restore
+def restore(self, directory, *arguments, **options):
+    if directory.parent.name == "20":
+        raise OSError("a disk of this host")
+    return original(self, directory, *arguments, **options)
+ocp.Checkpointer.restore = restore
 from pipeline import train
 os._exit(train.main())
 """
