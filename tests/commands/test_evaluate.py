@@ -22,8 +22,8 @@ from pipeline.mesh import sharding
 from pipeline.outputs import comparison, report_files
 from pipeline.runtime import errors, files, registry, run_config
 from pipeline.training import setup, step
-from tests.commands import test_generate
-from tests.conftest import OPTIMIZATION
+from tests.support import runs
+from tests.support.environment import OPTIMIZATION
 from tests.support.processes import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def make_config(module=beta_vae, **changes):
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    return test_generate.make_run(tmp_path_factory.mktemp("runs") / "a", make_config(), (1.0, 2.0))
+    return runs.save_run(tmp_path_factory.mktemp("runs") / "a", make_config(), (1.0, 2.0))
 
 
 @pytest.fixture(autouse=True)
@@ -145,10 +145,10 @@ def test_two_processes_write_what_one_writes(workdir, reported, tmp_path):
 
 
 def test_a_run_is_only_read_but_for_its_reports(workdir):
-    before = test_generate.snapshot(workdir)
+    before = runs.snapshot(workdir)
     page, _ = run(workdir, "--step=1", "--evals=samples")
     assert page == workdir / "reports" / "1" / "index.html"
-    after = test_generate.snapshot(workdir)
+    after = runs.snapshot(workdir)
     written = {path for path in after if "reports" in path.parts}
     names = {path.name for path in written}
     assert names == {"reports", "1", "index.html", "metrics.json", "samples.png"}
@@ -348,8 +348,8 @@ def test_a_chart_takes_the_colour_of_the_page_and_keeps_its_last_point():
     assert "currentColor" in text
     assert plots.INK not in text
     assert "train/loss" in text
-    assert plots._thinned(points)[-1] == points[-1]
-    assert len(plots._thinned(points)) <= plots.MAX_POINTS
+    assert plots.thinned(points)[-1] == points[-1]
+    assert len(plots.thinned(points)) <= plots.MAX_POINTS
     assert plots.lines({"a": points}, title="t") == plots.lines({"a": points}, title="t")
 
 
@@ -373,9 +373,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
 
 
 def test_runs_are_compared_and_evaluated_where_they_were_not(workdir, tmp_path, capsys):
-    other = test_generate.make_run(
-        tmp_path / "b", make_config(**{"model.latent_dim": 4}), (1.0, 2.0)
-    )
+    other = runs.save_run(tmp_path / "b", make_config(**{"model.latent_dim": 4}), (1.0, 2.0))
     run(workdir, "--evals=latents")
     capsys.readouterr()
     arguments = ["evaluate", "--compare", workdir, other, f"--out={tmp_path}", "--evals=latents"]

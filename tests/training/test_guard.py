@@ -5,9 +5,8 @@ from ml_collections import ConfigDict
 
 from pipeline.runtime import errors
 from pipeline.training import guard, verdicts
-from tests.commands.test_train import assert_equal_trees, scalars, state
 from tests.support.processes import codes, start, train
-from tests.training.test_preemption import committed
+from tests.support.runs import assert_equal_trees, committed, scalars, state
 
 # The loss of one step isn't finite, whatever the state.
 POISONED = """
