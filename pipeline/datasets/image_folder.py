@@ -23,7 +23,7 @@ def spec(config: Any) -> dict[str, Any]:
     Raises:
         InputError: no such folder, no such layout, or sizes that cannot be.
     """
-    to, classes = _format(config), _layout(config.path).classes
+    to, classes = _format(config), layout(config.path).classes
     image = jax.ShapeDtypeStruct((to.side, to.side, to.channels), np.uint8)
     return {"image": image} | ({"label": datasets.label(len(classes))} if classes else {})
 
@@ -37,14 +37,14 @@ def load(config: Any) -> dict[str, _image_pack.Pictures]:
     """
     return _image_pack.pictures(
         _path(config.path),
-        _layout(config.path),
+        layout(config.path),
         _format(config),
         max_corrupt=config.max_corrupt_files,
     )
 
 
 @functools.lru_cache(maxsize=1)
-def _layout(given: str) -> _image_layout.Layout:
+def layout(given: str) -> _image_layout.Layout:
     """Lists the folder once a process: the classes must not change between `spec` and `load`."""
     return _image_layout.read(_path(given))
 

@@ -110,7 +110,7 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
     height = _rows(position) - _centre(position)[:, None]
     height = height / scale[:, None, None]
     table = np.empty((num_shapes, num_scales, num_orientations, *height.shape[1:], MAX_CROSSINGS))
-    for shape, outline in enumerate((_square(), _ellipse(), _heart())):
+    for shape, outline in enumerate((square(), ellipse(), heart())):
         for orientation in range(num_orientations - 1):
             angle = -2.0 * math.pi * orientation / (num_orientations - 1)
             turned = (outline[0] + 1j * outline[1]) * np.exp(1j * angle)
@@ -144,17 +144,19 @@ def _rows(position: np.ndarray) -> np.ndarray:
     return first[:, None] + np.arange(NUM_ROWS)
 
 
-def _square() -> np.ndarray:
-    """Returns the corners, [2, 4]: x and y."""
+def square() -> np.ndarray:
+    """Returns the corners, [2, 4], at scale 1 and orientation 0, in pixels from the centre."""
     return SQUARE_HALF_SIDE * np.array([[-1.0, 1.0, 1.0, -1.0], [-1.0, -1.0, 1.0, 1.0]])
 
 
-def _ellipse() -> np.ndarray:
+def ellipse() -> np.ndarray:
+    """Returns the corners, [2, 64], at scale 1 and orientation 0, in pixels from the centre."""
     angle = 2.0 * math.pi * np.arange(64) / 64
     return np.stack([ELLIPSE_AXES[0] * np.cos(angle), ELLIPSE_AXES[1] * np.sin(angle)])
 
 
-def _heart() -> np.ndarray:
+def heart() -> np.ndarray:
+    """Returns the corners, [2, 128], at scale 1 and orientation 0, in pixels from the centre."""
     t = np.arange(32) / 32
     weights = np.stack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
     right = np.concatenate([np.array(HEART_LOBE).T @ weights, np.array(HEART_FLANK).T @ weights], 1)

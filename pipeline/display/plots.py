@@ -53,7 +53,7 @@ def lines(series: Series, *, title: str, unit: str = "") -> str:
 
     def draw(axes: Any) -> None:
         for colour, (name, points) in zip(_colours(series), series.items(), strict=True):
-            steps, values = np.transpose(_thinned(points))
+            steps, values = np.transpose(thinned(points))
             values = np.where(np.isfinite(values), values, np.nan)
             marks = "o" if name.startswith("heldout/") and len(steps) < 60 else ""
             axes.plot(
@@ -120,7 +120,7 @@ def _colours(series: Series) -> list[str]:
     return [COLOURS[1] if one else next(others) for one in held]
 
 
-def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+def thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
     """Returns at most MAX_POINTS of them, the last one always."""
     stride = -(-len(points) // MAX_POINTS)
     return points[::-stride][::-1]

@@ -36,7 +36,7 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
         codes = np.asarray(jax.device_get(encode(state, inputs)))
         seen = np.asarray(jax.device_get(vectors(state, codes)))
         outputs = np.asarray(jax.device_get(decode(state, codes)))
-        yield "heldout/code_maps", lambda: _picture(inputs, seen, outputs)
+        yield "heldout/code_maps", lambda: picture(inputs, seen, outputs)
 
     return evaluate
 
@@ -58,7 +58,7 @@ def colours(seen: np.ndarray) -> np.ndarray:
     return 0.1 + 0.8 * np.clip((found - low) / spread, 0.0, 1.0).reshape(*seen.shape[:-1], 3)
 
 
-def _picture(inputs: np.ndarray, seen: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+def picture(inputs: np.ndarray, seen: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     """Returns uint8 [H, W, 3]: inputs above, their code maps, and reconstructions below."""
     height, width = inputs.shape[1:3]
     maps = colours(seen).astype(np.float32)

@@ -37,7 +37,7 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
         errors.check_range(f"config.conditions_grid.{field}", settings[field], 1)
     example = datasets.example_spec(config)
     conditions = {name: example[name] for name in names}
-    rows = labels.parse(_labels(config, source, conditions), conditions)
+    rows = labels.parse(row_labels(config, source, conditions), conditions)
     sample = evaluation.make_method(config, example, "sample")
     fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
 
@@ -51,12 +51,12 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
         if config.model.label_dropout:
             without = jax.device_get(sample(state, keys[: settings.columns]))
             images, texts = np.concatenate([images, np.asarray(without)]), [*texts, NULL]
-        yield "heldout/conditions_grid", lambda: _picture(images, texts, names)
+        yield "heldout/conditions_grid", lambda: picture(images, texts, names)
 
     return evaluate
 
 
-def _labels(config: Any, source: datasets.Source, conditions: dict[str, Any]) -> str:
+def row_labels(config: Any, source: datasets.Source, conditions: dict[str, Any]) -> str:
     """Returns the rows, as --labels has them."""
     most = config.conditions_grid.rows
     entry = next(iter(conditions.values()))
@@ -73,7 +73,8 @@ def _labels(config: Any, source: datasets.Source, conditions: dict[str, Any]) ->
     return ";".join(unique)
 
 
-def _picture(images: np.ndarray, texts: list[str], names: tuple[str, ...]) -> np.ndarray:
+def picture(images: np.ndarray, texts: list[str], names: tuple[str, ...]) -> np.ndarray:
+    """Returns uint8 [H, W, C]: images [rows · columns, h, w, C] in [0, 1], a text beside a row."""
     grid = pictures.grid(pictures.enlarged(images), columns=len(images) // len(texts))
     title = f"Samples by {', '.join(names)}; the same z along a column"
     return pictures.to_uint8(pictures.framed(grid, rows=texts, title=title))

@@ -47,7 +47,7 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
         first = {name: array[::2].repeat(len(shares), axis=0) for name, array in examples.items()}
         images = decode(state, z.reshape(-1, z.shape[-1]), first)
         images = images.reshape(*z.shape[:2], *images.shape[1:])
-        yield "heldout/interpolations", lambda: _picture(examples["image"], images, shares, title)
+        yield "heldout/interpolations", lambda: picture(examples["image"], images, shares, title)
 
     return evaluate
 
@@ -62,7 +62,8 @@ def between(start: np.ndarray, end: np.ndarray, shares: np.ndarray) -> np.ndarra
     return (1.0 - share) * start[:, None] + share * end[:, None]
 
 
-def _picture(inputs: np.ndarray, images: np.ndarray, shares: np.ndarray, title: str) -> np.ndarray:
+def picture(inputs: np.ndarray, images: np.ndarray, shares: np.ndarray, title: str) -> np.ndarray:
+    """Returns uint8 [H, W, C]: a row a pair, images [P, T, h, w, C] between inputs [2P, …]."""
     ends = pictures.from_uint8(inputs)
     rows = np.concatenate([ends[::2, None], images, ends[1::2, None]], axis=1)
     grid = pictures.grid(

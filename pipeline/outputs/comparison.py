@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from pipeline import datasets, models
 from pipeline.display import pages, terminal
 from pipeline.evals.scores import udr
-from pipeline.mesh import sharding
 from pipeline.outputs import saved_state
 from pipeline.runtime import files, run_config
-from pipeline.training import batching, posteriors
+from pipeline.training import batching, posteriors, setup
 
 # Which way is better is said where a metric is described.
 BETTER = {"higher": max, "lower": min}
@@ -144,10 +145,8 @@ def ranking(runs: Sequence[Run]) -> Mapping[str, list[float | None]]:
 
 
 def _encoded(run: Run, config: Any, source: datasets.Source) -> posteriors.Encodings:
-    mesh = sharding.make_mesh({"data": -1})
-    config = config.copy_and_resolve_references().unlock()
-    config.eval_batch_size = 64 * mesh.size
-    example = datasets.example_spec(config)
-    _, state = saved_state.restore(run.workdir, str(run.found["step"]), config, example, mesh)
-    batches = batching.heldout_batches(source, config, mesh, num=NUM_EXAMPLES)
-    return posteriors.encoder(config, mesh)(state, (batch for _, batch in batches))
+    ready = setup.prepare_evaluation(config, batch_size=64 * jax.device_count())
+    _, state = saved_state.restore(run.workdir, str(run.found["step"]), ready)
+    batches = batching.heldout_batches(source, ready.config, ready.mesh, num=NUM_EXAMPLES)
+    encode = posteriors.encoder(ready.config, ready.mesh)
+    return encode(state, (batch for _, batch in batches))

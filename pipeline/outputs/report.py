@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from pipeline import datasets, evals
+from pipeline import evals
 from pipeline.display import terminal
-from pipeline.mesh import sharding
 from pipeline.outputs import report_files, saved_state
 from pipeline.runtime import command_line, errors, run_config
-from pipeline.training import variance
+from pipeline.training import setup
 
 
 def make(
@@ -45,12 +43,10 @@ def make(
         InputError: no run, no such checkpoint, or evaluations that don't apply.
     """
     config = _config(workdir, overrides)
-    mesh = sharding.make_mesh({"data": -1})  # of these machines, whatever the run's was
-    _fit_batches(config, batch_size, mesh, screen)
-    example = datasets.example_spec(config)
-    at, state = saved_state.restore(workdir, choice, config, example, mesh)
-    splits = datasets.load(config)
-    config = variance.measured(config, splits.train)
+    ready = setup.prepare_evaluation(config, batch_size=batch_size, note=screen.note)
+    at, state = saved_state.restore(workdir, choice, ready)
+    ready = setup.with_data(ready)
+    config, mesh, splits = ready.config, ready.mesh, ready.opened
     chosen = evals.choose(asked, config, mesh, splits.heldout)
     for name, reason in chosen.left_out.items():
         screen.note(f"{name} is left out: {reason}")
@@ -71,7 +67,7 @@ def make(
             "name": config.data.name,
             "train": len(splits.train),
             "heldout": len(splits.heldout),
-            "entries": {name: list(leaf.shape) for name, leaf in example.items()},
+            "entries": {name: list(leaf.shape) for name, leaf in ready.example.items()},
         },
         "evaluations": list(chosen.evaluations),
         "left_out": chosen.left_out,
@@ -91,30 +87,3 @@ def _config(workdir: Path, overrides: Sequence[str]) -> ConfigDict:
         raise errors.InputError(f"an evaluation is of the run as it is: {'; '.join(differing)}")
     run_config.check(config)
     return config
-
-
-def _fit_batches(config: Any, asked: int, mesh: Mesh, screen: terminal.Terminal) -> None:
-    """Sets the batches of evaluations to what these devices can cut evenly.
-
-    The figures don't hang on it, but for last bits: so a run's own numbers are kept where they fit.
-    """
-    wanted = asked or config.eval_batch_size or config.batch_size
-    config.eval_batch_size = wanted if asked else -(-wanted // mesh.size) * mesh.size
-
-    def check(shards: int) -> None:
-        sharding.check_batch(
-            config.eval_batch_size,
-            mesh=mesh,
-            accumulation_steps=1,
-            deterministic_shards=shards,
-            field="eval_batch_size",
-        )
-
-    try:
-        check(config.deterministic_shards)
-    except errors.InputError as error:
-        if not config.deterministic_shards:
-            raise
-        screen.note(f"last bits may differ from the run's: {error}")
-        config.deterministic_shards = 0
-        check(0)

@@ -1,8 +1,8 @@
-"""The command that rebuilds the README's table of how every variant scales: `make scaling`.
+"""The command that rebuilds the table of how every variant scales: `make scaling`.
 
-Plans each config on each topology, as many examples a chip as the config has in all, and writes the
-table between two marks. Nothing is run. Exit codes: 0; 2 a compiler is missing, the message says
-which extra installs it; 1 a fault.
+Plans each config on each topology, with as many examples a chip as the config has in all, and
+writes the table between two marks of the `README.md` beside this file. Nothing is run. Exit codes:
+0; 2 a compiler is missing, the message says which extra installs it; 1 a fault.
 """
 
 import importlib
@@ -36,7 +36,7 @@ HEADER = (
     "config, batch a chip | topology, chips | fits, MiB a chip | collectives "
     "| images/s a chip, compiled, not run | efficiency"
 )
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).with_name("README.md")
 MARKS = ("<!-- scaling -->\n", "<!-- /scaling -->\n")
 
 
@@ -77,7 +77,7 @@ def table() -> list[str]:
             topology = topologies.load(each)
             planning.set_effort("quick", topology)
             batch_size = config.batch_size * len(topology.devices)
-            plan = planning.plan(config, topology, batch_size)
+            plan = planning.plan(planning.prepare(config, topology, batch_size), topology)
             lines.append(row(name, config.batch_size, plan))
             screen.note(f"{lines[-1]} {time.perf_counter() - began:.0f} s")
     return lines

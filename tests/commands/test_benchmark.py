@@ -12,7 +12,7 @@ from configs import beta_vae
 from pipeline import benchmark
 from pipeline.performance import timing
 from pipeline.runtime import errors, run_config
-from tests.conftest import OPTIMIZATION
+from tests.support.environment import OPTIMIZATION
 
 ROOT = Path(__file__).parents[2]
 

@@ -19,11 +19,11 @@ from configs import beta_vae, default, vq_vae
 from pipeline import datasets, evals, evaluate
 from pipeline.display import pages, pictures, plots, terminal
 from pipeline.mesh import sharding
-from pipeline.outputs import comparison, report, report_files
+from pipeline.outputs import comparison, report_files
 from pipeline.runtime import errors, registry, run_config
-from pipeline.training import step
-from tests.commands import test_generate
-from tests.conftest import OPTIMIZATION
+from pipeline.training import setup, step
+from tests.support import runs
+from tests.support.environment import OPTIMIZATION
 from tests.support.processes import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def make_config(module=beta_vae, **changes):
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    return test_generate.make_run(tmp_path_factory.mktemp("runs") / "a", make_config(), (1.0, 2.0))
+    return runs.save_run(tmp_path_factory.mktemp("runs") / "a", make_config(), (1.0, 2.0))
 
 
 @pytest.fixture(autouse=True)
@@ -145,10 +145,10 @@ def test_two_processes_write_what_one_writes(workdir, reported, tmp_path):
 
 
 def test_a_run_is_only_read_but_for_its_reports(workdir):
-    before = test_generate.snapshot(workdir)
+    before = runs.snapshot(workdir)
     page, _ = run(workdir, "--step=1", "--evals=samples")
     assert page == workdir / "reports" / "1" / "index.html"
-    after = test_generate.snapshot(workdir)
+    after = runs.snapshot(workdir)
     written = {path for path in after if "reports" in path.parts}
     names = {path.name for path in written}
     assert names == {"reports", "1", "index.html", "metrics.json", "samples.png"}
@@ -213,17 +213,17 @@ def test_evaluations_that_do_not_apply_are_left_out_and_named():
         evals.choose("heldout,latents", config, mesh, source)
 
 
-def test_batches_keep_the_runs_size_where_it_fits(workdir, monkeypatch):
-    screen, mesh = terminal.Terminal(active=False), sharding.make_mesh({"data": -1})
-    three = sharding.make_mesh({"data": -1}, devices=DEVICES[:3])
-    for where, shards, expected in ((mesh, 0, (64, 0)), (three, 0, (66, 0)), (three, 4, (66, 0))):
-        config = make_config(deterministic_shards=shards)
-        report._fit_batches(config, 0, where, screen)
-        assert (config.eval_batch_size, config.deterministic_shards) == expected
+def test_batches_keep_the_runs_size_if_the_devices_divide_it(workdir, monkeypatch):
+    def sizes(shards, devices):
+        config, notes = make_config(deterministic_shards=shards), []
+        ready = setup.prepare_evaluation(config, devices=devices, note=notes.append)
+        return ready.config.eval_batch_size, ready.config.deterministic_shards, len(notes)
+
+    assert sizes(0, DEVICES[:4]) == (64, 0, 0)
+    assert sizes(0, DEVICES[:3]) == (66, 0, 0)
+    assert sizes(4, DEVICES[:3]) == (66, 0, 1)
     monkeypatch.setenv("NPROC", "4")
-    config = make_config(deterministic_shards=4)
-    report._fit_batches(config, 0, mesh, screen)
-    assert (config.eval_batch_size, config.deterministic_shards) == (64, 4)
+    assert sizes(4, DEVICES[:4]) == (64, 4, 0)
 
 
 @pytest.mark.parametrize(
@@ -348,8 +348,8 @@ def test_a_chart_takes_the_colour_of_the_page_and_keeps_its_last_point():
     assert "currentColor" in text
     assert plots.INK not in text
     assert "train/loss" in text
-    assert plots._thinned(points)[-1] == points[-1]
-    assert len(plots._thinned(points)) <= plots.MAX_POINTS
+    assert plots.thinned(points)[-1] == points[-1]
+    assert len(plots.thinned(points)) <= plots.MAX_POINTS
     assert plots.lines({"a": points}, title="t") == plots.lines({"a": points}, title="t")
 
 
@@ -360,9 +360,7 @@ def test_numbers_have_four_digits_or_all_before_the_point():
 
 
 def test_runs_are_compared_and_evaluated_where_they_were_not(workdir, tmp_path, capsys):
-    other = test_generate.make_run(
-        tmp_path / "b", make_config(**{"model.latent_dim": 4}), (1.0, 2.0)
-    )
+    other = runs.save_run(tmp_path / "b", make_config(**{"model.latent_dim": 4}), (1.0, 2.0))
     run(workdir, "--evals=latents")
     capsys.readouterr()
     arguments = ["evaluate", "--compare", workdir, other, f"--out={tmp_path}", "--evals=latents"]

@@ -1,4 +1,3 @@
-import dataclasses
 import os
 import subprocess
 import sys
@@ -12,13 +11,12 @@ from PIL import Image
 from configs import beta_vae, capacity_vae, conditional_vae, mnist_vae, vq_vae
 from pipeline import datasets, generate
 from pipeline.display import pictures
-from pipeline.mesh import sharding
 from pipeline.nn import labels
 from pipeline.runtime import run_config
-from pipeline.training import checkpoint, step
-from tests.support import digit_classifier
+from tests.support import commands, digit_classifier
+from tests.support.processes import ROOT
+from tests.support.runs import save_run, snapshot
 
-ROOT = Path(__file__).parents[2]
 MNIST = ROOT.parent / "shared" / "data" / "mnist"
 
 
@@ -28,38 +26,24 @@ def few_devices(monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: devices)
 
 
-def make_run(workdir, config, scores=(2.0, 1.0)):
-    """A run with checkpoints at steps 1, 2, …, each of other parameters, with these ELBOs."""
-    config.optimizer.ema_decay = 0.0  # else the averages would be sampled from
-    run_config.save(config, workdir)
-    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint)
-    mesh = sharding.make_mesh({"data": -1}, devices=jax.devices()[:1])
-    state = step.create_state(config, datasets.example_spec(config), mesh)
-    for at, score in enumerate(scores, start=1):
-        params = jax.tree.map(lambda leaf, at=at: at * leaf, state.params)
-        metrics = None if score is None else {"elbo": score}
-        checkpoints.save(
-            at, dataclasses.replace(state, step=state.step + at, params=params), metrics
-        )
-    checkpoints.wait()
-    checkpoints.close()
-    return workdir
-
-
 @pytest.fixture(scope="module")
 def digits_run(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("digits"), conditional_vae.get_config("smoke"))
+    return save_run(tmp_path_factory.mktemp("digits"), conditional_vae.get_config("smoke"))
 
 
 @pytest.fixture(scope="module")
 def sprites_run(tmp_path_factory):
     config = conditional_vae.get_config("sprites,smoke")
-    return make_run(tmp_path_factory.mktemp("sprites"), config)
+    return save_run(tmp_path_factory.mktemp("sprites"), config)
 
 
 @pytest.fixture(scope="module")
 def plain_run(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("plain"), beta_vae.get_config("smoke"))
+    return save_run(tmp_path_factory.mktemp("plain"), beta_vae.get_config("smoke"))
+
+
+def refusal(capsys, monkeypatch, *arguments):
+    return commands.refusal(generate.main, capsys, monkeypatch, *arguments)
 
 
 def run(workdir, *arguments):
@@ -67,17 +51,6 @@ def run(workdir, *arguments):
     folder = generate.run(generate.parse(["generate", f"--workdir={workdir}", *arguments]))
     with np.load(folder / "samples.npz") as file:
         return folder, dict(file)
-
-
-def refusal(capsys, monkeypatch, *arguments):
-    """The one line with which the command refuses, by exit code 2."""
-    monkeypatch.setattr(sys, "argv", ["generate", *map(str, arguments)])
-    assert generate.main() == 2
-    captured = capsys.readouterr()
-    assert not captured.out
-    assert captured.err.startswith("error: ")
-    assert len(captured.err.strip().splitlines()) == 1
-    return captured.err
 
 
 def test_a_row_for_each_label_from_the_same_latents(digits_run, tmp_path):
@@ -129,7 +102,7 @@ def test_the_best_checkpoint_unless_another_is_asked_for(digits_run, tmp_path):
 
 
 def test_nothing_else_of_the_run_is_altered(tmp_path):
-    workdir = make_run(tmp_path / "run", conditional_vae.get_config("smoke"), (1.0, 2.0, 3.0))
+    workdir = save_run(tmp_path / "run", conditional_vae.get_config("smoke"), (1.0, 2.0, 3.0))
     partial = workdir / "checkpoints" / "4.orbax-checkpoint-tmp"  # of a save under way
     partial.mkdir()
     before = snapshot(workdir)
@@ -138,14 +111,6 @@ def test_nothing_else_of_the_run_is_altered(tmp_path):
     written = {path for path in after if "reports" in path.parts}
     assert {path.name for path in written} == {"reports", "3", "samples.npz", "samples.png"}
     assert {path: after[path] for path in after.keys() - written} == before
-
-
-def snapshot(workdir):
-    """Content and time of every file and folder below, but not the folder's own time."""
-    return {
-        path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
-        for path in workdir.rglob("*")
-    }
 
 
 def test_rows_of_several_columns(sprites_run):
@@ -158,7 +123,7 @@ def test_rows_of_several_columns(sprites_run):
 
 @pytest.mark.parametrize("variant", [beta_vae, capacity_vae, conditional_vae, vq_vae])
 def test_without_labels_every_variant_samples_its_prior(variant, tmp_path):
-    workdir = make_run(tmp_path / "run", variant.get_config("sprites,smoke"), (None,))
+    workdir = save_run(tmp_path / "run", variant.get_config("sprites,smoke"), (None,))
     _, arrays = run(workdir, "--num=3", "--step=latest")
     assert arrays["images"].shape == (3, 64, 64, 1)
     assert "labels" not in arrays
@@ -227,14 +192,14 @@ def test_a_folder_without_a_run_or_a_checkpoint_is_refused(tmp_path, capsys, mon
 
 
 def test_a_run_that_was_not_evaluated_has_no_best_step(tmp_path, capsys, monkeypatch):
-    make_run(tmp_path, conditional_vae.get_config("smoke"), (None,))
+    save_run(tmp_path, conditional_vae.get_config("smoke"), (None,))
     line = refusal(capsys, monkeypatch, f"--workdir={tmp_path}")
     assert "--step=best: no checkpoint was evaluated yet; use --step=latest or one of 1" in line
     assert run(tmp_path, "--step=latest", "--num=1")[1]["images"].shape == (1, 28, 28, 1)
 
 
 def test_a_damaged_checkpoint_is_named_in_one_line(tmp_path, capsys, monkeypatch):
-    make_run(tmp_path, conditional_vae.get_config("smoke"))
+    save_run(tmp_path, conditional_vae.get_config("smoke"))
     files = (tmp_path / "checkpoints" / "1").rglob("ocdbt.process_0/d/*")
     largest = max(files, key=lambda path: path.stat().st_size)
     os.truncate(largest, largest.stat().st_size // 2)

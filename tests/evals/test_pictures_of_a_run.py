@@ -55,7 +55,7 @@ def test_a_row_a_label_and_the_same_z_along_a_column(monkeypatch):
     state = step.create_state(config, example, mesh)
     evaluate = conditions_grid.make(config, mesh, Heldout(label=np.arange(3, dtype=np.int32)))
     with monkeypatch.context() as patch:
-        images, texts, names = drawn(patch, conditions_grid, "_picture", evaluate, state)
+        images, texts, names = drawn(patch, conditions_grid, "picture", evaluate, state)
     assert texts == ["0", "1", "2", "none"] and names == ("label",)
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(config.seed), i))(np.arange(4))
     sample, classes = (
@@ -86,7 +86,9 @@ def test_rows_are_the_classes_or_the_conditions_of_heldout_examples(
 ):
     config, *_ = conditional(monkeypatch, entry, name="given")
     source = Heldout(given=np.array(values, entry.dtype))
-    rows = labels.parse(conditions_grid._labels(config, source, {"given": entry}), {"given": entry})
+    rows = labels.parse(
+        conditions_grid.row_labels(config, source, {"given": entry}), {"given": entry}
+    )
     assert rows.texts == texts
     if len(texts) == 2:
         np.testing.assert_array_equal(rows.entries["given"], source.rows["given"][:2])
@@ -109,7 +111,7 @@ def coded():
 def test_maps_show_the_vectors_of_the_codes_between_inputs_and_what_is_decoded(coded, monkeypatch):
     config, mesh, source, state, codes = coded
     evaluate = code_maps.make(config, mesh, source)
-    inputs, seen, outputs = drawn(monkeypatch, code_maps, "_picture", evaluate, state)
+    inputs, seen, outputs = drawn(monkeypatch, code_maps, "picture", evaluate, state)
     batch = batching.first_images(source, config, 3)
     np.testing.assert_array_equal(inputs, batch["image"])
     table = next(leaf for leaf in jax.tree.leaves(state.stats) if leaf.shape == (128, 4))
@@ -198,12 +200,12 @@ def test_each_factor_that_varies_has_a_panel_and_the_kl_stands_in_for_none():
 
 
 def test_plots_leave_matplotlibs_global_state_alone():
-    from matplotlib import _pylab_helpers
+    from matplotlib import pyplot
 
     mean = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
     given = encoded(mean)
     latent_plane.picture(latent_plane.plane(given, "pca"), latent_plane.colours(given, {}))
-    assert not _pylab_helpers.Gcf.get_all_fig_managers()
+    assert not pyplot.get_fignums()
 
 
 @pytest.mark.parametrize(

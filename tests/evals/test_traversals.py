@@ -131,7 +131,7 @@ def test_the_picture_has_a_row_a_latent_and_a_column_a_value_with_labels():
 @pytest.fixture
 def drawn_interpolations(monkeypatch):
     given = []
-    monkeypatch.setattr(interpolations, "_picture", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr(interpolations, "picture", lambda *arguments: given.append(arguments))
     return given
 
 

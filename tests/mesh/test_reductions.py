@@ -12,17 +12,16 @@ from jax.sharding import PartitionSpec as P
 from pipeline.mesh import reductions, sharding
 from pipeline.runtime import errors, run_config
 from pipeline.training import evaluation, step
-from tests.commands import test_train
+from tests.support import commands, runs, small_models
 from tests.support.processes import free_port
-from tests.training import test_step
 
-EXAMPLE = test_step.EXAMPLE | {"image": jax.ShapeDtypeStruct((8, 8, 1), np.uint8)}
-IMAGES = test_step.IMAGES[:16, ::2, ::2]
+EXAMPLE = small_models.EXAMPLE | {"image": jax.ShapeDtypeStruct((8, 8, 1), np.uint8)}
+IMAGES = small_models.IMAGES[:16, ::2, ::2]
 
 
 def make_config(variant, network="dense", *, shards=8):
     changes = {"model.network": network, "batch_size": 16, "deterministic_shards": shards}
-    config = test_step.make_config(variant, **changes)
+    config = small_models.make_config(variant, **changes)
     config.optimizer.ema_decay = 0.9
     if variant == "vq":
         config.model.quantizer.restart_steps = 2
@@ -33,10 +32,10 @@ def make_config(variant, network="dense", *, shards=8):
 @functools.cache
 def results(variant, network, num_devices, *, shards=8):
     """All that a run depends on or logs: states, metrics, sums over held-out data, by path."""
-    config, mesh = make_config(variant, network, shards=shards), test_step.mesh_of(num_devices)
-    state = test_step.first_state(config, mesh, EXAMPLE)
+    config, mesh = make_config(variant, network, shards=shards), small_models.mesh_of(num_devices)
+    state = small_models.first_state(config, mesh, EXAMPLE)
     train_step = step.make_train_step(config, EXAMPLE, mesh)
-    batch, stop = test_step.batch_on(mesh, IMAGES)
+    batch, stop = small_models.batch_on(mesh, IMAGES)
     logged = []
     for _ in range(10):
         state, metrics, _ = train_step(state, batch, stop)
@@ -86,7 +85,7 @@ def test_the_order_is_that_of_a_tournament(shards):
         return summed(lambda part: {"row": part[0]}, rows, flags.sum())
 
     for num_devices in (n for n in (1, 2, 3, 4, 6, 8, 12) if shards % n == 0):
-        mesh = test_step.mesh_of(num_devices)
+        mesh = small_models.mesh_of(num_devices)
         both = P(mesh.axis_names)
         summed = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(both, both), out_specs=P()))
         total, flags = summed(rows, np.ones(num_devices, np.float32))
@@ -95,8 +94,8 @@ def test_the_order_is_that_of_a_tournament(shards):
 
 
 def test_the_shards_travel_in_one_exchange_and_one_gathering():
-    config, mesh = make_config("beta"), test_step.mesh_of(8)
-    batch, stop = test_step.batch_on(mesh, IMAGES)
+    config, mesh = make_config("beta"), small_models.mesh_of(8)
+    batch, stop = small_models.batch_on(mesh, IMAGES)
     state = step.abstract_state(config, EXAMPLE)
     text = step.make_train_step(config, EXAMPLE, mesh).lower(state, batch, stop).as_text()
     found = re.findall(r"stablehlo\.(all_\w+|reduce_scatter|collective_\w+)", text)
@@ -111,23 +110,23 @@ def test_two_processes_two_devices_and_one_have_the_same_bits(tmp_path):
     ]  # fmt: skip
     group = [f"--coordinator=127.0.0.1:{port}", "--num_processes=2"]
     together = [
-        test_train.start(tmp_path / "processes", *arguments, *group, f"--process_id={process_id}")
+        commands.start(tmp_path / "processes", *arguments, *group, f"--process_id={process_id}")
         for process_id in range(2)
     ]
     for process in together:
-        test_train.finish(process)
-    test_train.train(tmp_path / "devices", *arguments, devices=2)
-    test_train.train(tmp_path / "one", *arguments, devices=1)
-    one = test_train.scalars(tmp_path / "one")
+        commands.finish(process)
+    commands.train(tmp_path / "devices", *arguments, devices=2)
+    commands.train(tmp_path / "one", *arguments, devices=1)
+    one = runs.scalars(tmp_path / "one")
     assert len(one["train/loss"]) == 10
     assert "heldout/elbo" in one
     final = ocp.StandardCheckpointer().restore(tmp_path / "one" / "checkpoints" / "10" / "default")
     here = jax.tree.map(ocp.utils.to_shape_dtype_struct, final)
     for other in ("processes", "devices"):
-        assert test_train.scalars(tmp_path / other) == one
+        assert runs.scalars(tmp_path / other) == one
         folder = tmp_path / other / "checkpoints" / "10" / "default"
         restored = ocp.StandardCheckpointer().restore(folder, here)
-        test_train.assert_equal_trees(restored, final)
+        runs.assert_equal_trees(restored, final)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +146,7 @@ def test_shards_that_cannot_work_name_the_repair(
     monkeypatch.delenv("NPROC", raising=False)
     if threads:
         monkeypatch.setenv("NPROC", threads)
-    mesh = test_step.mesh_of(4)
+    mesh = small_models.mesh_of(4)
     with pytest.raises(errors.InputError, match=words) as raised:
         sharding.check_batch(
             batch_size, mesh=mesh, accumulation_steps=parts, deterministic_shards=shards

@@ -14,10 +14,9 @@ from pipeline.mesh import flat_buffers, layouts, sharding
 from pipeline.performance import hlo, planning, topologies
 from pipeline.runtime import errors
 from pipeline.training import checkpoint, evaluation, guard, step
-from tests.support import processes
-from tests.training import test_step
+from tests.support import processes, small_models
 
-EXAMPLE, IMAGES = test_step.EXAMPLE, test_step.IMAGES
+EXAMPLE, IMAGES = small_models.EXAMPLE, small_models.IMAGES
 # All that an update knows of other values: the global norm, and which values are matrices'.
 OPTIMIZER = {
     "optimizer.name": "adamw",
@@ -44,10 +43,10 @@ def state_on(mesh, config):
 @functools.cache
 def trained(variant, data, fsdp):
     """Returns the state after five steps, and of each step its loss and its gradient's norm."""
-    config, mesh = test_step.make_config(variant, **OPTIMIZER), mesh_of(data, fsdp)
+    config, mesh = small_models.make_config(variant, **OPTIMIZER), mesh_of(data, fsdp)
     state, seen = state_on(mesh, config), []
     train_step = step.make_train_step(config, EXAMPLE, mesh)
-    batch, stop = test_step.batch_on(mesh, IMAGES)
+    batch, stop = small_models.batch_on(mesh, IMAGES)
     for _ in range(5):
         state, metrics, _ = train_step(state, batch, stop)
         seen.append((float(metrics["loss"]), float(metrics["grad_norm"])))
@@ -70,7 +69,7 @@ def test_losses_and_parameters_are_those_of_replicated_state(variant):
 
 def test_a_model_of_ten_times_the_budget_has_its_state_cut_to_one_nth(monkeypatch):
     monkeypatch.setattr(datasets, "example_spec", lambda config: EXAMPLE)
-    config = test_step.make_config("beta", **OPTIMIZER, batch_size=16)
+    config = small_models.make_config("beta", **OPTIMIZER, batch_size=16)
     config.model.hidden = (1024, 1024)
     abstract = step.abstract_state(config, EXAMPLE)
     state_bytes, num_params = (
@@ -80,7 +79,8 @@ def test_a_model_of_ten_times_the_budget_has_its_state_cut_to_one_nth(monkeypatc
     budget, arguments = state_bytes / 10, {}
     for num in (1, 2, 4, 8, 16):
         config.mesh.fsdp = num
-        planned = planning.plan(config, topologies.here(jax.devices()[:num]), 16)
+        here = topologies.here(jax.devices()[:num])
+        planned = planning.plan(planning.prepare(config, here, 16), here)
         assert planned["parameters"] == num_params
         arguments[num] = planned["memory"]["arguments"]
         assert arguments[num] == pytest.approx(state_bytes / num, rel=0.01)
@@ -100,7 +100,7 @@ def test_a_model_of_ten_times_the_budget_has_its_state_cut_to_one_nth(monkeypatc
     held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state))
     assert held == pytest.approx(state_bytes / 8, rel=0.01)
     train_step = step.make_train_step(config, EXAMPLE, mesh)
-    batch, stop = test_step.batch_on(mesh, IMAGES[:16])
+    batch, stop = small_models.batch_on(mesh, IMAGES[:16])
     for _ in range(3):
         state, metrics, _ = train_step(state, batch, stop)
         losses.append(float(metrics["loss"]))
@@ -108,9 +108,9 @@ def test_a_model_of_ten_times_the_budget_has_its_state_cut_to_one_nth(monkeypatc
 
 
 def test_accumulation_puts_no_collective_into_its_loop_and_pieces_are_added_once():
-    config = test_step.make_config("capacity", accumulation_steps=4, batch_size=32)
+    config = small_models.make_config("capacity", accumulation_steps=4, batch_size=32)
     mesh = mesh_of(2, 4)
-    batch, stop = test_step.batch_on(mesh, IMAGES[:32])
+    batch, stop = small_models.batch_on(mesh, IMAGES[:32])
     state = layouts.laid_out(step.abstract_state(config, EXAMPLE), mesh)
     lowered = step.make_train_step(config, EXAMPLE, mesh).lower(state, batch, stop)
     found = hlo.collectives(lowered.compile().as_text())
@@ -121,10 +121,10 @@ def test_accumulation_puts_no_collective_into_its_loop_and_pieces_are_added_once
 
 
 def test_evaluation_and_methods_see_the_averaged_parameters_whole():
-    config, seen = test_step.make_config("vq", **OPTIMIZER), []
+    config, seen = small_models.make_config("vq", **OPTIMIZER), []
     for data, fsdp in ((8, 1), (2, 4)):
         state, mesh = trained("vq", data, fsdp)[0], mesh_of(data, fsdp)
-        batch, _ = test_step.batch_on(mesh, IMAGES)
+        batch, _ = small_models.batch_on(mesh, IMAGES)
         summed = evaluation.make_eval_step(config, EXAMPLE, mesh)(state, batch, jnp.uint32(0))
         figures = evaluation.make_summary(config, EXAMPLE)(state, summed)
         codes = evaluation.make_method(config, EXAMPLE, "encode")(state, IMAGES)
@@ -144,7 +144,7 @@ def test_values_that_are_not_finite_are_named_by_their_arrays():
 
 
 def test_the_first_state_is_that_of_replicated_state_and_its_tree_is_cut():
-    config = test_step.make_config("vq", **{"model.hidden": (512,)})
+    config = small_models.make_config("vq", **{"model.hidden": (512,)})
     one, many = (step.create_state(config, EXAMPLE, mesh_of(1, num)) for num in (1, 8))
     tree = layouts.to_tree(many)
     jax.tree.map(np.testing.assert_array_equal, one, tree)
@@ -154,7 +154,7 @@ def test_the_first_state_is_that_of_replicated_state_and_its_tree_is_cut():
 
 
 def test_checkpoints_restore_bitwise_from_any_mesh_onto_any_other(tmp_path):
-    config, state = test_step.make_config("vq", **OPTIMIZER), trained("vq", 2, 4)[0]
+    config, state = small_models.make_config("vq", **OPTIMIZER), trained("vq", 2, 4)[0]
     expected = jax.device_get(layouts.to_tree(state))
     checkpoints = checkpoint.Checkpoints(tmp_path / "checkpoints", config.checkpoint)
     for at, mesh in enumerate((mesh_of(1, 1), mesh_of(1, 8), mesh_of(4, 2)), start=1):

@@ -13,7 +13,7 @@ from pipeline.models import conditional_vae as variant
 from pipeline.nn import conditioning, embeddings, networks
 from pipeline.runtime import errors
 from pipeline.training import evaluation, step
-from tests.training import test_step
+from tests.support import small_models
 
 EXAMPLE = {
     "image": jax.ShapeDtypeStruct((16, 16, 1), np.uint8),
@@ -139,8 +139,8 @@ def test_with_every_kind_of_condition_one_device_equals_four(form):
     config.batch_size = 64
     losses = []
     for num_devices in (1, 4):
-        mesh = test_step.mesh_of(num_devices)
-        state = test_step.first_state(config, mesh, EXAMPLE)
+        mesh = small_models.mesh_of(num_devices)
+        state = small_models.first_state(config, mesh, EXAMPLE)
         train_step = step.make_train_step(config, EXAMPLE, mesh)
         batch, stop = jax.device_put(
             (make_batch(64), np.zeros(num_devices, np.float32)), sharding.batch_sharded(mesh)
@@ -154,8 +154,8 @@ def test_with_every_kind_of_condition_one_device_equals_four(form):
 
 def figures_of(config, change):
     """Held-out figures of the first state, after `change` of its embedding."""
-    mesh = test_step.mesh_of(1)
-    state = test_step.first_state(config, mesh, EXAMPLE)
+    mesh = small_models.mesh_of(1)
+    state = small_models.first_state(config, mesh, EXAMPLE)
     embedding = change(state.params["embedding"])
     state = dataclasses.replace(state, params=state.params | {"embedding": embedding})
     batch = jax.device_put(make_batch(config.batch_size), sharding.batch_sharded(mesh))
@@ -179,10 +179,10 @@ def test_labels_say_what_is_sampled_and_the_null_class_leaves_it_open():
     label = np.arange(64, dtype=np.int32) % 3
     stripes = np.zeros((3, 16, 16, 1), np.uint8)
     stripes[0, :5], stripes[1, 5:10], stripes[2, 10:] = 255, 255, 255
-    mesh = test_step.mesh_of(1)
+    mesh = small_models.mesh_of(1)
     batch = {"image": stripes[label], "label": label, "mask": np.ones(64, np.float32)}
     example = {name: EXAMPLE[name] for name in ("image", "label")}
-    state = test_step.first_state(config, mesh, example)
+    state = small_models.first_state(config, mesh, example)
     train_step = step.make_train_step(config, example, mesh)
     for _ in range(100):
         state, _, _ = train_step(state, batch, np.zeros(1, np.float32))

@@ -11,13 +11,13 @@ from pipeline import models
 from pipeline.mesh import sharding
 from pipeline.runtime import errors, registry
 from pipeline.training import evaluation, step, variance
-from tests.training import test_step
+from tests.support import small_models
 
 SMALL = {"model.network": "dense", "model.quantizer.num_codes": 16, "model.latent_dim": 8}
 
 
 def make_config(**changes):
-    return test_step.make_config("vq", **(SMALL | changes))
+    return small_models.make_config("vq", **(SMALL | changes))
 
 
 def quantizer(**changes):
@@ -25,7 +25,7 @@ def quantizer(**changes):
 
 
 def model_of(config, state):
-    graphdef, _ = models.make(config, test_step.EXAMPLE)
+    graphdef, _ = models.make(config, small_models.EXAMPLE)
     return nnx.merge(graphdef, state.params, state.stats, copy=True)
 
 
@@ -45,10 +45,10 @@ QUANTIZERS = {
 @pytest.mark.parametrize("name", ["data", "loss", "residual_vq", "lfq"])
 def test_codebook_and_figures_are_the_same_on_any_mesh_and_with_accumulation(name):
     config = make_config(**QUANTIZERS[name])
-    reference, losses, metrics = test_step.train(config, 1, num_steps=4)
+    reference, losses, metrics = small_models.train(config, 1, num_steps=4)
     for devices, parts in ((4, 1), (8, 2)) if name == "data" else ((8, 2),):
         config.accumulation_steps = parts
-        state, other_losses, other_metrics = test_step.train(config, devices, num_steps=4)
+        state, other_losses, other_metrics = small_models.train(config, devices, num_steps=4)
         np.testing.assert_allclose(other_losses, losses, rtol=1e-5)
         # A code that restarts, and rarely wins again, is the small difference of large sums.
         jax.tree.map(
@@ -65,13 +65,13 @@ def test_codebook_and_figures_are_the_same_on_any_mesh_and_with_accumulation(nam
 def test_one_all_reduce_of_parameters_counts_and_sums(num_devices, candidates):
     restarts = {"restart_steps": 100, "restart_usage": 0.5} if candidates else {"restart_steps": 0}
     changes = quantizer(candidates=candidates or 4, **restarts)
-    num_params, found = test_step.all_reduces(make_config(**changes), num_devices)
+    num_params, found = small_models.all_reduces(make_config(**changes), num_devices)
     sums = 16 + 16 * 8 + candidates * 8 + 3  # K + K·D + R·D; reconstruction, commitment, stop
     assert found == [f"f32[{num_params + sums}]"]
 
 
 def test_lfq_adds_one_reduction_of_the_mean_code_before_the_backward_pass():
-    num_params, found = test_step.all_reduces(make_config(**QUANTIZERS["lfq"]), 8)
+    num_params, found = small_models.all_reduces(make_config(**QUANTIZERS["lfq"]), 8)
     terms = 1 + 2 + 16  # reconstruction; commitment and entropy; probabilities of 16 codes
     assert found == ["f32[16]", f"f32[{num_params + terms + 16 + 1}]"]
 
@@ -80,10 +80,10 @@ def test_lfq_adds_one_reduction_of_the_mean_code_before_the_backward_pass():
 @pytest.mark.parametrize("name", ["ema", "cosine", "residual_vq", "fsq", "lfq"])
 def test_decoded_codes_are_the_reconstruction_of_training_bitwise(name, dtype):
     config = make_config(compute_dtype=dtype, **QUANTIZERS[name])
-    state = step.create_state(config, test_step.EXAMPLE, test_step.mesh_of(1))
-    images = test_step.IMAGES
+    state = step.create_state(config, small_models.EXAMPLE, small_models.mesh_of(1))
+    images = small_models.IMAGES
     encode, decode, reconstruct = (
-        evaluation.make_method(config, test_step.EXAMPLE, method)
+        evaluation.make_method(config, small_models.EXAMPLE, method)
         for method in ("encode", "decode", "reconstruct")
     )
     codes = encode(state, images)
@@ -102,7 +102,7 @@ def test_decoded_codes_are_the_reconstruction_of_training_bitwise(name, dtype):
     lookup = jax.jit(lambda state, codes: model_of(config, state).quantizer.lookup(codes))
     np.testing.assert_array_equal(values, lookup(state, codes))
     np.testing.assert_array_equal(outputs, decoded)
-    sample = evaluation.make_method(config, test_step.EXAMPLE, "sample")
+    sample = evaluation.make_method(config, small_models.EXAMPLE, "sample")
     drawn = np.asarray(sample(state, jax.random.split(jax.random.key(0), 3)))
     assert drawn.shape == (3, 16, 16, 1)
     assert drawn.min() >= 0 and drawn.max() <= 1
@@ -111,9 +111,11 @@ def test_decoded_codes_are_the_reconstruction_of_training_bitwise(name, dtype):
 def test_quantisation_uses_the_codebook_of_before_the_step():
     config = make_config(**quantizer(restart_steps=0))
     config.optimizer.learning_rate = 1e-12
-    state, _, metrics = test_step.train(config, 1, num_steps=1)
-    first = step.create_state(config, test_step.EXAMPLE, test_step.mesh_of(1))
-    codes = evaluation.make_method(config, test_step.EXAMPLE, "encode")(first, test_step.IMAGES)
+    state, _, metrics = small_models.train(config, 1, num_steps=1)
+    first = step.create_state(config, small_models.EXAMPLE, small_models.mesh_of(1))
+    codes = evaluation.make_method(config, small_models.EXAMPLE, "encode")(
+        first, small_models.IMAGES
+    )
     used = np.isin(np.arange(16), codes)
     np.testing.assert_array_equal(np.asarray(metrics["code_usage"]) > 0, used)
     np.testing.assert_array_equal(np.any(state.stats["quantizer"]["sums"] != 0, axis=1), used)
@@ -122,13 +124,13 @@ def test_quantisation_uses_the_codebook_of_before_the_step():
 def test_a_collapsed_model_uses_its_codes_again_with_restarts():
     config = make_config(**quantizer(restart_steps=5, candidates=8))
     config.optimizer.learning_rate = 3e-3
-    mesh = test_step.mesh_of(4)
-    state = test_step.first_state(config, mesh)
+    mesh = small_models.mesh_of(4)
+    state = small_models.first_state(config, mesh)
     state.stats["quantizer"]["codebook"] = jax.device_put(
         jnp.full((16, 8), 1e3).at[0].set(0.0), sharding.replicated(mesh)
     )
-    train_step = step.make_train_step(config, test_step.EXAMPLE, mesh)
-    batch, stop = test_step.batch_on(mesh, test_step.IMAGES)
+    train_step = step.make_train_step(config, small_models.EXAMPLE, mesh)
+    batch, stop = small_models.batch_on(mesh, small_models.IMAGES)
     usage = []
     for _ in range(100):
         state, metrics, _ = train_step(state, batch, stop)
@@ -139,16 +141,18 @@ def test_a_collapsed_model_uses_its_codes_again_with_restarts():
 
 def test_usage_of_held_out_data_is_that_of_all_its_batches():
     config = make_config(batch_size=8)
-    mesh = test_step.mesh_of(2)
-    state = test_step.first_state(config, mesh)
-    eval_step = evaluation.make_eval_step(config, test_step.EXAMPLE, mesh)
+    mesh = small_models.mesh_of(2)
+    state = small_models.first_state(config, mesh)
+    eval_step = evaluation.make_eval_step(config, small_models.EXAMPLE, mesh)
     summed = None
     for first in range(0, 64, 8):
-        batch, _ = test_step.batch_on(mesh, test_step.IMAGES[first : first + 8])
+        batch, _ = small_models.batch_on(mesh, small_models.IMAGES[first : first + 8])
         sums = eval_step(state, batch, jnp.uint32(first))
         summed = sums if summed is None else jax.tree.map(jnp.add, summed, sums)
-    figures = evaluation.make_summary(config, test_step.EXAMPLE)(state, summed)
-    codes = evaluation.make_method(config, test_step.EXAMPLE, "encode")(state, test_step.IMAGES)
+    figures = evaluation.make_summary(config, small_models.EXAMPLE)(state, summed)
+    codes = evaluation.make_method(config, small_models.EXAMPLE, "encode")(
+        state, small_models.IMAGES
+    )
     share = np.bincount(np.asarray(codes).ravel(), minlength=16) / codes.size
     entropy = -(share[share > 0] * np.log(share[share > 0])).sum()
     np.testing.assert_allclose(figures["perplexity"], np.exp(entropy), rtol=1e-5)
@@ -157,7 +161,7 @@ def test_usage_of_held_out_data_is_that_of_all_its_batches():
 
 def test_nats_are_summed_over_the_grid_and_bounded_by_uniform_codes():
     config = make_config(**{"model.likelihood": "bernoulli"})
-    metrics = test_step.train(config, 1, num_steps=1)[2]
+    metrics = small_models.train(config, 1, num_steps=1)[2]
     np.testing.assert_allclose(metrics["rate"], 16 * np.log(16), rtol=1e-6)
     np.testing.assert_allclose(
         metrics["vq_loss"], 0.25 * 16 * 8 * metrics["commitment_loss"], rtol=1e-6
@@ -169,12 +173,12 @@ def test_nats_are_summed_over_the_grid_and_bounded_by_uniform_codes():
 
 def test_the_error_is_measured_in_variances():
     config = make_config(**{"data.variance": 0.25})
-    state = step.create_state(config, test_step.EXAMPLE, test_step.mesh_of(1))
+    state = step.create_state(config, small_models.EXAMPLE, small_models.mesh_of(1))
     model = model_of(config, state)
-    batch = {"image": test_step.IMAGES, "mask": np.ones(64), "position": np.arange(64)}
+    batch = {"image": small_models.IMAGES, "mask": np.ones(64), "position": np.arange(64)}
     terms, _ = model.terms(batch, keys=None, step=jnp.int32(0))
-    means = model._outputs(model.quantizer.lookup(model.encode(test_step.IMAGES)))
-    error = np.square(test_step.IMAGES / 255.0 - means).mean(axis=(1, 2, 3))
+    means = model._outputs(model.quantizer.lookup(model.encode(small_models.IMAGES)))
+    error = np.square(small_models.IMAGES / 255.0 - means).mean(axis=(1, 2, 3))
     np.testing.assert_allclose(terms.reconstruction, error / 0.25, rtol=1e-5)
 
 
@@ -219,7 +223,7 @@ def test_the_scalable_network_has_the_grid_it_is_asked_for(factor, side):
 )
 def test_a_mistake_names_field_and_repair(changes, words):
     with pytest.raises(errors.InputError, match=words):
-        step.abstract_state(make_config(**changes), test_step.EXAMPLE)
+        step.abstract_state(make_config(**changes), small_models.EXAMPLE)
 
 
 def test_a_collapse_is_warned_of_with_its_remedies():

@@ -9,13 +9,12 @@ import pytest
 
 from configs import beta_vae, vq_vae
 from pipeline import datasets, generate
-from pipeline.mesh import sharding
 from pipeline.outputs import code_files, saved_state
 from pipeline.runtime import errors, files, run_config
-from pipeline.training import batching, evaluation
-from tests.commands import test_generate
-from tests.conftest import OPTIMIZATION
-from tests.support.processes import free_port
+from pipeline.training import batching, evaluation, setup
+from tests.support import commands, runs
+from tests.support.environment import OPTIMIZATION
+from tests.support.processes import ROOT, free_port
 
 NUM = {"heldout": 150, "train": 70}
 
@@ -31,7 +30,7 @@ def make_config(**changes):
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    return test_generate.make_run(tmp_path_factory.mktemp("vq"), make_config(), (None, None))
+    return runs.save_run(tmp_path_factory.mktemp("vq"), make_config(), (None, None))
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +38,8 @@ def straight(workdir):
     """The state of the checkpoint, and the held-out examples and their codes, computed at once."""
     config = make_config()
     example = datasets.example_spec(config)
-    mesh = sharding.make_mesh({"data": -1}, devices=jax.devices()[:1])
-    _, state = saved_state.restore(workdir, "2", config, example, mesh)
+    ready = setup.prepare_evaluation(config, devices=jax.devices()[:1])
+    _, state = saved_state.restore(workdir, "2", ready)
     batch = batching.read(datasets.load(config).heldout, np.arange(NUM["heldout"]), config)
     encode = evaluation.make_method(config, example, "encode")
     return state, batch, np.asarray(encode(state, batch["image"]))
@@ -129,7 +128,7 @@ def test_two_processes_write_what_one_writes(workdir, straight, tmp_path, monkey
         subprocess.Popen(
             [sys.executable, "-m", "pipeline.generate", *arguments,
              f"--coordinator=127.0.0.1:{port}", "--num_processes=2", f"--process_id={i}"],
-            cwd=test_generate.ROOT, env=environment, text=True,
+            cwd=ROOT, env=environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
         for i in range(2)
@@ -151,7 +150,7 @@ def test_two_processes_write_what_one_writes(workdir, straight, tmp_path, monkey
 def test_residual_codes_have_an_axis_of_their_own(tmp_path, monkeypatch):
     changes = {"model.quantizer.name": "residual_vq", "model.quantizer.num_quantizers": 2}
     config = make_config(**{"model.quantizer.num_codes": 16} | changes)
-    test_generate.make_run(tmp_path / "run", config, (None, None))
+    runs.save_run(tmp_path / "run", config, (None, None))
     about, arrays = write(tmp_path / "run", tmp_path / "out", 1, monkeypatch, "train")
     assert arrays["tokens"].shape == (70, 16, 16, 2)
     assert (about["grid"], about["dtype"]) == ([16, 16], "uint8")
@@ -212,10 +211,14 @@ def test_a_shard_that_is_not_there_is_named(tmp_path):
     ],
 )
 def test_a_mistake_is_one_line(workdir, capsys, monkeypatch, arguments, words):
-    assert words in test_generate.refusal(capsys, monkeypatch, f"--workdir={workdir}", *arguments)
+    assert words in commands.refusal(
+        generate.main, capsys, monkeypatch, f"--workdir={workdir}", *arguments
+    )
 
 
 def test_a_model_without_codes_is_refused(tmp_path, capsys, monkeypatch):
     run_config.save(beta_vae.get_config("smoke"), tmp_path)
-    line = test_generate.refusal(capsys, monkeypatch, f"--workdir={tmp_path}", "--tokens=train")
+    line = commands.refusal(
+        generate.main, capsys, monkeypatch, f"--workdir={tmp_path}", "--tokens=train"
+    )
     assert "the run's model 'beta_vae' has no codes" in line

@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from pipeline.performance import planning, topologies
-from tests.training import test_step
+from tests.support import small_models
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,8 +42,9 @@ def plan(name, *, variant="beta", batch_size=8, **changes):
     topologies.prepare(asked)
     topology = topologies.load(asked)
     planning.set_effort("quick", topology)
-    config = test_step.make_config(variant, **changes)
-    return planning.plan(config, topology, batch_size * len(topology.devices))
+    config = small_models.make_config(variant, **changes)
+    ready = planning.prepare(config, topology, batch_size * len(topology.devices))
+    return planning.plan(ready, topology)
 
 
 def check_one_all_reduce(found, *, sums, scalars=0):

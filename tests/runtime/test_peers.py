@@ -1,3 +1,4 @@
+import contextlib
 import json
 import socket
 import threading
@@ -9,57 +10,117 @@ from pipeline.runtime import peers
 
 
 class Ended:
-    """Notes the end that a process would make."""
+    """Notes the end that a process makes, and ends its thread with it."""
 
     def __init__(self):
-        self.found, self._event = None, threading.Event()
+        self.found, self.done = None, threading.Event()
 
     def __call__(self, text, code):
-        self.found = self.found or (text, code)
-        self._event.set()
+        self.found = (text, code)
+        self.done.set()
+        raise SystemExit
 
     def wait(self):
-        assert self._event.wait(10)
+        assert self.done.wait(10)
         return self.found
 
 
+class Connection(socket.socket):
+    """One process's end of a connection; the process may freeze, or be killed."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.received, self.killed, self.live = b"", False, threading.Event()
+        self.live.set()
+
+    def send(self, data):
+        self.live.wait(30)
+        return super().send(data)
+
+    def recv(self, size):
+        if self.killed:
+            raise SystemExit  # it ends the thread that watches
+        data = super().recv(size)
+        self.received += data
+        return data
+
+    def wait_until_received(self, text):
+        end = time.monotonic() + 10
+        while text not in self.received:
+            assert time.monotonic() < end, self.received
+            time.sleep(0.01)
+
+
+class Listener(socket.socket):
+    """The listening socket of process 0; it keeps what it accepted."""
+
+    def __init__(self):
+        super().__init__()
+        self.accepted = []
+        self.bind(("127.0.0.1", 0))
+        self.listen()
+
+    def accept(self):
+        connection, address = super().accept()
+        self.accepted.append(Connection(fileno=connection.detach()))
+        return self.accepted[-1], address
+
+
+def kill(*connections):
+    """Does what the kernel does with the connections of a process that is killed."""
+    for connection in connections:
+        connection.killed = True
+    for connection in connections:
+        connection.live.set()
+        with contextlib.suppress(OSError):  # it was closed in order
+            connection.shutdown(socket.SHUT_RDWR)
+
+
 @pytest.fixture
-def group(monkeypatch):
-    """Makes three processes' peers, each with the end it would come to."""
+def listener(monkeypatch):
     monkeypatch.setattr(peers, "BEAT_SECONDS", 0.05)
     monkeypatch.setattr(peers, "SILENCE_SECONDS", 1.0)
-    listener = socket.create_server(("127.0.0.1", 0))
-    address = listener.getsockname()
+    # pytest warns of a SystemExit in a thread, which Python lets pass.
+    report = threading.excepthook
+    monkeypatch.setattr(
+        threading, "excepthook", lambda end: end.exc_type is SystemExit or report(end)
+    )
+    with Listener() as made:
+        yield made
+
+
+@pytest.fixture
+def connections(listener):
+    """The ends of processes 1 and 2, by process."""
+    with Connection() as one, Connection() as two:
+        for connection in (one, two):
+            connection.connect(listener.getsockname())
+        yield {1: one, 2: two}
+
+
+@pytest.fixture
+def group(listener, connections):
+    """Makes three processes' peers, each with the end it would come to."""
     members = [peers.Peers(0, 3, listener, "secret")]
-    members += [peers.Peers(i, 3, socket.create_connection(address), "secret") for i in (1, 2)]
+    members += [peers.Peers(number, 3, end, "secret") for number, end in connections.items()]
     for member in members:
         member.on_end = Ended()
-    end = time.monotonic() + 10
-    while members[0]._missing and time.monotonic() < end:
-        time.sleep(0.01)
+    for connection in connections.values():
+        connection.wait_until_received(b"host")  # the welcome
     yield members
-    for member in members:
-        member._left.set()
+    kill(*connections.values(), *listener.accepted)
     for thread in threading.enumerate():
         if thread.name == "peers":
             thread.join(5)
+            assert not thread.is_alive()
+    for connection in listener.accepted:
+        connection.close()
 
 
-def cut(member):
-    """What the kernel does with the connections of a process that is killed."""
-    member._peers[0].connection.shutdown(socket.SHUT_RDWR)
-
-
-def said(member, text):
-    end = time.monotonic() + 10
-    while time.monotonic() < end and not any(text in peer.doing for peer in member._peers):
-        time.sleep(0.01)
-
-
-def test_a_lost_process_is_named_to_all_others_with_what_it_did(group):
+def test_a_lost_process_is_named_to_all_others_with_what_it_did(group, listener, connections):
     group[1].doing = "running step 7"
-    said(group[0], "step 7")
-    cut(group[1])
+    listener.accepted[0].wait_until_received(b"step 7")
+    kill(connections[1])
     for member in (group[0], group[2]):
         text, code = member.on_end.wait()
         assert text.startswith("process 1 on ") and text.endswith(
@@ -68,8 +129,8 @@ def test_a_lost_process_is_named_to_all_others_with_what_it_did(group):
         assert code == 1
 
 
-def test_process_0_is_missed_by_all(group):
-    group[0]._left.set()  # it closes all its connections, as the kernel does for a process
+def test_process_0_is_missed_by_all(group, listener):
+    kill(*listener.accepted)
     for member in group[1:]:
         text, code = member.on_end.wait()
         assert text.startswith("process 0 on ") and "was lost" in text and code == 1
@@ -86,12 +147,10 @@ def test_a_failure_is_told_with_its_reason_and_code(group):
     assert group[2].on_end.found is None
 
 
-def test_a_silent_process_is_lost_too_and_all_may_try_again(group):
-    thaw = threading.Event()
-    group[1]._selector.select = lambda timeout: thaw.wait(10) and []
+def test_a_silent_process_is_lost_too_and_all_may_try_again(group, connections):
+    connections[1].live.clear()
     text, code = group[2].on_end.wait()
     assert text.startswith("process 1 on ") and "silent" in text and code == 75
-    thaw.set()
 
 
 def test_an_end_in_order_waits_for_all_and_is_no_loss(group):
@@ -107,9 +166,7 @@ def test_an_end_in_order_waits_for_all_and_is_no_loss(group):
     assert [member.on_end.found for member in group] == [None] * 3
 
 
-def test_a_stranger_is_not_listened_to(group):
-    port = group[0]._selector.get_map()
-    listener = next(key.fileobj for key in port.values() if key.data is None)
+def test_a_stranger_is_not_listened_to(group, listener):
     with socket.create_connection(listener.getsockname()) as stranger:
         hello = {"process": 1, "host": "x", "token": "guess", "end": "all of you", "code": 0}
         stranger.sendall(b"\xff\n" + json.dumps(hello).encode() + b"\n")

@@ -1,6 +1,6 @@
 """Chaos: runs of all variants lose processes at random moments, and must end as if they had not.
 
-python -m tests.chaos --faults=50
+python -m tests.support.chaos --faults=50
 
 Every restart is on another topology; `deterministic_shards` makes results comparable bit by bit.
 With --shards=0 the sums are those of every topology's own order, and losses agree to 1e-5. Prints
@@ -26,8 +26,8 @@ from rich.table import Table
 from pipeline import datasets
 from pipeline.runtime import run_config
 from pipeline.training import batching
-from tests.commands.test_train import scalars
 from tests.support import processes
+from tests.support.runs import scalars
 
 VARIANTS = {
     "beta_vae": ("beta_vae.py:smoke",),

@@ -1,6 +1,6 @@
 """A judge of generated digits: a small network, trained on MNIST's training images in seconds.
 
-python tests/digit_classifier.py MNIST_FOLDER SAMPLES.npz
+python -m tests.support.digit_classifier MNIST_FOLDER SAMPLES.npz
 """
 
 import sys

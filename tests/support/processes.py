@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.conftest import OPTIMIZATION
+from tests.support.environment import xla_flags
 
 ROOT = Path(__file__).parents[2]
 COMMAND = ("-m", "pipeline.train")
@@ -26,7 +26,7 @@ class Process(subprocess.Popen):
     def __init__(self, log, arguments, devices, command):
         self.log = Path(log)
         environment = os.environ | {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {OPTIMIZATION}",
+            "XLA_FLAGS": xla_flags(devices),
             "NPROC": "4",  # the size of the thread pool, on which the last bits depend
             "PYTHONUNBUFFERED": "1",
         }

@@ -9,8 +9,8 @@ from pipeline import datasets
 from pipeline.mesh import sharding
 from pipeline.runtime import errors
 from pipeline.training import batching, resident
-from tests.commands.test_train import scalars
 from tests.support.processes import train
+from tests.support.runs import scalars
 
 
 def rows(process, processes, *, first_step=0, num=12):

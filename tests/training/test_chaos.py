@@ -1,3 +1,5 @@
+"""Chaos, small enough for every run of the tests; `make chaos` has more of it."""
+
 from tests.support import chaos
 
 

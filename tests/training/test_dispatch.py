@@ -8,9 +8,7 @@ from pipeline import datasets
 from pipeline.performance.bench import NEVER
 from pipeline.runtime import errors
 from pipeline.training import batching, dispatch, step, verdicts
-from tests.commands import test_train
-from tests.support import processes
-from tests.training import test_step
+from tests.support import processes, runs, small_models
 
 FEW = ("--config.total_steps=26", "--config.log_every_steps=10", "--config.look_every_steps=3")
 
@@ -29,7 +27,7 @@ def assert_near(one, other):
     [("beta", "dense", 1), ("vq", "dense", 1), ("beta", "conv", 1), ("capacity", "dense", 2)],
 )
 def test_state_and_words_are_those_of_single_steps(variant, network, devices):
-    config, mesh = test_step.make_config(variant), test_step.mesh_of(devices)
+    config, mesh = small_models.make_config(variant), small_models.mesh_of(devices)
     config.model.network = network
     config.steps_per_dispatch = 3
     example = datasets.example_spec(config)
@@ -57,11 +55,11 @@ def test_state_and_words_are_those_of_single_steps(variant, network, devices):
 
 
 def test_no_dispatch_goes_over_a_step_behind_which_the_host_has_work():
-    config = test_step.make_config("beta")
+    config = small_models.make_config("beta")
     config.steps_per_dispatch, config.total_steps = 4, 26
     config.log_every_steps, config.eval_every_steps = 10, 10
     config.checkpoint.every_steps = 12
-    take_steps = dispatch.Dispatcher(config, test_step.EXAMPLE, test_step.mesh_of(1))
+    take_steps = dispatch.Dispatcher(config, small_models.EXAMPLE, small_models.mesh_of(1))
     sizes, at = [], 0
     while at < config.total_steps:
         sizes.append(take_steps.num_steps(at))
@@ -71,7 +69,7 @@ def test_no_dispatch_goes_over_a_step_behind_which_the_host_has_work():
 
 
 def test_more_steps_than_lie_between_two_stops_are_refused():
-    config = test_step.make_config("beta")
+    config = small_models.make_config("beta")
     config.steps_per_dispatch = 16
     config.checkpoint.every_steps = 12
     message = r"^config.steps_per_dispatch=16 exceeds config.checkpoint.every_steps=12: .* 12 or"
@@ -86,7 +84,7 @@ def test_a_run_stopped_anywhere_goes_on_with_another_number_of_steps_at_once(tmp
     processes.train(stopped, "--config.total_steps=13", *FEW[1:])
     said = processes.train(stopped, *FEW, "--config.steps_per_dispatch=5")
     assert "13 of 26 done" in said
-    assert_near(test_train.state(stopped, 26), test_train.state(straight, 26))
-    one, other = (dict(test_train.scalars(run)["train/loss"]) for run in (straight, stopped))
+    assert_near(runs.state(stopped, 26), runs.state(straight, 26))
+    one, other = (dict(runs.scalars(run)["train/loss"]) for run in (straight, stopped))
     assert list(one) == [10, 20, 26] and list(other) == [10, 13, 20, 26]
     np.testing.assert_allclose([other[at] for at in one], list(one.values()), rtol=1e-5)

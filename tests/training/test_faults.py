@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-from tests.commands.test_train import scalars, train
 from tests.support import processes
+from tests.support.commands import train
+from tests.support.runs import scalars
 
 ARGUMENTS = ("--config.total_steps=60", "--config.checkpoint.keep_every_steps=1")
 

@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from tests.commands.test_train import assert_equal_trees, scalars, state
 from tests.support.processes import codes, start, train
+from tests.support.runs import assert_equal_trees, committed, scalars, state
 
 FOREVER = ("--config.total_steps=100000", "--config.log_every_steps=1")
 # In front of the command: what goes wrong in this process.
@@ -28,11 +28,13 @@ os._exit(code)
 """
 UNREADABLE = """
 import os
-from pipeline.training import checkpoint
-original = checkpoint.Checkpoints._load
-def load(self, step, *arguments):
-    return (None, "a disk of this host") if step == 20 else original(self, step, *arguments)
-checkpoint.Checkpoints._load = load
+import orbax.checkpoint as ocp
+original = ocp.Checkpointer.restore
+def restore(self, directory, *arguments, **options):
+    if directory.parent.name == "20":
+        raise OSError("a disk of this host")
+    return original(self, directory, *arguments, **options)
+ocp.Checkpointer.restore = restore
 from pipeline import train
 os._exit(train.main())
 """
@@ -40,11 +42,6 @@ os._exit(train.main())
 
 def failing(fault):
     return ("-c", FAILING.format(fault=fault))
-
-
-def committed(workdir):
-    folder = workdir / "checkpoints"
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 
 
 def test_a_signal_during_import_ends_the_start_before_it_compiles(tmp_path):

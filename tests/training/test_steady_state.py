@@ -14,12 +14,12 @@ from pipeline import datasets
 from pipeline.mesh import sharding
 from pipeline.performance import bench
 from pipeline.training import batching, step, verdicts
-from tests.training import test_step
+from tests.support import small_models
 
 
 def steady(num_devices):
     """A step, its batches and flags, and (state, metrics, word) of the first, which compiles."""
-    config, mesh = test_step.make_config("beta"), test_step.mesh_of(num_devices)
+    config, mesh = small_models.make_config("beta"), small_models.mesh_of(num_devices)
     config.data.train_examples = 64  # so that these steps go through several epochs
     example = datasets.example_spec(config)
     state = step.create_state(config, example, mesh)
@@ -30,15 +30,15 @@ def steady(num_devices):
 
 
 @pytest.mark.parametrize("num_devices", [1, 2])
-def test_a_step_compiles_nothing_sends_nothing_unasked_and_donates_its_state(num_devices):
+def test_a_step_compiles_nothing_sends_nothing_unasked_and_donates_its_state(num_devices, caplog):
     train_step, batches, flags, (state, metrics, word) = steady(num_devices)
-    with jax.transfer_guard("disallow"):
+    with jax.transfer_guard("disallow"), jax.log_compiles():
         for _ in range(4):
             given, before = state, word
             state, metrics, word = train_step(given, next(batches), flags())
             assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given))
             assert np.isfinite(jax.device_get(before)).all()
-    assert train_step._cache_size() == 1
+    assert "Compiling" not in caplog.text
     assert np.isfinite(jax.device_get(metrics["loss"]))
 
 
@@ -65,11 +65,14 @@ def executions(folder):
     return collections.Counter(match[1] for match in found if match)
 
 
-def test_the_guard_of_that_test_sees_what_is_sent_unasked():
-    mesh = test_step.mesh_of(2)
+def test_the_guards_of_that_test_see_what_is_compiled_or_sent_unasked(caplog):
+    mesh = small_models.mesh_of(2)
     add = jax.jit(lambda x: x + 1, out_shardings=sharding.replicated(mesh))
     with (
         pytest.raises(Exception, match="Disallowed host-to-device"),
         jax.transfer_guard("disallow"),
     ):
         add(np.zeros(2, np.float32))
+    with jax.log_compiles():
+        add(np.zeros(3, np.float32))
+    assert "Compiling" in caplog.text

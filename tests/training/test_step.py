@@ -1,5 +1,4 @@
 import dataclasses
-import re
 
 import jax
 import jax.numpy as jnp
@@ -7,24 +6,20 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import beta_vae, capacity_vae, conditional_vae, vq_vae
-from pipeline import datasets
 from pipeline.mesh import sharding
 from pipeline.training import evaluation, optimizer, step
+from tests.support.small_models import (
+    EXAMPLE,
+    IMAGES,
+    VARIANTS,
+    all_reduces,
+    batch_on,
+    first_state,
+    make_config,
+    mesh_of,
+    train,
+)
 
-EXAMPLE = {"image": jax.ShapeDtypeStruct((16, 16, 1), np.uint8), "label": datasets.label(4)}
-# Rectangles: white noise has no structure to learn, and rounding errors would steer the training.
-CORNERS = np.random.default_rng(0).integers(0, 8, (64, 2, 1, 1))
-ROWS, COLUMNS = np.arange(16)[:, None], np.arange(16)[None]
-INSIDE = (abs(ROWS - CORNERS[:, 0] - 4) < 4) & (abs(COLUMNS - CORNERS[:, 1] - 4) < 4)
-IMAGES = (255 * INSIDE[..., None]).astype(np.uint8)
-VARIANTS = {
-    "beta": beta_vae,
-    "capacity": capacity_vae,
-    "concat": conditional_vae,
-    "film": conditional_vae,
-    "vq": vq_vae,
-}
 NETWORKS = {
     "beta": ("dense", "conv", "locatello"),
     "capacity": ("dense",),  # its networks are beta's
@@ -34,49 +29,6 @@ NETWORKS = {
 }
 CASES = [(variant, network) for variant in VARIANTS for network in NETWORKS[variant]]
 SMALL_CASES = [case for case in CASES if case[1] in ("dense", "conv")]
-
-
-def make_config(variant, **changes):
-    config = VARIANTS[variant].get_config("smoke")
-    config.model.hidden = (32,)
-    config.data.variance = 0.1
-    if variant == "film":
-        config.model.conditioning = "film"
-    if variant == "vq":
-        config.model.channels = 8
-        config.model.blocks_per_level = 1
-    config.batch_size = 64
-    config.update_from_flattened_dict(changes)
-    return config
-
-
-def mesh_of(num_devices):
-    return sharding.make_mesh({"data": -1}, devices=jax.devices()[:num_devices])
-
-
-def batch_on(mesh, images):
-    label = np.arange(len(images), dtype=np.int32) % 4
-    batch = {"image": images, "label": label, "mask": np.ones(len(images), np.float32)}
-    stop = np.zeros(mesh.size, np.float32)
-    return jax.device_put((batch, stop), sharding.batch_sharded(mesh))
-
-
-def first_state(config, mesh, example=EXAMPLE):
-    """Returns the state of step 0 on the mesh; always the same program makes it."""
-    state = step.create_state(config, example, mesh_of(1))
-    return jax.device_put(state, sharding.replicated(mesh))
-
-
-def train(config, num_devices, *, num_steps, images=IMAGES):
-    mesh = mesh_of(num_devices)
-    state = first_state(config, mesh)
-    train_step = step.make_train_step(config, EXAMPLE, mesh)
-    batch, stop = batch_on(mesh, images)
-    losses = []
-    for _ in range(num_steps):
-        state, metrics, _ = train_step(state, batch, stop)
-        losses.append(float(metrics["loss"]))
-    return state, np.array(losses), metrics
 
 
 @pytest.mark.parametrize(
@@ -100,18 +52,6 @@ def test_the_first_state_is_the_same_on_any_mesh():
     config = make_config("vq")
     one, eight = (step.create_state(config, EXAMPLE, mesh_of(n)) for n in (1, 8))
     jax.tree.map(np.testing.assert_array_equal, one, eight)
-
-
-def all_reduces(config, num_devices):
-    mesh = mesh_of(num_devices)
-    config.batch_size = num_devices
-    state = step.abstract_state(config, EXAMPLE)
-    batch, stop = batch_on(mesh, np.zeros((num_devices, 16, 16, 1), np.uint8))
-    lowered = step.make_train_step(config, EXAMPLE, mesh).lower(state, batch, stop)
-    text = lowered.compile().as_text()
-    assert not re.search(r" (all-gather|reduce-scatter|all-to-all|collective-permute)\(", text)
-    num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    return num_params, re.findall(r"= (.+?)(?:\{0\})? all-reduce(?:-start)?\(", text)
 
 
 @pytest.mark.parametrize("num_devices", [2, 8, 64])
