@@ -8,28 +8,9 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-from pipeline.display import event_files
+from pipeline.display import event_files, figures
 from pipeline.runtime import run_config
 
-# Charts by category: a title with its unit, and the names of the curves, which share that unit.
-# Charts without a curve in a run are left out.
-CHARTS = {
-    "Objective": (
-        ("KL beside its target C (nats)", ("kl_loss", "current_capacity")),
-        ("Distortion beside rate (nats)", ("distortion", "rate")),
-        ("β", ("beta",)),
-        ("ELBO at β = 1 (nats)", ("elbo",)),
-    ),
-    "Codebook": (
-        ("Perplexity (codes)", ("perplexity",)),
-        ("Codes in use (share)", ("codebook_usage",)),
-        ("What quantisation adds (in the loss's unit)", ("vq_loss",)),
-    ),
-    "Speed": (
-        ("Time of a step (ms)", ("ms_per_step",)),
-        ("Waiting for data (share of a step)", ("data_wait_share",)),
-    ),
-}
 SPEED = ("ms_per_step", "data_wait_share")
 
 
@@ -51,6 +32,16 @@ def of_end() -> list[Any]:
     return [_session("session_end_info", protos.HParamsPluginData(session_end_info=end))]
 
 
+def charts() -> dict[str, dict[str, list[str]]]:
+    """Returns category → title → names of the curves, in the order of the table of figures."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for figure in figures.BY_NAME.values():
+        if figure.chart:
+            category, _, title = figure.chart.partition(": ")
+            found.setdefault(category, {}).setdefault(title, []).append(figure.name)
+    return found
+
+
 def _config(config: Any) -> Any:
     rows = [f"| {field} | {value} |" for field, value in sorted(run_config.flatten(config).items())]
     text = "\n".join(["| field | value |", "|---|---|", *rows])
@@ -62,12 +53,12 @@ def _config(config: Any) -> Any:
 def _layout(names: set[str]) -> Any:
     protos = event_files.tensorboardx().proto.layout_pb2
     layout = protos.Layout()
-    for title, charts in CHARTS.items():
-        shown = [(name, curves) for name, curves in charts if names.intersection(curves)]
+    for title, category_charts in charts().items():
+        shown = {name: curves for name, curves in category_charts.items() if names & set(curves)}
         if not shown:
             continue
         category = layout.category.add(title=title)
-        for name, curves in shown:
+        for name, curves in shown.items():
             # Of all its curves, also those that this run has not: TensorBoard shows the layouts of
             # all runs together, and equal charts once.
             tag = f"^(train|heldout)/({'|'.join(curves)})$"

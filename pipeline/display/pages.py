@@ -8,7 +8,6 @@ import base64
 import html
 import io
 import math
-import re
 from typing import Any
 
 from markupsafe import Markup
@@ -54,14 +53,8 @@ def words(name: str) -> str:
 
 
 def describe(name: str) -> str:
-    """Returns what TensorBoard says of a metric, its unit included; "" of an unknown one."""
-    return figures.BY_NAME.get(name, "")
-
-
-def unit(name: str) -> str:
-    """Returns the unit that the description names, for an axis; "" where it has none."""
-    match = re.search(r"\b(nats|bits|codes|latents|steps|milliseconds)\b", describe(name))
-    return match[1] if match else ""
+    """Returns what TensorBoard says of a figure, its unit included; "" of an unknown one."""
+    return figures.of(name).text
 
 
 def markdown(text: str) -> Markup:

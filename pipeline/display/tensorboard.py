@@ -107,13 +107,7 @@ class Writer:
         self.close()
 
     def _is_due(self, tag: str, step: int) -> bool:
-        """Checks the tag and the step on every process; True where the value is to be written."""
-        name = _name(tag)
-        if name not in figures.BY_NAME:
-            raise ValueError(
-                f"tag {tag!r} has no description: add {name!r} to pipeline/descriptions.py, "
-                "one sentence with its unit"
-            )
+        """Checks the step on every process; True if the value is to be written."""
         last = self._last_step.get(tag, -1)
         assert step > last, f"{tag} written at step {step} after step {last}"
         self._last_step[tag] = step
@@ -135,9 +129,9 @@ class Writer:
 def _described(value: Any, tag: str) -> Any:
     """Returns the value with its tag, name, description, plugin and class of data."""
     value.tag = tag  # tensorboardX appends "/text_summary" to the tag of a text
-    if _name(tag) in figures.BY_NAME:
+    if text := figures.of(tag).text:  # without one, TensorBoard shows the tag itself
         value.metadata.display_name = tag.replace("_", " ")
-        value.metadata.summary_description = figures.BY_NAME[_name(tag)]
+        value.metadata.summary_description = text
     plugin, data_class = PLUGINS[value.WhichOneof("value")]
     if not value.metadata.plugin_data.plugin_name:
         value.metadata.plugin_data.plugin_name = plugin
@@ -145,10 +139,6 @@ def _described(value: Any, tag: str) -> Any:
     # fast loader, its default, drops the name and the description.
     value.metadata.MergeFromString(bytes([4 << 3, data_class]))
     return value
-
-
-def _name(tag: str) -> str:
-    return tag.rpartition("/")[2]
 
 
 def summary_value(tag: str, value: Any) -> Any:

@@ -17,13 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-# Metrics worth a place on the line, with label and unit. Those absent are left out.
-SHOWN = {
-    "loss": "loss {}",
-    "kl_loss": "kl {} nats",
-    "perplexity": "perplexity {}",
-    "images_per_second": "{} images/s",
-}
+from pipeline.display import figures
 
 
 class Terminal:
@@ -132,10 +126,15 @@ class Progress:
 
         Args:
           step: number of steps done, counted from the run's beginning.
-          metrics: host numbers by name without prefix; those in `SHOWN` are shown.
+          metrics: host numbers by name without prefix; those are shown whose row in
+            `figures` has words for the terminal, in the order of the rows.
         """
-        shown = ((text, metrics[name]) for name, text in SHOWN.items() if name in metrics)
-        self.report(step, "  ".join(text.format(_number(value)) for text, value in shown))
+        shown = (
+            figure.terminal.format(_number(metrics[figure.name]))
+            for figure in figures.BY_NAME.values()
+            if figure.terminal and figure.name in metrics
+        )
+        self.report(step, "  ".join(shown))
 
     def report(self, step: int, status: str) -> None:
         """Reports that `step` steps are done, and says what of it in words."""

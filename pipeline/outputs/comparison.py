@@ -6,21 +6,19 @@ as `ranking` does: how alike the latents of several runs are (Duan et al. 2020, 
 with the equations in `evals.scores.udr`.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline import datasets, models
-from pipeline.display import pages, terminal
+from pipeline.display import figures, pages, terminal
 from pipeline.evals.scores import udr
 from pipeline.mesh import sharding
 from pipeline.outputs import saved_state
 from pipeline.runtime import files, run_config
 from pipeline.training import batching, posteriors
 
-# Which way is better is said where a metric is described.
-BETTER = {"higher": max, "lower": min}
+BETTER = {"higher": max, "lower": min}  # by the direction in the table of figures
 
 
 class Run(NamedTuple):
@@ -44,8 +42,8 @@ class Comparison(NamedTuple):
     def best(self, name: str) -> float | None:
         """Returns the best of the runs' values, where it is known which way is better."""
         known = [value for value in self.figures[name] if value is not None]
-        match = re.search(r"(higher|lower) is better", pages.describe(name))
-        return BETTER[match[1]](known) if match and len(set(known)) > 1 else None
+        better = BETTER.get(figures.of(name).direction)
+        return better(known) if better and len(set(known)) > 1 else None
 
 
 def compare(

@@ -16,28 +16,13 @@ from pipeline import evals
 from pipeline.display import event_files, figures, pages, pictures, plots
 from pipeline.runtime import files, run_config
 
-# The figures that stand above all others, where there are any: see `pipeline.display.figures`.
-HEADLINES = (
-    "elbo", "iw_elbo", "distortion", "rate", "bits_per_dim", "perplexity", "codebook_usage",
-    "reconstruction_loss", "mig", "active_units", "capacity_error",
-)  # fmt: skip
-SAME = {"reconstruction_loss": "distortion"}  # not shown beside what it equals
 NUM_HEADLINES = 6
-# The curves that are drawn, where the run has logged them; the tags of one chart share a unit.
-CURVES = (
-    ("elbo", ("train/elbo", "heldout/elbo"), "nats"),
-    ("distortion", ("train/distortion", "heldout/distortion"), "nats"),
-    ("rate and target", ("train/rate", "heldout/rate", "train/current_capacity"), "nats"),
-    ("loss", ("train/loss", "heldout/loss"), ""),
-    ("reconstruction loss", ("train/reconstruction_loss", "heldout/reconstruction_loss"), ""),
-    ("perplexity", ("train/perplexity", "heldout/perplexity"), "codes"),
-    ("codebook usage", ("train/codebook_usage", "heldout/codebook_usage"), "share"),
-    ("active units", ("heldout/active_units",), "latents"),
-    ("weight of the KL", ("train/beta",), "β"),
-    ("norm of the gradient", ("train/grad_norm",), ""),
-    ("speed", ("train/images_per_second",), "images/s"),
-    ("waiting for data", ("train/data_wait_share",), "share of time"),
-)
+# The charts come in this order; those with other titles follow.
+ORDER = (
+    "elbo", "distortion", "rate and target", "loss", "reconstruction loss", "perplexity",
+    "codebook usage", "active units", "weight β of the KL", "norm of the gradient", "speed",
+    "waiting for data",
+)  # fmt: skip
 
 
 def metrics(
@@ -61,7 +46,7 @@ def metrics(
             whole["distributions"][name] = [_finite(number) for number in content]
         else:
             whole["files"][name] = f"{name}{_suffix(content)}"
-        whole["units"][name] = figures.BY_NAME.get(name, "")
+        whole["units"][name] = figures.of(name).text
     return whole
 
 
@@ -127,18 +112,30 @@ def shown(found: Mapping[str, Any]) -> dict[str, str]:
 def curves(workdir: Path) -> list[str]:
     """Returns charts of what the run has logged so far, also while it trains."""
     points = event_files.read_scalars(workdir / "tensorboard")
+    logged = {tag.rpartition("/")[2] for tag in points}
+    charts: dict[str, list[figures.Figure]] = {title: [] for title in ORDER}
+    for figure in figures.BY_NAME.values():
+        if figure.curve and figure.same_as not in logged:
+            charts.setdefault(figure.curve, []).append(figure)
     drawn = []
-    for title, tags, unit in CURVES:
+    for title, shown in charts.items():
+        tags = [f"{part}/{figure.name}" for figure in shown for part in _parts(figure)]
         series = {tag: points[tag] for tag in tags if tag in points}
-        # What the ELBO's parts already show is not drawn twice.
-        if series and not (title == "reconstruction loss" and "train/distortion" in points):
-            drawn.append(plots.lines(series, title=title, unit=unit))
+        if series:
+            drawn.append(plots.lines(series, title=title, unit=shown[0].unit))
     return drawn
 
 
-def _headlines(figures: Mapping[str, Any]) -> list[str]:
-    shown = [name for name in HEADLINES if name in figures and SAME.get(name) not in figures]
-    return shown[:NUM_HEADLINES]
+def _parts(figure: figures.Figure) -> tuple[str, ...]:
+    return ("train",) if figure.train_only else ("train", "heldout")
+
+
+def _headlines(found: Mapping[str, Any]) -> list[str]:
+    ranked = sorted(
+        (row for row in map(figures.of, found) if row.headline and row.same_as not in found),
+        key=lambda row: row.headline,
+    )
+    return [row.name for row in ranked[:NUM_HEADLINES]]
 
 
 def _by_evaluation(
@@ -156,7 +153,7 @@ def _bars(name: str, numbers: list[float | None]) -> str:
     known = [number for number in numbers if number is not None]
     if not known:
         return ""
-    return plots.bars(np.array(known), title=pages.words(name), unit=pages.unit(name))
+    return plots.bars(np.array(known), title=pages.words(name), unit=figures.of(name).unit)
 
 
 def _finite(value: Any) -> float | None:
