@@ -1,7 +1,7 @@
-"""The report on one checkpoint of a run that is only read: restored, evaluated, written.
+"""Makes the report on one checkpoint of a run: restores it, evaluates it, and writes the files.
 
-The decision: config, data and evaluations are the run's own, and only what may change on resuming
-may differ, so that the figures are those of the training loop.
+The run itself is only read. Config, data and evaluations are the run's own, and only fields that
+may change on resuming may differ, so the figures equal those of the training loop.
 """
 
 from collections.abc import Sequence
@@ -32,24 +32,26 @@ def make(
     out: Path | None,
     screen: terminal.Terminal,
 ) -> tuple[Path, dict[str, Any]]:
-    """Returns the folder of the report, and what its metrics.json holds (figures on process 0).
+    """Returns the folder of the report and the contents of metrics.json (figures on process 0).
 
     Args:
-        workdir: the run's.
-        choice: "best", "latest", or a step's number.
-        asked: "all" that apply, or names of files in `evals/`, comma-separated.
-        batch_size: examples of a batch; 0: the run's.
+        workdir: of the run.
+        choice: "best", "latest", or the number of a step.
+        asked: "all" for all that apply, or names of files in `evals/`, separated by commas.
+        batch_size: examples of a batch; 0 means the run's.
         overrides: arguments --config.field=value.
-        out: the folder; None: RUN/reports/<step>/.
+        out: the folder; None means RUN/reports/<step>/.
         screen: shows progress and warnings.
 
     Raises:
         InputError: no run, no such checkpoint, or evaluations that don't apply.
     """
+    # The mesh has all devices of these machines, also if the run's mesh was another.
     config = _config(workdir, overrides)
-    mesh = sharding.make_mesh({"data": -1})  # of these machines, whatever the run's was
-    _fit_batches(config, batch_size, mesh, screen)
+    mesh = sharding.make_mesh({"data": -1})
+    fit_batches(config, batch_size, mesh, screen)
     example = datasets.example_spec(config)
+    # The checkpoint, the data, and the evaluations that apply to both.
     at, state = saved_state.restore(workdir, choice, config, example, mesh)
     splits = datasets.load(config)
     config = variance.measured(config, splits.train)
@@ -61,6 +63,7 @@ def make(
     warnings = evals.warnings(config, chosen, evals.scalars(values))
     for text in warnings:
         screen.warn(text)
+    # What describes the run in metrics.json, without a trace of devices and batches.
     about = {
         "run": workdir.name,
         "workdir": str(workdir),
@@ -78,6 +81,7 @@ def make(
         "evaluations": list(chosen.evaluations),
         "left_out": chosen.left_out,
     }
+    # Only process 0 has the pictures, and writes.
     folder = out or workdir / "reports" / str(at)
     if jax.process_index():
         return folder, {**about, "figures": {}}
@@ -85,14 +89,20 @@ def make(
 
 
 def _config(workdir: Path, overrides: Sequence[str]) -> ConfigDict:
-    """Returns the run's config with what is given on the command line."""
+    """Returns the run's config with the overrides of the command line.
+
+    Raises:
+        InputError: an unknown field, an invalid value, or a field that must stay the run's.
+    """
     config = run_config.load(workdir)
+    # Arguments are checked one by one, so that an error names the argument.
     before = run_config.flatten(config)
     for text in overrides:
         name, equals, _ = text.lstrip("-").partition("=")
         process_flags.check_field(name.removeprefix("config."), list(before))
         if not equals:
             raise errors.InputError(f"argument {text!r} has no value: write {text}=value")
+    # Values are parsed as `train` parses them.
     values, arguments = flags.FlagValues(), ["evaluate", *overrides]
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
@@ -105,10 +115,14 @@ def _config(workdir: Path, overrides: Sequence[str]) -> ConfigDict:
     return config
 
 
-def _fit_batches(config: Any, asked: int, mesh: Mesh, screen: terminal.Terminal) -> None:
-    """Sets the batches of evaluations to what these devices can cut evenly.
+def fit_batches(config: Any, asked: int, mesh: Mesh, screen: terminal.Terminal) -> None:
+    """Sets the batch size of evaluations to one that these devices divide evenly.
 
-    The figures don't hang on it, but for last bits: so a run's own numbers are kept where they fit.
+    The batch size and the shards decide the last bits of the figures, so the run's own values are
+    kept if they fit.
+
+    Raises:
+        InputError: the batch size that was asked for doesn't fit.
     """
     wanted = asked or config.eval_batch_size or config.batch_size
     config.eval_batch_size = wanted if asked else -(-wanted // mesh.size) * mesh.size

@@ -1,7 +1,7 @@
-"""What an evaluation leaves in RUN/reports/<step>/: metrics.json, pictures, and index.html.
+"""What an evaluation writes to RUN/reports/<step>/: metrics.json, pictures, and index.html.
 
-The decision: metrics.json has everything that a program would read, and no trace of devices,
-processes or batches; index.html is one file that shows all of it, with the run's config and curves.
+metrics.json has everything that a program would read; it does not depend on devices, processes or
+batches. index.html shows all of it in one file, with the run's config and curves.
 """
 
 import json
@@ -17,7 +17,7 @@ from pipeline.display import event_files, figures, pages, pictures, plots
 from pipeline.runtime import files, run_config
 
 NUM_HEADLINES = 6
-# The charts come in this order; those with other titles follow.
+# The order of the charts; those with other titles follow.
 ORDER = (
     "elbo", "distortion", "rate and target", "loss", "reconstruction loss", "perplexity",
     "codebook usage", "active units", "weight β of the KL", "norm of the gradient", "speed",
@@ -30,9 +30,9 @@ def metrics(
 ) -> dict[str, Any]:
     """Returns the contents of metrics.json.
 
-    `figures` are numbers (null where one isn't finite), `distributions` lists of them, `texts`
-    Markdown, `files` names of pictures and animations in the folder; `units` says of every name
-    what it means and in what unit.
+    `figures` are numbers (null if not finite), `distributions` lists of numbers, `texts` Markdown,
+    and `files` the names of pictures and animations in the folder. `units` has a sentence on every
+    name, with its meaning and unit; "" if the name has no row in the table of figures.
     """
     whole: dict[str, Any] = {**about, "warnings": warnings}
     whole |= {"figures": {}, "distributions": {}, "texts": {}, "files": {}, "units": {}}
@@ -58,17 +58,21 @@ def write(
     values: list[evals.Value],
     warnings: list[str],
 ) -> dict[str, Any]:
-    """Writes the folder's files, metrics.json last, and returns what that one holds.
+    """Writes the folder's files, and returns the contents of metrics.json.
 
     Args:
-        folder: for the files; others in it stay.
-        workdir: the run's, whose event files have the curves.
+        folder: for the files; other files in it stay.
+        workdir: of the run; its event files have the curves.
         config: of the evaluation.
-        about: of the run and the checkpoint, see `evaluate`.
+        about: describes the run and the checkpoint, see `report.make`.
         values: what the evaluations yielded on process 0.
-        warnings: texts that stand first.
+        warnings: texts at the top of the page.
+
+    Raises:
+        OSError: a file cannot be written.
     """
     found = metrics(about, values, warnings)
+    # Pictures are encoded once, for their files and for the page.
     encoded = {
         value.name: _encoded(value.content) for value in values if value.name in found["files"]
     }
@@ -87,13 +91,14 @@ def write(
         config=run_config.flatten(config),
     )
     files.write(folder / "index.html", page)
+    # metrics.json comes last: a folder that has it is complete.
     text = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)
     files.write(folder / "metrics.json", text + "\n")
     return found
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """Returns what `write` left in the folder, None where there is nothing, or nothing whole."""
+    """Returns the folder's metrics.json; None if there is none or if it is not complete."""
     try:
         found = json.loads((folder / "metrics.json").read_text())
     except (FileNotFoundError, ValueError):
@@ -105,12 +110,12 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def shown(found: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the figures as a terminal shows them."""
+    """Returns the figures as texts for a terminal."""
     return {name: pages.number(value) for name, value in found["figures"].items()}
 
 
 def curves(workdir: Path) -> list[str]:
-    """Returns charts of what the run has logged so far, also while it trains."""
+    """Returns SVG charts of what the run has logged so far, also while it trains."""
     points = event_files.read_scalars(workdir / "tensorboard")
     logged = {tag.rpartition("/")[2] for tag in points}
     charts: dict[str, list[figures.Figure]] = {title: [] for title in ORDER}
@@ -127,10 +132,12 @@ def curves(workdir: Path) -> list[str]:
 
 
 def _parts(figure: figures.Figure) -> tuple[str, ...]:
+    """Returns the first parts of the tags that are drawn."""
     return ("train",) if figure.train_only else ("train", "heldout")
 
 
 def _headlines(found: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the figures at the top of the page, by their rank."""
     ranked = sorted(
         (row for row in map(figures.of, found) if row.headline and row.same_as not in found),
         key=lambda row: row.headline,
@@ -141,7 +148,7 @@ def _headlines(found: Mapping[str, Any]) -> list[str]:
 def _by_evaluation(
     values: list[evals.Value], found: dict[str, Any]
 ) -> dict[str, dict[str, float | None]]:
-    """Returns the figures in groups, one for each evaluation that has some."""
+    """Returns the figures by the evaluations that yielded them."""
     groups: dict[str, dict[str, float | None]] = {}
     for value in values:
         if value.name in found["figures"]:

@@ -218,11 +218,11 @@ def test_batches_keep_the_runs_size_where_it_fits(workdir, monkeypatch):
     three = sharding.make_mesh({"data": -1}, devices=DEVICES[:3])
     for where, shards, expected in ((mesh, 0, (64, 0)), (three, 0, (66, 0)), (three, 4, (66, 0))):
         config = make_config(deterministic_shards=shards)
-        report._fit_batches(config, 0, where, screen)
+        report.fit_batches(config, 0, where, screen)
         assert (config.eval_batch_size, config.deterministic_shards) == expected
     monkeypatch.setenv("NPROC", "4")
     config = make_config(deterministic_shards=4)
-    report._fit_batches(config, 0, mesh, screen)
+    report.fit_batches(config, 0, mesh, screen)
     assert (config.eval_batch_size, config.deterministic_shards) == (64, 4)
 
 
@@ -348,8 +348,8 @@ def test_a_chart_takes_the_colour_of_the_page_and_keeps_its_last_point():
     assert "currentColor" in text
     assert plots.INK not in text
     assert "train/loss" in text
-    assert plots._thinned(points)[-1] == points[-1]
-    assert len(plots._thinned(points)) <= plots.MAX_POINTS
+    assert plots.thinned(points)[-1] == points[-1]
+    assert len(plots.thinned(points)) <= plots.MAX_POINTS
     assert plots.lines({"a": points}, title="t") == plots.lines({"a": points}, title="t")
 
 
