@@ -11,12 +11,11 @@ import jax
 from flax import nnx
 from jax import Array
 
+from pipeline.nn import streams
 from pipeline.nn.metrics import Metrics
 from pipeline.runtime import registry, run_config
 
 Batch = dict[str, Array]
-# The first parameters are drawn from a stream of their own: no training step has this number.
-INITIALISATION = 2**32 - 2
 
 
 class Model(Protocol):
@@ -69,7 +68,7 @@ def make(config: Any, example: Any) -> tuple[nnx.GraphDef, Callable[[], tuple[An
     config = run_config.settled(config, jax.default_backend())
 
     def build():
-        key = jax.random.fold_in(jax.random.key(config.seed), INITIALISATION)
+        key = jax.random.fold_in(jax.random.key(config.seed), streams.INITIALISATION)
         return module.Model(config, example, rngs=nnx.Rngs(params=key))
 
     def init():
