@@ -65,7 +65,9 @@ def make(config: Any, example: Any) -> tuple[nnx.GraphDef, Callable[[], tuple[An
         InputError: the config names an unknown model, or one of its values can't work.
     """
     module = registry.load("models", config.model.name, field="model.name")
-    config = run_config.settled(config, jax.default_backend())
+    # A config that is not settled gets float32. Asking for the platform would start the backends,
+    # and a model is also described for devices that are not there.
+    config = run_config.settled(config, "cpu")
 
     def build():
         key = jax.random.fold_in(jax.random.key(config.seed), streams.INITIALISATION)
