@@ -1,7 +1,8 @@
 """Model variants: one file each, with its whole equation; `config.model.name` is its name.
 
-Here is what such a file defines, and how the config's is built. A model says what to add up, for
-one shard of the batch, and knows nothing of meshes; `pipeline.step` adds it up once.
+A name with a dot is a module from outside this package, `my_package.my_model`; the README of this
+folder has an example. Here is what each defines, and how the config's is built. A model says what
+to add up, for one shard of the batch, and knows nothing of meshes; `training.step` adds it up once.
 """
 
 from collections.abc import Callable
