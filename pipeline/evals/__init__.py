@@ -100,7 +100,7 @@ def choose(asked: str, config: Any, mesh: Mesh, source: datasets.Source) -> Chos
     wanted = names(asked)
     made = {}
     for name in wanted or dict.fromkeys((*config.evals, *registry.names("evals"))):
-        given = f"--evals={asked}" if wanted else f"config.evals has {name!r}"
+        given = f"--evals={asked}" if wanted else f"config.evals={tuple(config.evals)}"
         module = registry.load("evals", name, field="evals", given=given)
         try:
             made[name] = module.make(config, mesh, watched)

@@ -70,6 +70,8 @@ def choose(table: Mapping[str, Any], name: str, *, field: str) -> Any:
 
 
 def _outside(name: str, given: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise errors.InputError(f"{given}: {name!r} is no name of a module, such as my_package.x")
     # As `python -m` does; an installed script has its own folder in this place.
     if not {"", str(Path.cwd())} & set(sys.path):
         sys.path.insert(0, str(Path.cwd()))
