@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.performance import topologies
-from pipeline.runtime import errors, exit_codes
+from pipeline.runtime import errors, exit_codes, registry
 
-CONFIGS = ("beta_vae", "capacity_vae", "conditional_vae", "vq_vae")
+CONFIGS = registry.names("models")  # every variant has a config of its name
 # v5p-4096 is v5p:8x16x16: its name counts cores, and a chip has two.
 TOPOLOGIES = (
     "v5e:4x4",
