@@ -5,7 +5,7 @@ Choose data and size after a colon: `--config=configs/beta_vae.py:mnist`, `:smok
 
 from ml_collections import ConfigDict
 
-from pipeline.runtime import errors
+from pipeline.runtime import errors, registry
 
 
 def get_config() -> ConfigDict:
@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     config.mesh.fsdp = 1
 
     config.model = ConfigDict()
-    config.model.name = ""  # a file in pipeline/models/
+    config.model.name = ""  # a file in pipeline/models/; or a module, my_package.my_model
     config.model.network = "conv"  # dense, conv (Burgess et al. 2018), locatello
     config.model.hidden = (500,)  # widths of the encoder's layers, for network=dense
     config.model.latent_dim = 10  # D, as in the papers on disentanglement
@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
     config.model.learn_sigma = False  # make σ a parameter that starts at `sigma`
 
     config.data = ConfigDict()
-    config.data.name = "sprites"  # a file in pipeline/datasets/
+    config.data.name = "sprites"  # a file in pipeline/datasets/; or a module, as above
     config.data.path = ""  # folder or file of the data; not needed for sprites
     config.data.binarize = False  # round pixels to 0 and 255: Bernoulli is then a true likelihood
     config.data.variance = 1.0  # of pixels in [0, 1], which mse is divided by; 0: measured
@@ -73,7 +73,8 @@ def get_config() -> ConfigDict:
     config.eval_every_steps = 500  # steps between evaluations
     config.eval_examples = 2048  # held-out examples of an evaluation; 0: all
     config.eval_batch_size = 0  # examples of an evaluation's batch; 0: batch_size; same figures
-    config.evals = ("heldout", "reconstructions", "samples")  # files in pipeline/evals/
+    # files in pipeline/evals/; or modules
+    config.evals = ("heldout", "reconstructions", "samples")
 
     # Folder of compiled programs, so that a resumed run starts at once; shared by all processes.
     # "auto": JAX_COMPILATION_CACHE_DIR if it is set, else the user's cache folder; "": none
@@ -145,7 +146,7 @@ def schedule(shape: str, *, start: float, end: float, steps: int) -> ConfigDict:
 
 
 def apply(config: ConfigDict, presets: str) -> ConfigDict:
-    """Applies comma-separated presets in their order.
+    """Applies comma-separated presets in their order: data sets by name, and `smoke`.
 
     Raises:
         InputError: an unknown preset; the message lists the known ones.
@@ -156,34 +157,18 @@ def apply(config: ConfigDict, presets: str) -> ConfigDict:
                 f"preset {name!r} behind the config's colon is unknown: "
                 f"choose from {', '.join(PRESETS)}"
             )
-        PRESETS[name](config)
+        if name == "smoke":
+            smoke(config)
+        else:
+            data(config, name)
     return config
 
 
-def sprites(config: ConfigDict) -> None:
-    """The embedded sprites, rendered here."""
-    config.data.name = "sprites"
-
-
-def dsprites(config: ConfigDict) -> None:
-    """The published dSprites file; needs `--config.data.path`."""
-    config.data.name = "dsprites"
-
-
-def mnist(config: ConfigDict) -> None:
-    """MNIST; downloaded if `--config.data.path` is not given."""
-    config.data.name = "mnist"
-
-
-def cifar10(config: ConfigDict) -> None:
-    """CIFAR-10; downloaded if `--config.data.path` is not given."""
-    config.data.name = "cifar10"
-
-
-def image_folder(config: ConfigDict) -> None:
-    """Images in a folder or zip; needs `--config.data.path`."""
-    config.data.name = "image_folder"
-    config.data.prefetch_batches = min(config.data.prefetch_batches, 16)  # images may be large
+def data(config: ConfigDict, name: str) -> None:
+    """A file in pipeline/datasets/: what it reads may need `--config.data.path`."""
+    config.data.name = name
+    if name == "image_folder":
+        config.data.prefetch_batches = min(config.data.prefetch_batches, 16)  # may be large
 
 
 def smoke(config: ConfigDict) -> None:
@@ -197,11 +182,4 @@ def smoke(config: ConfigDict) -> None:
     config.checkpoint.every_steps = 20
 
 
-PRESETS = {
-    "sprites": sprites,
-    "dsprites": dsprites,
-    "mnist": mnist,
-    "cifar10": cifar10,
-    "image_folder": image_folder,
-    "smoke": smoke,
-}
+PRESETS = (*registry.names("datasets"), "smoke")

@@ -1,7 +1,7 @@
-"""The report on one checkpoint of a run that is only read: restored, evaluated, written.
+"""Makes the report on one checkpoint of a run: restores it, evaluates it, and writes the files.
 
-The decision: config, data and evaluations are the run's own, and only what may change on resuming
-may differ, so that the figures are those of the training loop.
+The run itself is only read. Config, data and evaluations are the run's own, and only fields that
+may change on resuming may differ, so the figures equal those of the training loop.
 """
 
 from collections.abc import Sequence
@@ -28,20 +28,21 @@ def make(
     out: Path | None,
     screen: terminal.Terminal,
 ) -> tuple[Path, dict[str, Any]]:
-    """Returns the folder of the report, and what its metrics.json holds (figures on process 0).
+    """Returns the folder of the report and the contents of metrics.json (figures on process 0).
 
     Args:
-        workdir: the run's.
-        choice: "best", "latest", or a step's number.
-        asked: "all" that apply, or names of files in `evals/`, comma-separated.
-        batch_size: examples of a batch; 0: the run's.
+        workdir: of the run.
+        choice: "best", "latest", or the number of a step.
+        asked: "all" for all that apply, or names of files in `evals/`, separated by commas.
+        batch_size: examples of a batch; 0 means the run's.
         overrides: arguments --config.field=value.
-        out: the folder; None: RUN/reports/<step>/.
+        out: the folder; None means RUN/reports/<step>/.
         screen: shows progress and warnings.
 
     Raises:
         InputError: no run, no such checkpoint, or evaluations that don't apply.
     """
+    # The mesh has all devices of these machines, also if the run's mesh was another.
     config = _config(workdir, overrides)
     ready = setup.prepare_evaluation(config, batch_size=batch_size, note=screen.note)
     at, state = saved_state.restore(workdir, choice, ready)
@@ -55,6 +56,7 @@ def make(
     warnings = evals.warnings(config, chosen, evals.scalars(values))
     for text in warnings:
         screen.warn(text)
+    # What describes the run in metrics.json, without a trace of devices and batches.
     about = {
         "run": workdir.name,
         "workdir": str(workdir),
@@ -72,6 +74,7 @@ def make(
         "evaluations": list(chosen.evaluations),
         "left_out": chosen.left_out,
     }
+    # Only process 0 has the pictures, and writes.
     folder = out or workdir / "reports" / str(at)
     if jax.process_index():
         return folder, {**about, "figures": {}}
@@ -79,7 +82,11 @@ def make(
 
 
 def _config(workdir: Path, overrides: Sequence[str]) -> ConfigDict:
-    """Returns the run's config with what is given on the command line."""
+    """Returns the run's config with the overrides of the command line.
+
+    Raises:
+        InputError: an unknown field, an invalid value, or a field that must stay the run's.
+    """
     config = run_config.load(workdir)
     before = run_config.flatten(config)
     config = command_line.overridden(config, overrides)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.performance import topologies
-from pipeline.runtime import command_line, errors, exit_codes, files
+from pipeline.runtime import command_line, errors, exit_codes, files, registry
 
 COMMAND = command_line.Command(
     "pipeline.performance.scaling",
@@ -22,7 +22,7 @@ COMMAND = command_line.Command(
     instead="nothing",
     codes="0 complete, 2 a compiler is missing, 130 after Ctrl-C, 1 a fault",
 )
-CONFIGS = ("beta_vae", "capacity_vae", "conditional_vae", "vq_vae")
+CONFIGS = registry.names("models")  # every variant has a config of its name
 # v5p-4096 is v5p:8x16x16: its name counts cores, and a chip has two.
 TOPOLOGIES = (
     "v5e:4x4",

@@ -19,13 +19,11 @@ from jax.sharding import PartitionSpec as P
 from pipeline import models
 from pipeline.display import tensorboard
 from pipeline.mesh import compiling, layouts, reductions
+from pipeline.nn import streams
 from pipeline.nn.metrics import Metrics
 from pipeline.runtime import errors, registry
 from pipeline.training import batching, examples, optimizer, step
 from pipeline.training.step import TrainState
-
-# The noise of evaluation comes from a stream of its own: no training step has this number.
-STREAM = 2**32 - 1
 
 
 def make_eval_step(
@@ -55,7 +53,9 @@ def make_eval_step(
             values, sums = score(batch, keys=keys, step=state.step)
             return examples.summed(values, batch["mask"]), sums, batch["mask"].sum()
 
-        ours = examples.by_position(batch, config.seed, STREAM, axes, first=first_position)
+        ours = examples.by_position(
+            batch, config.seed, streams.EVALUATION, axes, first=first_position
+        )
         return summed(sums_of, ours)[0]
 
     sharded = jax.shard_map(

@@ -39,7 +39,7 @@ class TrainState:
 
 
 def abstract_state(config: Any, example: Any) -> TrainState:
-    """Returns the shapes and types of the state as a tree; touches no device."""
+    """Returns the shapes and types of the state as a tree; touches no device, starts no backend."""
     return jax.eval_shape(lambda: _initial_state(config, example))
 
 
