@@ -121,3 +121,9 @@ def test_the_registry_lists_the_files_of_a_room_and_nothing_else(room):
     assert found and not any(map(is_private, found))
     files = {path.stem for path in (ROOT / "pipeline" / room).glob("*.py")}
     assert set(found) == {name for name in files if not name.startswith("_")}
+
+
+def test_a_variants_file_is_its_equation():
+    files = sources("pipeline/models")
+    long = {name: text for name, text in files.items() if len(text.splitlines()) > 70}
+    assert not [name for name in long if not name.endswith("__init__.py")]
