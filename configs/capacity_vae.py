@@ -2,10 +2,12 @@
 
 python -m pipeline.train --config=configs/capacity_vae.py --workdir=runs/capacity_vae
 
-γ is 20, where the paper has 1000 and disvae 100: so large a γ spreads the KL over all latents
-before the decoder has learnt to read any. At 20 each of x, y and scale has a latent of its own.
-Measured: after the first tenth of the ramp |KL − C| is at most 0.44 nats, in the mean of the last
-100 steps of each tenth; held-out distortion 102.0, KL 24.9 nats at the end.
+γ is 20; the paper has 1000 and disvae 100. A γ that large spreads the KL over all latents before
+the decoder has learnt to read any. At 20, x, y and scale have a latent each.
+
+Measured on two x86 cores (AMD EPYC), jax 0.10.2, 4d5ae85: |KL − C|, a mean over the last 100 steps
+of each tenth of the ramp, is at most 0.44 nats after the first tenth. At the end the held-out
+distortion is 102.0 and the KL 24.9 nats. A run takes 13 minutes.
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,9 @@
 python -m pipeline.train --config=configs/conditional_vae.py --workdir=runs/conditional
 python -m pipeline.generate --workdir=runs/conditional --labels=all --num=8
 
-Measured: a classifier trained on the real digits recognises 98.9 % of the samples of each digit at
-least, of a thousand each.
+Measured on two x86 cores (AMD EPYC), jax 0.10.2, cdd1c8b to a2585f1: 2,814 steps in 78 s. A
+classifier trained on the real digits recognises at least 98.5 % of the samples of each digit, of
+1,000 each.
 """
 
 from ml_collections import ConfigDict

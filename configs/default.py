@@ -1,11 +1,11 @@
 """Every field of a run, with its unit and its reason. A variant's file states its differences.
 
-Choose data and size behind a colon: `--config=configs/beta_vae.py:mnist`, `:smoke`, `:mnist,smoke`.
+Choose data and size after a colon: `--config=configs/beta_vae.py:mnist`, `:smoke`, `:mnist,smoke`.
 """
 
 from ml_collections import ConfigDict
 
-from pipeline.runtime import errors
+from pipeline.runtime import errors, registry
 
 
 def get_config() -> ConfigDict:
@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 64  # examples a step over all devices and processes (Burgess et al. 2018)
     config.total_steps = 4000  # optimizer steps; may be raised on resuming
     config.accumulation_steps = (
-        1  # parts of a device's batch, one in memory at a time; same numbers
+        1  # parts of a device's batch, one in memory at a time; same results
     )
     # C, parts of the batch that are computed alike and added in one order on any devices: the bits
     # of the results are then the same on every number of devices that divides C. 0: off, and faster
@@ -24,12 +24,12 @@ def get_config() -> ConfigDict:
     # is resumed, else bfloat16 on TPUs and GPUs and float32 on CPUs
     config.compute_dtype = "auto"
     config.mesh = ConfigDict()  # devices along each axis; the batch is cut over both
-    config.mesh.data = -1  # −1: all that there are, or that `fsdp` leaves
-    # over which parameters and the optimizer's state are cut, too: 1/fsdp of them on each device
+    config.mesh.data = -1  # −1: all devices, or as many as `fsdp` leaves
+    # also cuts the parameters and the optimizer's state: each device holds 1/fsdp of them
     config.mesh.fsdp = 1
 
     config.model = ConfigDict()
-    config.model.name = ""  # a file in pipeline/models/
+    config.model.name = ""  # a file in pipeline/models/; or a module, my_package.my_model
     config.model.network = "conv"  # dense, conv (Burgess et al. 2018), locatello
     config.model.hidden = (500,)  # widths of the encoder's layers, for network=dense
     config.model.latent_dim = 10  # D, as in the papers on disentanglement
@@ -38,17 +38,17 @@ def get_config() -> ConfigDict:
     config.model.learn_sigma = False  # make σ a parameter that starts at `sigma`
 
     config.data = ConfigDict()
-    config.data.name = "sprites"  # a file in pipeline/datasets/
-    config.data.path = ""  # where its files lie; not needed for sprites
+    config.data.name = "sprites"  # a file in pipeline/datasets/; or a module, as above
+    config.data.path = ""  # folder or file of the data; not needed for sprites
     config.data.binarize = False  # round pixels to 0 and 255: Bernoulli is then a true likelihood
     config.data.variance = 1.0  # of pixels in [0, 1], which mse is divided by; 0: measured
-    config.data.heldout_examples = 10_000  # kept out of training where no split is published
-    config.data.train_examples = 0  # the first so many of the training part; 0: all
+    config.data.heldout_examples = 10_000  # kept out of training if no split is published
+    config.data.train_examples = 0  # trains only on the first this many; 0: all
     config.data.image_size = 64  # pixels of a side, for image_folder: the size of most VAE papers
     config.data.resize = 0  # the short side's pixels before the centre is cut; 0: image_size
     config.data.channels = 3  # 3: RGB; 1: grey; for image_folder
     config.data.max_corrupt_files = 0  # images that may be skipped: none unless allowed
-    # keep the training examples on every device, where they fit: only their numbers travel then
+    # keep the training examples on every device if they fit: then only their numbers travel
     config.data.resident = False
     config.data.num_threads = 2  # threads that read batches ahead; no influence on the order
     config.data.prefetch_batches = 16  # batches read ahead, each thread its share at once
@@ -62,21 +62,22 @@ def get_config() -> ConfigDict:
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.999
     config.optimizer.eps = 1e-8
-    config.optimizer.weight_decay = 0.0  # adamw's, on matrices and kernels alone
+    config.optimizer.weight_decay = 0.0  # adamw's, only on matrices and kernels
     config.optimizer.clip_norm = 0.0  # of the gradient's global norm; 0: off
     config.optimizer.ema_decay = 0.0  # of averaged parameters, used in evaluation; 0: off
 
-    # steps between looks at what the steps said, stop requests and judgements; 1 for slow steps
+    # steps between readings of stop requests and of the guard's judgements; 1 for slow steps
     config.look_every_steps = 4
-    config.steps_per_dispatch = 1  # steps that the host starts at once, for those of a few ms
+    config.steps_per_dispatch = 1  # steps that the host launches at once, for steps of a few ms
     config.log_every_steps = 50  # steps between points in TensorBoard
     config.eval_every_steps = 500  # steps between evaluations
     config.eval_examples = 2048  # held-out examples of an evaluation; 0: all
     config.eval_batch_size = 0  # examples of an evaluation's batch; 0: batch_size; same figures
-    config.evals = ("heldout", "reconstructions", "samples")  # files in pipeline/evals/
+    # files in pipeline/evals/; or modules
+    config.evals = ("heldout", "reconstructions", "samples")
 
     # Folder of compiled programs, so that a resumed run starts at once; shared by all processes.
-    # "auto": JAX_COMPILATION_CACHE_DIR where it is set, else the user's cache folder; "": none
+    # "auto": JAX_COMPILATION_CACHE_DIR if it is set, else the user's cache folder; "": none
     config.compilation_cache = "auto"
     config.disentanglement = ConfigDict()  # of evals/disentanglement.py; the data set needs factors
     config.disentanglement.num_examples = (
@@ -93,7 +94,7 @@ def get_config() -> ConfigDict:
         "explicitness",
         "irs",
     )
-    # factors that Chen et al. leave out of their MIG, as without order; absent ones: no matter
+    # factors without order, which Chen et al. leave out of their MIG; absent ones are ignored
     config.disentanglement.chen_excludes = ("shape",)
     config.importance_weighted = ConfigDict()  # of evals/importance_weighted.py
     config.importance_weighted.num_samples = 200  # K, draws of z an example; higher is tighter
@@ -122,18 +123,18 @@ def get_config() -> ConfigDict:
     config.latent_plane.projection = "pca"  # pca, or kl: the two latents of the highest KL
 
     config.grace_seconds = 25.0  # from a signal to the end at the latest; platforms kill after 30
-    config.watchdog_seconds = 600.0  # without any progress the run ends, to be resumed; 0: off
+    config.watchdog_seconds = 600.0  # without any progress the run ends and can be resumed; 0: off
 
     config.guard = ConfigDict()
-    config.guard.action = "stop"  # where the loss isn't finite or leaps: stop, rollback, off
-    config.guard.leap_sigmas = 0.0  # a leap: so many deviations above the moving mean; 0: off
+    config.guard.action = "stop"  # if the loss is not finite or leaps: stop, rollback, off
+    config.guard.leap_sigmas = 0.0  # a leap is this many deviations above the moving mean; 0: off
     config.guard.max_rollbacks = 3  # in one start; then it stops
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 500  # besides one at each evaluation and at the end
     config.checkpoint.keep_newest = 2
     config.checkpoint.keep_best = 1  # by `best_metric` of the held-out figures
-    config.checkpoint.keep_every_steps = 0  # one every so many steps for ever; 0: none
+    config.checkpoint.keep_every_steps = 0  # keeps one every so many steps for ever; 0: none
     config.checkpoint.best_metric = "elbo"  # the β = 1 ELBO, never the annealed loss
     config.checkpoint.best_mode = "max"  # max, min
     return config
@@ -145,7 +146,7 @@ def schedule(shape: str, *, start: float, end: float, steps: int) -> ConfigDict:
 
 
 def apply(config: ConfigDict, presets: str) -> ConfigDict:
-    """Applies comma-separated presets in their order.
+    """Applies comma-separated presets in their order: data sets by name, and `smoke`.
 
     Raises:
         InputError: an unknown preset; the message lists the known ones.
@@ -156,34 +157,18 @@ def apply(config: ConfigDict, presets: str) -> ConfigDict:
                 f"preset {name!r} behind the config's colon is unknown: "
                 f"choose from {', '.join(PRESETS)}"
             )
-        PRESETS[name](config)
+        if name == "smoke":
+            smoke(config)
+        else:
+            data(config, name)
     return config
 
 
-def sprites(config: ConfigDict) -> None:
-    """The embedded sprites, rendered here."""
-    config.data.name = "sprites"
-
-
-def dsprites(config: ConfigDict) -> None:
-    """The published dSprites file; needs `--config.data.path`."""
-    config.data.name = "dsprites"
-
-
-def mnist(config: ConfigDict) -> None:
-    """MNIST; downloaded where `--config.data.path` is not given."""
-    config.data.name = "mnist"
-
-
-def cifar10(config: ConfigDict) -> None:
-    """CIFAR-10; downloaded where `--config.data.path` is not given."""
-    config.data.name = "cifar10"
-
-
-def image_folder(config: ConfigDict) -> None:
-    """Images in a folder or zip; needs `--config.data.path`."""
-    config.data.name = "image_folder"
-    config.data.prefetch_batches = min(config.data.prefetch_batches, 16)  # images may be large
+def data(config: ConfigDict, name: str) -> None:
+    """A file in pipeline/datasets/: what it reads may need `--config.data.path`."""
+    config.data.name = name
+    if name == "image_folder":
+        config.data.prefetch_batches = min(config.data.prefetch_batches, 16)  # may be large
 
 
 def smoke(config: ConfigDict) -> None:
@@ -197,11 +182,4 @@ def smoke(config: ConfigDict) -> None:
     config.checkpoint.every_steps = 20
 
 
-PRESETS = {
-    "sprites": sprites,
-    "dsprites": dsprites,
-    "mnist": mnist,
-    "cifar10": cifar10,
-    "image_folder": image_folder,
-    "smoke": smoke,
-}
+PRESETS = (*registry.names("datasets"), "smoke")

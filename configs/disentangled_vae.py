@@ -3,9 +3,13 @@
 python -m pipeline.train --config=configs/disentangled_vae.py --workdir=runs/disentangled
 
 β falls from 60 to 4 over the first 8,000 steps. At 60 no more than two latents pay for themselves,
-and they become x and y; scale follows when β is low enough. From 20, three set in at once, and
-whether they became x, y and scale or a mixture of them was left to the last bits; at 4 throughout
-the position is spread over three latents.
+and they become x and y; scale follows when β is low enough. From 20, three latents become active at
+once, and the last bits decide whether they become x, y and scale or a mixture of them. At a
+constant 4 the position spreads over three latents.
+
+Measured on two x86 cores (AMD EPYC), jax 0.10.2, c3a2c79 and 0f75c24: 12,000 steps in 13 minutes;
+held-out distortion 107.6, KL 8.4 nats; MIG .341 (Locatello et al.). The traversals are in
+`configs/disentangled_vae.png`.
 """
 
 from ml_collections import ConfigDict

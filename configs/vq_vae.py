@@ -1,8 +1,8 @@
-"""VQ-VAE (van den Oord et al. 2017) on sprites: codes by moving averages, unused ones restart.
+"""VQ-VAE (van den Oord et al. 2017) on sprites: moving-average codes, unused ones restart.
 
 python -m pipeline.train --config=configs/vq_vae.py --workdir=runs/vq_vae
 
-`loss`, `reconstruction_loss` and `vq_loss` are not in nats here: squared error over the data's
+`loss`, `reconstruction_loss` and `vq_loss` are not in nats here but squared error over the data's
 variance. The best checkpoint is the one that reconstructs best.
 """
 

@@ -17,11 +17,11 @@ import jax
 from absl import flags
 
 from pipeline import datasets
-from pipeline.mesh import sharding
 from pipeline.nn import labels
 from pipeline.outputs import codes, samples, saved_state
 from pipeline.runtime import allocator, cluster, errors, exit_codes, run_config
 from pipeline.runtime import command_line as process_flags
+from pipeline.training import setup
 
 
 class Options(NamedTuple):
@@ -120,13 +120,13 @@ def run(options: Options) -> Path:
     rows = labels.parse(options.labels, {name: example[name] for name in names})
     if options.tokens is not None:
         codes.model_of(config, example)  # its error comes before a checkpoint is read
-    mesh = sharding.make_mesh({"data": -1})  # of these machines, whatever the run's was
-    at, state = saved_state.restore(options.workdir, options.step, config, example, mesh)
+    ready = setup.prepare_evaluation(config)
+    at, state = saved_state.restore(options.workdir, options.step, ready)
     folder = options.out or options.workdir / "reports" / str(at)
     if options.tokens is not None:
-        codes.write(config, state, mesh, split=options.tokens, folder=folder)
+        codes.write(ready, state, split=options.tokens, folder=folder)
         return folder
-    images = samples.draw(config, example, state, rows, num=options.num, seed=options.seed)
+    images = samples.draw(ready, state, rows, num=options.num, seed=options.seed)
     samples.write(folder, images, rows, num=options.num, seed=options.seed)
     return folder
 

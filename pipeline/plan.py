@@ -60,7 +60,8 @@ def run(values: Any, asked: topologies.Asked) -> int:
     planning.set_effort(values.effort, topology)
     plans, largest, code = [], None, 0
     for batch_size in planning.sweep(values.sweep, values.config, topology):
-        plan = planning.plan(values.config, topology, batch_size)
+        ready = planning.prepare(values.config, topology, batch_size)
+        plan = planning.plan(ready, topology)
         plans.append(plan)
         screen.table(f"{topology.name}, batch {batch_size:,}", planning.rows(plan, topology))
         code = _judge(plan, values, screen)

@@ -1,7 +1,8 @@
 """Data sets: one file each; `config.data.name` is the file's name. Here is what such a file gives.
 
-A file of this folder defines `spec(section)`, one abstract example, and `load(section)`, its parts:
-`train` and `heldout` where a split is published, else `all`; `section` is `config.data`.
+A name with a dot is a module from outside this package, `my_package.my_data`. Each defines
+`spec(section)`, one abstract example, and `load(section)`, its parts: `train` and `heldout` if a
+split is published, else `all`. `section` is `config.data`.
 """
 
 import dataclasses
@@ -73,7 +74,7 @@ def example_spec(config: Any) -> dict[str, Any]:
 
     Entries have shape and dtype; class indices are a `Classes`.
     """
-    return registry.load("datasets", config.data.name, field="data.name").spec(config.data)
+    return _module(config).spec(config.data)
 
 
 def load(config: Any) -> Splits:
@@ -86,7 +87,7 @@ def load(config: Any) -> Splits:
     Raises:
         InputError: the files are missing or damaged, or the split leaves too little to train on.
     """
-    parts = registry.load("datasets", config.data.name, field="data.name").load(config.data)
+    parts = _module(config).load(config.data)
     if "all" in parts:
         source, held = parts["all"], config.data.heldout_examples
         if not 1 <= held < len(source):
@@ -111,3 +112,7 @@ def load(config: Any) -> Splits:
             f"examples of {config.data.name}"
         )
     return splits
+
+
+def _module(config: Any) -> Any:
+    return registry.load("datasets", config.data.name, field="data.name")

@@ -1,36 +1,17 @@
-"""What TensorBoard's Text, HParams and Custom Scalars pages show of a run as a whole.
+"""What TensorBoard's pages Text, HParams and Custom Scalars show of a run as a whole.
 
-The decision: no "experiment" summary, by which HParams would show the fields of one run alone; it
-then unites the fields and figures of all runs below the folder, whatever their variants.
+There is no "experiment" summary: with it, HParams would show only the fields of one run. Without
+it, HParams shows the fields and figures of all runs below the folder, also of different variants.
 """
 
 import time
 from collections.abc import Collection
 from typing import Any
 
-from pipeline.display import event_files
+from pipeline.display import event_files, figures
 from pipeline.runtime import run_config
 
-# Charts by category: a title with its unit, and the names of the curves, which share that unit.
-# Charts without a curve in a run are left out.
-CHARTS = {
-    "Objective": (
-        ("KL beside its target C (nats)", ("kl_loss", "current_capacity")),
-        ("Distortion beside rate (nats)", ("distortion", "rate")),
-        ("β", ("beta",)),
-        ("ELBO at β = 1 (nats)", ("elbo",)),
-    ),
-    "Codebook": (
-        ("Perplexity (codes)", ("perplexity",)),
-        ("Codes in use (share)", ("codebook_usage",)),
-        ("What quantisation adds (in the loss's unit)", ("vq_loss",)),
-    ),
-    "Speed": (
-        ("Time of a step (ms)", ("ms_per_step",)),
-        ("Waiting for data (share of a step)", ("data_wait_share",)),
-    ),
-}
-SPEED = ("ms_per_step", "data_wait_share")
+SPEED = ("ms_per_step", "data_wait_share")  # figures of the loop, which every run logs
 
 
 def of_run(config: Any, names: Collection[str]) -> list[Any]:
@@ -44,11 +25,21 @@ def of_run(config: Any, names: Collection[str]) -> list[Any]:
 
 
 def of_end() -> list[Any]:
-    """Returns the summary value that says that the run is complete."""
+    """Returns the summary value by which HParams shows the run as complete."""
     protos = _hparams()
     status = event_files.tensorboardx().proto.api_pb2.Status.Value("STATUS_SUCCESS")
     end = protos.SessionEndInfo(status=status, end_time_secs=time.time())
     return [_session("session_end_info", protos.HParamsPluginData(session_end_info=end))]
+
+
+def charts() -> dict[str, dict[str, list[str]]]:
+    """Returns category → title → names of the curves, in the order of the table of figures."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for figure in figures.BY_NAME.values():
+        if figure.chart:
+            category, _, title = figure.chart.partition(": ")
+            found.setdefault(category, {}).setdefault(title, []).append(figure.name)
+    return found
 
 
 def _config(config: Any) -> Any:
@@ -62,14 +53,14 @@ def _config(config: Any) -> Any:
 def _layout(names: set[str]) -> Any:
     protos = event_files.tensorboardx().proto.layout_pb2
     layout = protos.Layout()
-    for title, charts in CHARTS.items():
-        shown = [(name, curves) for name, curves in charts if names.intersection(curves)]
+    for title, category_charts in charts().items():
+        shown = {name: curves for name, curves in category_charts.items() if names & set(curves)}
         if not shown:
             continue
         category = layout.category.add(title=title)
-        for name, curves in shown:
-            # Of all its curves, also those that this run has not: TensorBoard shows the layouts of
-            # all runs together, and equal charts once.
+        for name, curves in shown.items():
+            # The tag names all curves of the chart, also those that this run lacks. TensorBoard
+            # merges the layouts of all runs, and shows equal charts once.
             tag = f"^(train|heldout)/({'|'.join(curves)})$"
             category.chart.add(title=name, multiline=protos.MultilineChartContent(tag=[tag]))
     return _value("custom_scalars__config__", "custom_scalars", [layout.SerializeToString()])
@@ -92,7 +83,14 @@ def _session(name: str, content: Any) -> Any:
 
 
 def _value(tag: str, plugin: str, strings: list[bytes], *, content: bytes = b"") -> Any:
-    """Returns a summary value that holds a tensor, as TensorBoard's newer plugins want them."""
+    """Returns a summary value that holds a tensor, the form that newer plugins of TensorBoard read.
+
+    Args:
+        tag: of the value.
+        plugin: name of the plugin that reads it.
+        strings: contents of the tensor; an empty float tensor if there are none.
+        content: data of the plugin.
+    """
     protos = event_files.tensorboardx().proto
     kind = protos.types_pb2.DataType.Value("DT_STRING" if strings else "DT_FLOAT")
     value = protos.summary_pb2.Summary.Value(tag=tag)

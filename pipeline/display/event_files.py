@@ -1,4 +1,4 @@
-"""Event files on disk: read, cleaned of what a resumed run writes again, and named in order."""
+"""TensorBoard's event files on disk: reads them, names them, and removes what a resume repeats."""
 
 import os
 import socket
@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Tags that speak of the run as a whole: every start writes them anew, so that they speak of it as
-# it is, with the newest values of what may change on resuming.
+# Tags that describe the run as a whole. Every start writes them again, because some config fields
+# may change on resuming.
 OF_RUN = ("config", "custom_scalars__config__", "_hparams_/")
 
 
 def read_scalars(folder: str | Path) -> dict[str, list[tuple[int, float]]]:
-    """All scalar points of a folder's event files, in the order in which they were written.
+    """Reads all scalar points of a folder's event files, in the order in which they were written.
 
     Returns:
-      For each tag its (step, value) pairs; the values are float32 widened to Python floats.
+      Each tag's (step, value) pairs; values are float32, converted to Python floats.
     """
     points: dict[str, list[tuple[int, float]]] = {}
     for path in _event_files(Path(folder)):
@@ -29,14 +29,15 @@ def read_scalars(folder: str | Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def purge(folder: Path, last_step: int) -> dict[str, int]:
-    """Removes all events after `last_step`, and those of the run as a whole.
+    """Removes all events after `last_step`, and those that describe the run as a whole.
 
-    Returns the last remaining step of each tag.
+    Each file is replaced in one step, so a kill at any moment leaves the old or the new file.
 
-    Each file is replaced as a whole, so that a kill at any moment leaves old or new, never half.
-    The temporary name lacks "tfevents": TensorBoard reads every file whose name contains it.
+    Returns:
+      The last remaining step of each tag.
     """
     steps: dict[str, int] = {}
+    # The name must lack "tfevents": TensorBoard reads every file whose name contains it.
     temporary = folder / "purge.tmp"
     for path in _event_files(folder):
         with temporary.open("wb") as file:
@@ -56,9 +57,10 @@ def purge(folder: Path, last_step: int) -> dict[str, int]:
 
 
 def _records(path: Path) -> Iterator[tuple[bytes, Any]]:
-    """Yields each whole record and its event; ends where a kill tore the file.
+    """Yields each complete record and its event; stops at the first damaged or cut record.
 
-    A record is uint64 length, masked CRC-32C of the length, data, masked CRC-32C of the data.
+    A record is a uint64 length, the masked CRC-32C of the length, the data, and the masked CRC-32C
+    of the data.
     """
     checksum = tensorboardx().record_writer.masked_crc32c
     parse = tensorboardx().proto.event_pb2.Event.FromString
@@ -79,10 +81,10 @@ def _event_files(folder: Path) -> list[Path]:
 
 
 def next_path(folder: Path) -> Path:
-    """A new name that sorts after all others: TensorBoard reads files in this order.
+    """Returns a new name that sorts after all others: TensorBoard reads files in this order.
 
-    tensorboardX names by the second and truncates what is there: a second start within a second
-    would erase the first, and a start on a host whose clock is behind would sort before it.
+    tensorboardX names files by the second and overwrites. Two starts within a second would share a
+    file, and a start on a host with a slow clock would sort before earlier ones.
     """
     stamps = [path.name.split(".")[3] for path in _event_files(folder)]
     latest = max((int(stamp) for stamp in stamps if stamp.isdecimal()), default=0)
@@ -91,7 +93,7 @@ def next_path(folder: Path) -> Path:
 
 
 def tensorboardx() -> Any:
-    """tensorboardX, imported at its first use: it imports torch wherever torch is installed."""
+    """Returns tensorboardX, imported at its first use: it imports torch if torch is installed."""
     import tensorboardX
 
     return tensorboardX

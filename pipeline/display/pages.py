@@ -1,14 +1,13 @@
-"""Web pages that are one file each: styles, pictures and charts stand in the page itself.
+"""Web pages of one file each, which contain their styles, pictures and charts.
 
-The decision: templates in `pipeline/templates/`, by Jinja2 with everything escaped but what the
-filters below make; no script, and nothing from the network.
+Jinja2 fills the templates of `templates/`. It escapes everything except the HTML that the filters
+below make. A page has no script and loads nothing from the network.
 """
 
 import base64
 import html
 import io
 import math
-import re
 from typing import Any
 
 from markupsafe import Markup
@@ -16,13 +15,13 @@ from PIL import Image
 
 from pipeline.display import figures
 
-SHOWN_PIXELS = 540  # width up to which small pictures are enlarged, by whole factors
+SHOWN_PIXELS = 540  # small pictures are enlarged up to this width, by whole factors
 ACRONYMS = ("dci", "elbo", "irs", "iw", "kl", "mig", "sap", "udr", "vae", "vq")
 
 
 def render(template: str, **values: Any) -> str:
-    """Returns the page that a file in `pipeline/templates/` makes of `values`."""
-    import jinja2  # no training start needs it
+    """Returns the page that a file of `templates/` makes of `values`."""
+    import jinja2  # here: a training start doesn't need it
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline.display"),
@@ -39,7 +38,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def number(value: float | None) -> str:
-    """Four significant digits, or more where the whole part has more; "–" where there is none."""
+    """Returns four significant digits, or all before the point; "–" for None and NaN."""
     if value is None or math.isnan(value):
         return "–"
     whole = 1000 <= abs(value) < math.inf
@@ -48,31 +47,25 @@ def number(value: float | None) -> str:
 
 
 def words(name: str) -> str:
-    """Returns a metric's name as a person writes it."""
+    """Returns a figure's name as a person writes it."""
     parts = name.split("_")
     return " ".join(part.upper() if part in ACRONYMS else part for part in parts)
 
 
 def describe(name: str) -> str:
-    """Returns what TensorBoard says of a metric, its unit included; "" of an unknown one."""
-    return figures.BY_NAME.get(name, "")
-
-
-def unit(name: str) -> str:
-    """Returns the unit that the description names, for an axis; "" where it has none."""
-    match = re.search(r"\b(nats|bits|codes|latents|steps|milliseconds)\b", describe(name))
-    return match[1] if match else ""
+    """Returns what TensorBoard says of a figure, its unit included; "" of an unknown one."""
+    return figures.of(name).text
 
 
 def markdown(text: str) -> Markup:
-    """Returns Markdown as HTML; HTML in it stays text."""
+    """Returns Markdown as HTML, in which HTML of the source is text."""
     import markdown as library
 
     return Markup(library.markdown(html.escape(text, quote=False), extensions=["tables"]))
 
 
 def picture(content: bytes, name: str) -> Markup:
-    """Returns an `img` element that holds the PNG or GIF, enlarged where it is small."""
+    """Returns an `img` element that contains the PNG or GIF, enlarged if it is small."""
     with Image.open(io.BytesIO(content)) as file:
         width = file.width * max(1, SHOWN_PIXELS // file.width)
     kind = "image/gif" if content.startswith(b"GIF") else "image/png"

@@ -1,7 +1,6 @@
-"""Pictures out of images: grids, texts around them, and animations.
+"""Pictures made of images: grids, frames with texts, and animations.
 
-The one decision: pixels are enlarged by whole factors and never smoothed, so that what is seen is
-what the model made.
+Pixels are enlarged by whole factors and never smoothed, so a picture shows what the model made.
 """
 
 import functools
@@ -11,13 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-READABLE = 56  # pixels of the short side of an image that is looked at beside many others
+READABLE = 56  # pixels of an image's short side, so that a person can read it among many
 FONT_SIZE = 12  # pixels
 PAD = 5  # pixels around a text
 
 
 def grid(images: np.ndarray, *, columns: int, gap: int = 2) -> np.ndarray:
-    """Lays images out row by row on grey.
+    """Puts images on grey, row by row.
 
     Args:
         images: [N, H, W, C] in [0, 1].
@@ -38,7 +37,7 @@ def grid(images: np.ndarray, *, columns: int, gap: int = 2) -> np.ndarray:
 
 
 def enlarged(images: np.ndarray, *, side: int = READABLE) -> np.ndarray:
-    """Repeats pixels until the short side of images [N, H, W, C] has `side` pixels at least."""
+    """Repeats the pixels of images [N, H, W, C] until the short side has at least `side` pixels."""
     factor = -(-side // min(images.shape[1:3]))
     return images.repeat(factor, axis=1).repeat(factor, axis=2)
 
@@ -50,23 +49,25 @@ def framed(
     columns: Sequence[str] = (),
     title: str = "",
 ) -> np.ndarray:
-    """Puts a white frame around a picture, with texts of characters in Latin-1.
+    """Puts a white frame with texts around a picture; texts have characters of Latin-1.
 
     Args:
         picture: [H, W, C] in [0, 1].
-        rows: a text for each of its equal rows, to their left.
-        columns: a text for each of its equal columns, above them; may have several lines.
-        title: above all.
+        rows: a text for each row of the picture, to its left; rows are equally high.
+        columns: a text of one or more lines for each column, above it; columns are equally wide.
+        title: above everything.
 
     Returns:
         [top + H + margin, left + W + margin, C] float32 in [0, 1].
     """
+    # The frame is as wide as its texts need.
     height, width, channels = picture.shape
     titled = _size(title)[1] + PAD if title else 0
     left = PAD + (max(_size(text)[0] for text in rows) + PAD if rows else 0)
     top = PAD + titled + (max(_size(text)[1] for text in columns) + PAD if columns else 0)
     wide = max(left + width, PAD + _size(title)[0]) + PAD
     frame = Image.new("L", (wide, top + height + PAD), "white")
+    # Each text is centred on its row or column.
     draw, font = ImageDraw.Draw(frame), _font()
     draw.text((PAD, PAD), title, fill=0, font=font, anchor="la")
     for index, text in enumerate(rows):
@@ -75,6 +76,7 @@ def framed(
     for index, text in enumerate(columns):
         middle = left + width * (2 * index + 1) / (2 * len(columns))
         draw.text((middle, top - PAD), text, fill=0, font=font, anchor="md", align="center")
+    # The picture's pixels are copied last, so that they stay exactly as they are.
     grey = np.asarray(frame, np.float32)[:, :, None] / np.float32(255.0)
     canvas = np.repeat(grey, channels, axis=2)
     canvas[top : top + height, left : left + width] = picture
@@ -82,7 +84,7 @@ def framed(
 
 
 def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Puts pictures [H, W, C] in [0, 1] below each other, on white where one is narrower."""
+    """Puts pictures [H, W, C] in [0, 1] below each other; white fills the side of narrow ones."""
     width = max(part.shape[1] for part in parts)
     padded = [
         np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=1.0)
@@ -105,8 +107,8 @@ def gif(frames: np.ndarray, *, milliseconds: int = 120) -> bytes:
     """Encodes frames [T, H, W, 1 or 3] uint8 as a GIF that repeats for ever.
 
     Args:
-        frames: in their order.
-        milliseconds: for which each is shown; GIF counts in tens.
+        frames: in the order in which they are shown.
+        milliseconds: for which each frame is shown; GIF counts in tens of them.
     """
     pixels = frames[..., 0] if frames.shape[-1] == 1 else frames
     first, *others = (Image.fromarray(frame) for frame in pixels)
@@ -118,7 +120,7 @@ def gif(frames: np.ndarray, *, milliseconds: int = 120) -> bytes:
 
 
 def png(picture: np.ndarray) -> bytes:
-    """Encodes a picture [H, W, 1 or 3], uint8 or float in [0, 1] (else clipped, NaN as 0)."""
+    """Encodes a picture [H, W, 1 or 3], uint8 or float; floats are clipped to [0, 1], NaN is 0."""
     pixels = picture if picture.dtype == np.uint8 else to_uint8(np.nan_to_num(picture))
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, format="PNG")
@@ -126,7 +128,7 @@ def png(picture: np.ndarray) -> bytes:
 
 
 def _size(text: str) -> tuple[int, int]:
-    """Returns the width and height in pixels that a text takes, to its lines' descenders."""
+    """Returns the width and height of a text in pixels, with the descenders of its last line."""
     draw = ImageDraw.Draw(Image.new("L", (1, 1)))
     box = draw.multiline_textbbox((0, 0), text, font=_font())
     lines = text.count("\n") + 1

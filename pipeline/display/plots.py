@@ -1,4 +1,8 @@
-"""Plots: with axes by matplotlib, charts as SVG for pages, tables as coloured cells."""
+"""Plots: charts as SVG for web pages, and figures with axes as pixels, both by matplotlib.
+
+An SVG chart takes its text colour from the page that shows it, so it fits light and dark pages.
+matplotlib is imported when the first plot is drawn, so a training start doesn't wait for it.
+"""
 
 import io
 import itertools
@@ -7,46 +11,20 @@ from typing import Any
 
 import numpy as np
 
-DOTS_PER_INCH = 100
-
-
-def figure(width: float, height: float, *, title: str) -> Any:
-    """Returns an empty matplotlib figure.
-
-    Args:
-        width: inches of 100 pixels.
-        height: likewise.
-        title: above all axes.
-    """
-    from matplotlib.figure import Figure  # slow to import: no start needs it that draws no plot
-
-    made = Figure((width, height), dpi=DOTS_PER_INCH, layout="constrained")
-    made.suptitle(title)
-    return made
-
-
-def pixels(drawn: Any) -> np.ndarray:
-    """Returns the figure as [H, W, 3] uint8."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(drawn)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
+DOTS_PER_INCH = 100  # of figures that become pixels
+SIZE = (4.4, 2.5)  # inches of an SVG chart
 INK = "#010203"  # stands for the page's text colour while matplotlib draws
-COLOURS = ("#3b82c4", "#e8792b", "#2f9e6e", "#b65fb8")  # told apart on white and on black
+COLOURS = ("#3b82c4", "#e8792b", "#2f9e6e", "#b65fb8")  # distinct on white and on black
 MAX_POINTS = 1000  # of a line; a screen shows no more
-SIZE = (4.4, 2.5)  # inches
 
 Series = Mapping[str, Sequence[tuple[float, float]]]
 
 
 def lines(series: Series, *, title: str, unit: str = "") -> str:
-    """Returns a chart of (step, value) pairs; held-out ones, which are few, have marks.
+    """Returns an SVG chart of (step, value) pairs; held-out lines of few points have markers.
 
     Args:
-        series: by what the legend calls it. Values that aren't finite leave a gap.
+        series: pairs by their name in the legend. A non-finite value leaves a gap.
         title: above the chart.
         unit: beside the vertical axis.
     """
@@ -68,7 +46,7 @@ def lines(series: Series, *, title: str, unit: str = "") -> str:
 
 
 def bars(values: np.ndarray, *, title: str, unit: str = "") -> str:
-    """Returns a chart of numbers [N], the highest first; those that aren't finite are left out."""
+    """Returns an SVG chart of the finite ones of numbers [N], in descending order."""
     values = np.asarray(values, np.float64).ravel()
     ordered = np.sort(values[np.isfinite(values)])[::-1]
 
@@ -84,14 +62,79 @@ def bars(values: np.ndarray, *, title: str, unit: str = "") -> str:
     return _svg(draw, title)
 
 
+def heat_map(
+    values: np.ndarray, *, rows: Sequence[str], columns: Sequence[str], title: str, unit: str
+) -> np.ndarray:
+    """Draws a table as coloured cells with their numbers.
+
+    Args:
+        values: [R, C], finite and not negative.
+        rows: R names.
+        columns: C names, of two lines at most.
+        title: above the table.
+        unit: of the values, beside the scale of colours.
+
+    Returns:
+        [H, W, 3] uint8.
+    """
+    drawn = figure(2.6 + 1.05 * len(columns), 1.6 + 0.34 * len(rows), title=title)
+    axes = drawn.add_subplot()
+    # The scale begins at 0, and has some length even if all values are 0.
+    top = max(float(values.max()), 1e-6)
+    image = axes.imshow(values, cmap="viridis", vmin=0.0, vmax=top, aspect="auto")
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0)
+    # The upper colours of viridis are too bright for white digits.
+    for row, column in np.ndindex(values.shape):
+        value = values[row, column]
+        colour = "black" if value > 0.6 * top else "white"
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, size=9)
+    drawn.colorbar(image, label=unit)
+    return pixels(drawn)
+
+
+def figure(width: float, height: float, *, title: str) -> Any:
+    """Returns an empty matplotlib figure, independent of matplotlib's global state.
+
+    Args:
+        width: inches of 100 pixels.
+        height: inches of 100 pixels.
+        title: above all axes.
+    """
+    from matplotlib.figure import Figure
+
+    made = Figure((width, height), dpi=DOTS_PER_INCH, layout="constrained")
+    made.suptitle(title)
+    return made
+
+
+def pixels(drawn: Any) -> np.ndarray:
+    """Returns the figure as [H, W, 3] uint8; it needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(drawn)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """Returns every n-th point, at most MAX_POINTS and always the last one."""
+    stride = -(-len(points) // MAX_POINTS)
+    return points[::-stride][::-1]
+
+
 def _svg(draw: Any, title: str) -> str:
-    import matplotlib  # no training start needs it
+    """Returns the SVG element of a chart whose contents `draw(axes)` adds."""
+    import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     style: Any = {
         "svg.fonttype": "none",  # text stays text, in the page's font
-        "svg.hashsalt": title,  # the same file each time, and names of its own in the page
+        # The ids in the SVG derive from the title: the file is the same each time, and charts of
+        # one page don't share ids.
+        "svg.hashsalt": title,
         "font.family": "sans-serif",
         "font.size": 9,
         **dict.fromkeys(
@@ -99,64 +142,25 @@ def _svg(draw: Any, title: str) -> str:
         ),
     }
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=SIZE, layout="constrained")
-        axes = figure.add_subplot()
+        # The frame that all charts share.
+        drawn = Figure(figsize=SIZE, layout="constrained")
+        axes = drawn.add_subplot()
         axes.set_title(title, fontsize=10, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color=INK, alpha=0.12, linewidth=0.6)
         axes.set_axisbelow(True)
         draw(axes)
+        # Without the date, equal charts are equal files.
         file = io.StringIO()
-        FigureCanvasSVG(figure)
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        FigureCanvasSVG(drawn)
+        drawn.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    # Only the element: an XML declaration can't stand inside HTML.
     text = file.getvalue()
     return text[text.index("<svg") :].replace(INK, "currentColor")
 
 
 def _colours(series: Series) -> list[str]:
-    """Returns a colour for each; what is held out has the same one in all charts."""
+    """Returns a colour for each series; held-out series have the same one in all charts."""
     held = [name.startswith("heldout/") for name in series]
     others = itertools.cycle([COLOURS[0], *COLOURS[2:]])
     return [COLOURS[1] if one else next(others) for one in held]
-
-
-def thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
-    """Returns at most MAX_POINTS of them, the last one always."""
-    stride = -(-len(points) // MAX_POINTS)
-    return points[::-stride][::-1]
-
-
-def heat_map(
-    values: np.ndarray,
-    *,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    title: str,
-    unit: str,
-) -> np.ndarray:
-    """Draws without a display, and leaves matplotlib's global state alone.
-
-    Args:
-        values: [R, C], finite and not negative.
-        rows: R names.
-        columns: C names, of two lines at most.
-        title: above it.
-        unit: of the values, beside the colours.
-
-    Returns:
-        [H, W, 3] uint8.
-    """
-    size = (2.6 + 1.05 * len(columns), 1.6 + 0.34 * len(rows))
-    drawn = figure(*size, title=title)
-    axes = drawn.add_subplot()
-    top = max(float(values.max()), 1e-6)
-    image = axes.imshow(values, cmap="viridis", vmin=0.0, vmax=top, aspect="auto")
-    axes.set_xticks(range(len(columns)), columns)
-    axes.set_yticks(range(len(rows)), rows)
-    axes.tick_params(length=0)
-    for row, column in np.ndindex(values.shape):
-        value = values[row, column]
-        colour = "black" if value > 0.6 * top else "white"
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, size=9)
-    drawn.colorbar(image, label=unit)
-    return pixels(drawn)

@@ -1,8 +1,8 @@
 """TensorBoard event files: each tag has each step once, also after a crash and a resume.
 
-The decision: records are written in the caller's thread, with tensorboardX's record format and
-protocol buffers but without its `SummaryWriter`. That one hands events to a background thread,
-where a full disk kills the thread unheard, and its `flush` does not wait for the queue.
+Records are written in the caller's thread, with tensorboardX's record format and protocol buffers.
+Its `SummaryWriter` isn't used: it hands events to a background thread, which a full disk ends
+without an error, and its `flush` does not wait for the queue.
 """
 
 import contextlib
@@ -26,22 +26,25 @@ PLUGINS = {
 
 
 class Writer:
-    """The event file of one start of a run; a resource, to be closed.
+    """The event file of one start of a run; close it after use.
 
-    Call `flush` before the checkpoint of the same step: what is lost after it, no resumed run
-    computes again. A failing disk raises `OSError` from the write, flush or close that meets it;
-    the writer is then of no more use.
+    Call `flush` before the checkpoint of the same step: a resumed run does not compute earlier
+    points again. If the disk fails, the write, flush or close that meets the failure raises an
+    `OSError`, and the writer cannot be used any more.
     """
 
     def __init__(self, folder: str | Path, *, resume_step: int | None, active: bool = True) -> None:
-        """Removes the points that the restored checkpoint does not know, then opens a new file.
+        """Removes points after the restored checkpoint, then opens a new file.
 
         Args:
-          folder: where the event files of all starts of this run lie.
+          folder: holds the event files of all starts of this run.
           resume_step: step of the restored checkpoint; later points of earlier starts are removed.
-            None: a start from the beginning; all points of earlier starts are removed.
-          active: False on every process but 0: writes nothing, but checks tags and steps all the
-            same, so that a faulty tag stops every process and not the first alone.
+            None means a start from the beginning, which removes all earlier points.
+          active: False on every process but 0. Such a writer writes nothing but still checks the
+            steps, so that a mistake stops all processes and not only the first.
+
+        Raises:
+          OSError: the folder cannot be read or written.
         """
         self._file: Any = None
         self._folder = Path(folder)
@@ -52,6 +55,7 @@ class Writer:
         self._first_step = last_kept + 1
         if not active:
             return
+        # Old files are cleaned before the new one exists: `purge` reads every file of the folder.
         with errors.writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             self._step_on_disk = event_files.purge(self._folder, last_kept)
@@ -59,40 +63,44 @@ class Writer:
             self._file = event_files.tensorboardx().RecordWriter(str(path))
         protos = event_files.tensorboardx().proto.event_pb2
         self._append(protos.Event(file_version="brain.Event:2"))
-        # A TensorBoard that runs meanwhile forgets all points with step >= this one.
+        # A TensorBoard that is running forgets all points with step >= this one.
         start = protos.SessionLog(status=protos.SessionLog.START)
         self._append(protos.Event(step=self._first_step, session_log=start))
         self.flush()
 
     def write(self, tag: str, value: Any, step: int) -> None:
-        """Writes `value` as what it is.
+        """Writes a value; its type and shape decide where TensorBoard shows it.
 
         Args:
-          tag: its part after the last slash is a name in `figures`.
+          tag: `figures` describes the part after the last slash, if it has a row.
           value: a number [], an array of finite numbers [N] (a histogram), an image
             [H, W, 1 or 3], uint8 or float in [0, 1], an animation [T, H, W, 1 or 3] uint8, or a
-            text in Markdown; or a function that makes one of these, called on process 0 alone.
+            text in Markdown; or a function that makes one of these, called only on process 0.
           step: greater than at the tag's last value.
+
+        Raises:
+          ValueError: an array of another shape.
+          OSError: the disk failed.
         """
         if self._is_due(tag, step):
             made = summary_value(tag, value() if callable(value) else value)
             self._append_value(_described(made, tag), step)
 
     def about(self, values: Iterable[Any]) -> None:
-        """Writes what `dashboards` says of the run as a whole, each tag once a start."""
+        """Writes the values of `dashboards` that describe the run, each tag once a start."""
         for value in values:
             if self._active and value.tag not in self._last_step:
                 self._append_value(_described(value, value.tag), self._first_step)
             self._last_step.setdefault(value.tag, self._first_step)
 
     def flush(self) -> None:
-        """Returns when everything written so far is on the disk (fsync)."""
+        """Returns after everything written so far is on the disk (fsync)."""
         if self._file is not None:
             with errors.writing(self._folder):
                 self._file.flush()
 
     def close(self) -> None:
-        """Flushes and closes the file, once; nothing may be written afterwards."""
+        """Flushes and closes the file; only the first call does something."""
         file, self._file = self._file, None
         if file is not None:
             with errors.writing(self._folder), contextlib.closing(file):
@@ -107,17 +115,11 @@ class Writer:
         self.close()
 
     def _is_due(self, tag: str, step: int) -> bool:
-        """Checks the tag and the step on every process; True where the value is to be written."""
-        name = _name(tag)
-        if name not in figures.BY_NAME:
-            raise ValueError(
-                f"tag {tag!r} has no description: add {name!r} to pipeline/descriptions.py, "
-                "one sentence with its unit"
-            )
+        """Checks the step on every process, and returns whether to write the value."""
         last = self._last_step.get(tag, -1)
         assert step > last, f"{tag} written at step {step} after step {last}"
         self._last_step[tag] = step
-        # A resumed run may evaluate again at its checkpoint's step: the earlier point stands.
+        # A resumed run may evaluate again at its checkpoint's step: the earlier point stays.
         return self._active and step > self._step_on_disk.get(tag, -1)
 
     def _append_value(self, value: Any, step: int) -> None:
@@ -132,31 +134,14 @@ class Writer:
             self._file.write(event.SerializeToString())
 
 
-def _described(value: Any, tag: str) -> Any:
-    """Returns the value with its tag, name, description, plugin and class of data."""
-    value.tag = tag  # tensorboardX appends "/text_summary" to the tag of a text
-    if _name(tag) in figures.BY_NAME:
-        value.metadata.display_name = tag.replace("_", " ")
-        value.metadata.summary_description = figures.BY_NAME[_name(tag)]
-    plugin, data_class = PLUGINS[value.WhichOneof("value")]
-    if not value.metadata.plugin_data.plugin_name:
-        value.metadata.plugin_data.plugin_name = plugin
-    # Field 4 (data_class), which tensorboardX's protocol buffer lacks: without it TensorBoard's
-    # fast loader, its default, drops the name and the description.
-    value.metadata.MergeFromString(bytes([4 << 3, data_class]))
-    return value
-
-
-def _name(tag: str) -> str:
-    return tag.rpartition("/")[2]
-
-
 def summary_value(tag: str, value: Any) -> Any:
-    """Returns the protocol buffer of a number, histogram, image, animation or text."""
-    protos, summary = (
-        event_files.tensorboardx().proto.summary_pb2,
-        event_files.tensorboardx().summary,
-    )
+    """Returns the protocol buffer of a number, histogram, image, animation or text.
+
+    Raises:
+        ValueError: an array of another shape.
+    """
+    library = event_files.tensorboardx()
+    protos, summary = library.proto.summary_pb2, library.summary
     if isinstance(value, str):
         return summary.text(tag, value).value[0]
     array = np.asarray(value)
@@ -166,7 +151,7 @@ def summary_value(tag: str, value: Any) -> Any:
         return summary.histogram(tag, array, bins=64).value[0]  # of equal width
     if array.ndim == 3:
         if array.dtype != np.uint8:
-            # Rounded, where tensorboardX would truncate and so darken by half a level.
+            # Rounded here: tensorboardX truncates, which darkens images by half a level.
             array = pictures.to_uint8(np.nan_to_num(array.astype(np.float32)))
         return summary.image(tag, array, dataformats="HWC").value[0]
     if array.ndim == 4 and array.dtype == np.uint8:
@@ -175,6 +160,21 @@ def summary_value(tag: str, value: Any) -> Any:
         image.encoded_image_string = pictures.gif(array)
         return protos.Summary.Value(image=image)
     raise ValueError(
-        f"{tag!r} has shape {array.shape}, {array.dtype}: give [], [N], [H, W, C], or "
+        f"{tag!r} has shape {array.shape}, {array.dtype}: pass [], [N], [H, W, C], or "
         "[T, H, W, C] of uint8"
     )
+
+
+def _described(value: Any, tag: str) -> Any:
+    """Returns the value with its tag, name, description, plugin and class of data set."""
+    value.tag = tag  # tensorboardX appends "/text_summary" to the tag of a text
+    if text := figures.of(tag).text:  # without one, TensorBoard shows the tag itself
+        value.metadata.display_name = tag.replace("_", " ")
+        value.metadata.summary_description = text
+    plugin, data_class = PLUGINS[value.WhichOneof("value")]
+    if not value.metadata.plugin_data.plugin_name:
+        value.metadata.plugin_data.plugin_name = plugin
+    # Field 4 is data_class, which tensorboardX's protocol buffer lacks. Without it the fast loader,
+    # TensorBoard's default, drops the name and the description.
+    value.metadata.MergeFromString(bytes([4 << 3, data_class]))
+    return value

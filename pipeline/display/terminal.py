@@ -1,7 +1,7 @@
-"""What a person sees: a banner, a progress bar or plain progress lines, notes and final metrics.
+"""What a person sees on stdout: a banner, progress, notes, warnings and tables of figures.
 
-The decision: all goes to stdout, as a live bar where that is a terminal and else as one plain line
-per report without control codes, so that a log file reads like the screen did.
+On a terminal, progress is a live bar. Otherwise each report is one plain line without control
+codes, so that a log file is easy to read and to search.
 """
 
 import functools
@@ -17,24 +17,18 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-# Metrics worth a place on the line, with label and unit. Those absent are left out.
-SHOWN = {
-    "loss": "loss {}",
-    "kl_loss": "kl {} nats",
-    "perplexity": "perplexity {}",
-    "images_per_second": "{} images/s",
-}
+from pipeline.display import figures
 
 
 class Terminal:
     """The screen or log of one process."""
 
     def __init__(self, *, active: bool = True, console: Console | None = None) -> None:
-        """Looks once at what stdout is.
+        """Decides whether progress is a live bar: only if the console is a terminal.
 
         Args:
-          active: False on every process but 0: nothing is printed.
-          console: a rich console to write to, for tests; stdout if None.
+          active: False on every process but 0; such a terminal prints nothing.
+          console: a rich console to write to, for tests; None means stdout.
         """
         if console is None or not active:
             console = _stdout(sys.stdout.isatty(), active)
@@ -42,7 +36,7 @@ class Terminal:
         self._live = active and console.is_terminal and not console.is_dumb_terminal
 
     def banner(self, rows: Mapping[str, str]) -> None:
-        """Prints aligned `name: value` rows; a long value goes on below its start, never cut."""
+        """Prints aligned `name: value` rows; a long value continues on the next line, uncut."""
         indent = max(map(len, rows), default=0) + 2
         for name, value in rows.items():
             first, *rest = self._wrapped(value, indent)
@@ -71,7 +65,7 @@ class Terminal:
             _print(self._console, f"  {name:<{names_width}}  {text:>{values_width}}")
 
     def columns(self, title: str, rows: Sequence[Sequence[str]]) -> None:
-        """Prints a title and rows of equally many texts, the first at the left of its column."""
+        """Prints a title and rows of equally many texts; only the first column is flush left."""
         _print(self._console, title, style="bold")
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for first, *rest in rows:
@@ -82,11 +76,11 @@ class Terminal:
     def progress(
         self, total_steps: int, start_step: int = 0, *, noun: str = "step"
     ) -> Iterator["Progress"]:
-        """Shows the progress of the block's steps, below that of a block around it.
+        """Shows the progress of the block's steps, below the bar of an enclosing block.
 
         Args:
           total_steps: the step at which the run ends.
-          start_step: steps done before this start; they count as done, but not as speed.
+          start_step: steps done before this start; they count as done, but not for the speed.
           noun: what is counted.
 
         Yields:
@@ -95,17 +89,17 @@ class Terminal:
         if not self._live:
             yield Progress(self._console, total_steps, noun=noun)
             return
-        # Drawn at each update only: no thread that competes with the training loop.
+        # auto_refresh would start a thread that competes with the training loop.
         inner = bool(self._console._live_stack)
         with Live(console=self._console, auto_refresh=False, transient=inner) as live:
-            # rich hides the cursor, which a SIGKILL would leave hidden for ever.
+            # rich hides the cursor, and a SIGKILL would leave it hidden.
             self._console.show_cursor(True)
             progress = Progress(self._console, total_steps, live, noun=noun)
             progress.draw(start_step, "-:--:--", "")
             yield progress
 
     def _wrapped(self, value: str, indent: int) -> list[str]:
-        """The value's lines, broken only at spaces, and only on a screen: logs are searched."""
+        """Returns the value's lines, broken at spaces on a screen; in logs they stay searchable."""
         lines = value.splitlines() or [""]
         if not self._live:
             return lines
@@ -115,7 +109,7 @@ class Terminal:
 
 
 class Progress:
-    """What `Terminal.progress` yields: the state of one progress display."""
+    """The state of one progress display, which `Terminal.progress` yields."""
 
     def __init__(
         self, console: Console, total_steps: int, live: Live | None = None, *, noun: str = "step"
@@ -132,17 +126,22 @@ class Progress:
 
         Args:
           step: number of steps done, counted from the run's beginning.
-          metrics: host numbers by name without prefix; those in `SHOWN` are shown.
+          metrics: host numbers by name without prefix; those are shown whose row in
+            `figures` has words for the terminal, in the order of the rows.
         """
-        shown = ((text, metrics[name]) for name, text in SHOWN.items() if name in metrics)
-        self.report(step, "  ".join(text.format(_number(value)) for text, value in shown))
+        shown = (
+            figure.terminal.format(_number(metrics[figure.name]))
+            for figure in figures.BY_NAME.values()
+            if figure.terminal and figure.name in metrics
+        )
+        self.report(step, "  ".join(shown))
 
     def report(self, step: int, status: str) -> None:
-        """Reports that `step` steps are done, and says what of it in words."""
+        """Reports that `step` steps are done, with a text about them."""
         self.draw(step, self._time_left(step), status)
 
     def draw(self, step: int, time_left: str, status: str) -> None:
-        """Shows the texts: a bar with the status below it, or a line."""
+        """Shows a bar with the status below it, or prints one line."""
         steps = f"{self._noun} {step}/{self._total_steps}"
         if self._live is None:
             _print(self._console, f"{steps}  {status}  {time_left} left")
@@ -153,12 +152,12 @@ class Progress:
         row.add_column(no_wrap=True)
         bar = ProgressBar(total=self._total_steps, completed=step)
         row.add_row(steps, bar, f"{time_left} left")
-        # Its own wrapping: a note printed above redraws the bar with the note's options.
+        # The text sets its wrapping: a note above redraws the bar with the options of the note.
         below = Text(status, no_wrap=False, overflow="fold")
         self._live.update(Group(row, below), refresh=True)
 
     def _time_left(self, step: int) -> str:
-        """Time left at the mean speed since the first report, which excludes the compilation."""
+        """Returns the time left, at the mean speed since the first report, after compilation."""
         now = self._console.get_time()
         if self._first is None:
             self._first = (step, now)
@@ -173,18 +172,18 @@ class Progress:
 
 @functools.cache
 def _stdout(is_terminal: bool, active: bool) -> Console:
-    """Returns the one console of stdout: rich stacks the bars of one, those of two would clash."""
-    # force_terminal: else FORCE_COLOR, which some CI sets, would put codes into logs.
+    """Returns the one console of stdout: rich stacks the bars of one console, not of two."""
+    # Without force_terminal, FORCE_COLOR, which some CI sets, would put control codes into logs.
     return Console(force_terminal=is_terminal, quiet=not active)
 
 
 def _print(console: Console, text: str, *, style: str = "") -> None:
-    # soft_wrap: rich would break long lines, and at 80 columns where there is no screen.
-    # The style is the text's own: one given to `print` would colour the live bar too.
+    # Without soft_wrap, rich would break long lines, in logs at 80 columns.
+    # The style belongs to the text: a style passed to `print` would colour the live bar too.
     console.print(Text(text, style=style), soft_wrap=True)
 
 
 def _number(value: float) -> str:
-    """Four significant digits; whole numbers with thousands separators from 1,000 on."""
+    """Returns four significant digits; from 1,000 on a whole number with separators."""
     value = float(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

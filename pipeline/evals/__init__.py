@@ -1,5 +1,7 @@
 """Evaluations: one file each; the entries of `config.evals` are the files' names.
 
+An entry with a dot is a module from outside this package, `my_package.my_evaluation`.
+
 Each has `make(config, mesh, source) → evaluate`, and `evaluate(state)` yields (tag, value) pairs,
 in the training loop and in `pipeline.evaluate` alike. `source` is the held-out data; `make` raises
 an `errors.InputError` where the model or the data set has not what it needs. Tags are
@@ -10,8 +12,6 @@ Markdown, or a function without arguments that draws one of these.
 All processes evaluate together, and yield the same tags in the same order. Whatever needs several
 of them, as the model does, is computed before the value is yielded; drawing is left to a function,
 which process 0 alone calls, so that no other imports matplotlib or waits for pixels of no use.
-
-DRAFT
 """
 
 import time
@@ -33,13 +33,13 @@ REPORT_SECONDS = 2.0  # between two signs of life
 class Value(NamedTuple):
     """What an evaluation yields; see above."""
 
-    evaluation: str  # the file's name
+    evaluation: str  # its name, as `config.evals` has it
     name: str  # what follows "heldout/" in the tag
     content: Any
 
 
 class Chosen(NamedTuple):
-    """Evaluations by the files' names, and why others are left out."""
+    """Evaluations by their names, and why others are left out."""
 
     evaluations: dict[str, Callable[[Any], Iterator]]
     left_out: dict[str, str]
@@ -65,7 +65,7 @@ class Watched:
 
 
 def names(asked: str) -> tuple[str, ...]:
-    """Returns the files that `--evals` names; none for "all".
+    """Returns the evaluations that `--evals` names; none for "all". Imports none of them.
 
     Raises:
         InputError: an unknown one; the message lists those that exist.
@@ -75,7 +75,7 @@ def names(asked: str) -> tuple[str, ...]:
     known = registry.names("evals")
     chosen = tuple(dict.fromkeys(name.strip() for name in asked.split(",")))
     for name in chosen:
-        if name not in known:
+        if name not in known and "." not in name:
             raise errors.InputError(
                 f"--evals={asked}: {name!r} is unknown: choose all or some of {', '.join(known)}"
             )
@@ -91,7 +91,7 @@ def covered(asked: str, found: Mapping[str, Any]) -> bool:
 def choose(asked: str, config: Any, mesh: Mesh, source: datasets.Source) -> Chosen:
     """Makes the evaluations that `--evals` names, or for "all" those that apply.
 
-    These are the run's own, and then every other file that takes its model and its data.
+    These are the run's own, and then every other file here that takes its model and its data.
 
     Raises:
         InputError: one that was named is unknown, or does not apply.
@@ -100,7 +100,8 @@ def choose(asked: str, config: Any, mesh: Mesh, source: datasets.Source) -> Chos
     wanted = names(asked)
     made = {}
     for name in wanted or dict.fromkeys((*config.evals, *registry.names("evals"))):
-        module = registry.load("evals", name, field="evals")
+        given = f"--evals={asked}" if wanted else f"config.evals={tuple(config.evals)}"
+        module = registry.load("evals", name, field="evals", given=given)
         try:
             made[name] = module.make(config, mesh, watched)
         except errors.InputError as error:

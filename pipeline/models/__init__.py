@@ -1,7 +1,8 @@
 """Model variants: one file each, with its whole equation; `config.model.name` is its name.
 
-Here is what such a file defines, and how the config's is built. A model says what to add up, for
-one shard of the batch, and knows nothing of meshes; `pipeline.step` adds it up once.
+A name with a dot is a module from outside this package, `my_package.my_model`; the README of this
+folder has an example. Here is what each defines, and how the config's is built. A model says what
+to add up, for one shard of the batch, and knows nothing of meshes; `training.step` adds it up once.
 """
 
 from collections.abc import Callable
@@ -11,12 +12,11 @@ import jax
 from flax import nnx
 from jax import Array
 
+from pipeline.nn import streams
 from pipeline.nn.metrics import Metrics
 from pipeline.runtime import registry, run_config
 
 Batch = dict[str, Array]
-# The first parameters are drawn from a stream of their own: no training step has this number.
-INITIALISATION = 2**32 - 2
 
 
 class Model(Protocol):
@@ -66,10 +66,12 @@ def make(config: Any, example: Any) -> tuple[nnx.GraphDef, Callable[[], tuple[An
         InputError: the config names an unknown model, or one of its values can't work.
     """
     module = registry.load("models", config.model.name, field="model.name")
-    config = run_config.settled(config, jax.default_backend())
+    # A config that is not settled gets float32. Asking for the platform would start the backends,
+    # and a model is also described for devices that are not there.
+    config = run_config.settled(config, "cpu")
 
     def build():
-        key = jax.random.fold_in(jax.random.key(config.seed), INITIALISATION)
+        key = jax.random.fold_in(jax.random.key(config.seed), streams.INITIALISATION)
         return module.Model(config, example, rngs=nnx.Rngs(params=key))
 
     def init():

@@ -15,12 +15,11 @@ from flax import nnx
 from jax import Array
 
 from pipeline import datasets
+from pipeline.nn import streams
 from pipeline.runtime import errors
 
 # The entry that says which examples have lost their conditions, [B] bool.
 DROPPED = "dropped"
-# Folded into an example's key. The numbers from 0 up are those from which the sample of z is made.
-STREAM = 2**32 - 1
 
 
 class Embedding(nnx.Module):
@@ -76,14 +75,15 @@ class Embedding(nnx.Module):
         """
         if not self.dropout:
             return batch
+        own_keys = jax.vmap(lambda key: jax.random.fold_in(key, streams.CONDITIONS))(keys)
         coin = functools.partial(jax.random.bernoulli, p=self.dropout)
-        return batch | {DROPPED: jax.vmap(lambda key: coin(jax.random.fold_in(key, STREAM)))(keys)}
+        return batch | {DROPPED: jax.vmap(coin)(own_keys)}
 
     def draw(self, keys: Array) -> dict[str, Array]:
         """Returns conditions drawn uniformly over the classes, for each key."""
 
         def draw_one(key):
-            key, drawn = jax.random.fold_in(key, STREAM), {}
+            key, drawn = jax.random.fold_in(key, streams.CONDITIONS), {}
             for index, (name, entry) in enumerate(self.entries):
                 sizes = jnp.asarray(entry.num_classes).reshape(entry.shape)
                 own_key = jax.random.fold_in(key, index)

@@ -13,10 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from pipeline.nn import vectors
+from pipeline.nn import streams, vectors
 
-# Restarts have a stream of random numbers of their own, apart from that of the examples' noise.
-CANDIDATES = 2**32 - 3
 UNPLACED = -1  # the age of a code that still waits for the data it is to start from
 # A young average is that of few batches: a code's use is judged from this weight (1 − γᵗ) on.
 SETTLED = 0.5
@@ -156,7 +154,7 @@ class VectorQuantizer(nnx.Module):
 
         One is drawn from each of R equal stretches of the batch, by a key that all devices share.
         """
-        key = jax.random.fold_in(jax.random.key(self.seed), CANDIDATES)
+        key = jax.random.fold_in(jax.random.key(self.seed), streams.RESTARTS)
         key = jax.random.fold_in(jax.random.fold_in(key, step), self.stream)
         stretch = self.num_vectors // self.num_candidates
         number = jax.random.randint(key, (self.num_candidates,), 0, stretch)

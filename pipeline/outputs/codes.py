@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from orbax.checkpoint import multihost
 
@@ -21,7 +20,7 @@ from pipeline.display import terminal
 from pipeline.mesh import compiling, sharding
 from pipeline.outputs import code_files
 from pipeline.runtime import errors, files
-from pipeline.training import batching, evaluation, step
+from pipeline.training import batching, evaluation, setup, step
 
 SPLITS = ("train", "heldout")
 ROWS = 64  # images a device encodes at a time
@@ -44,16 +43,15 @@ def model_of(config: Any, example: Any) -> Any:
     return model
 
 
-def write(config: Any, state: step.TrainState, mesh: Mesh, *, split: str, folder: Path) -> Path:
+def write(ready: setup.Setup, state: step.TrainState, *, split: str, folder: Path) -> Path:
     """Writes the codes of a split, each process those of a contiguous range of its rows.
 
     Rows are in the split's own order. `tokens-<split>.json` says what the files hold; it appears
     last, when all of them are whole. What an earlier call left of this split is removed first.
 
     Args:
-        config: the run's; `data.variance` may be 0, for no code depends on it.
-        state: as restored on `mesh`.
-        mesh: all devices of all processes.
+        ready: of the run, on all devices of all processes; its data need not be open.
+        state: as restored on these devices.
         split: "train" or "heldout".
         folder: one that all processes share.
 
@@ -64,8 +62,8 @@ def write(config: Any, state: step.TrainState, mesh: Mesh, *, split: str, folder
         InputError: a model without codes, more processes than examples, or a folder not shared.
         OSError: the files cannot be written.
     """
-    example = datasets.example_spec(config)
-    model = model_of(config, example)
+    config, example, mesh = ready.given, ready.example, ready.mesh
+    model = model_of(ready.config, example)
     source = getattr(datasets.load(config), split)
     process, processes = jax.process_index(), jax.process_count()
     if len(source) < processes:
@@ -80,7 +78,7 @@ def write(config: Any, state: step.TrainState, mesh: Mesh, *, split: str, folder
         code_files.remove(description)
     _wait_for_all("removed")
     size = ROWS * len(mesh.local_devices)
-    encode = _encoder(config, example, state, mesh)
+    encode = _encoder(ready, state)
     batches = _batches(source, config, shards[process], size, encode)
     _write_shard(shards[process], arrays, batches, folder)
     _wait_for_all("written")
@@ -98,18 +96,18 @@ def write(config: Any, state: step.TrainState, mesh: Mesh, *, split: str, folder
     return description
 
 
-def _encoder(config: Any, example: Any, state: step.TrainState, mesh: Mesh) -> Callable:
+def _encoder(ready: setup.Setup, state: step.TrainState) -> Callable:
     """Returns images [n, H, W, C] uint8 → codes [ROWS·devices, h, w] on this process's devices.
 
     How a sum is taken hangs on the shapes, and of two near codes its last bit decides: so every
     device always gets ROWS images, the last one again and again where there are fewer.
     """
-    local = sharding.make_mesh({"data": -1}, devices=mesh.local_devices)
+    local = sharding.make_mesh({"data": -1}, devices=ready.mesh.local_devices)
     held = jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
     held = jax.device_put(held, sharding.replicated(local))
     encode = compiling.jit(
         jax.shard_map(
-            evaluation.method(config, example, "encode"),
+            evaluation.method(ready.config, ready.example, "encode"),
             mesh=local,
             in_specs=(P(), P(local.axis_names)),
             out_specs=P(local.axis_names),

@@ -1,26 +1,26 @@
-"""Runs side by side: their figures, their pictures, and where their configs differ.
+"""Runs side by side: their figures, their pictures, and how their configs differ.
 
-The decision: it reads only what evaluations left (metrics.json and pictures), so that runs compare
-whose data or devices aren't at hand. Figures that need several runs together are added by `across`,
-as `ranking` does: how alike the latents of several runs are (Duan et al. 2020, arXiv:1905.12614),
-with the equations in `evals.scores.udr`.
+`compare` reads only what evaluations wrote (metrics.json and pictures), so it needs neither the
+runs' data nor their devices. Functions passed as `across` add figures of several runs together.
+`ranking` is one: how alike the runs' latents are (Duan et al. 2020, arXiv:1905.12614), with the
+equations in `evals.scores.udr`.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from pipeline import datasets, models
-from pipeline.display import pages, terminal
+from pipeline.display import figures, pages, terminal
 from pipeline.evals.scores import udr
-from pipeline.mesh import sharding
 from pipeline.outputs import saved_state
 from pipeline.runtime import files, run_config
-from pipeline.training import batching, posteriors
+from pipeline.training import batching, posteriors, setup
 
-# Which way is better is said where a metric is described.
-BETTER = {"higher": max, "lower": min}
+BETTER = {"higher": max, "lower": min}  # by the direction in the table of figures
+NUM_EXAMPLES = 1000  # encoded for a ranking, as in disentanglement_lib
 
 
 class Run(NamedTuple):
@@ -28,24 +28,24 @@ class Run(NamedTuple):
 
     workdir: Path
     folder: Path  # of metrics.json
-    found: Mapping[str, Any]  # what it holds
+    found: Mapping[str, Any]  # contents of metrics.json
     config: Mapping[str, Any]  # flat
 
 
 class Comparison(NamedTuple):
-    """What is shown, a list a row, in the order of the runs."""
+    """What is shown: for each name a list with one entry a run, in the order of the runs."""
 
     names: list[str]  # of the runs
     runs: list[Run]
     figures: dict[str, list[float | None]]
-    differing: dict[str, list[Any]]  # of config fields; "–" where a run hasn't the field
+    differing: dict[str, list[Any]]  # of config fields; "–" for a run without the field
     pictures: dict[str, list[bytes | None]]
 
     def best(self, name: str) -> float | None:
-        """Returns the best of the runs' values, where it is known which way is better."""
+        """Returns the best value; None if no direction is better or if all values are equal."""
         known = [value for value in self.figures[name] if value is not None]
-        match = re.search(r"(higher|lower) is better", pages.describe(name))
-        return BETTER[match[1]](known) if match and len(set(known)) > 1 else None
+        better = BETTER.get(figures.of(name).direction)
+        return better(known) if better and len(set(known)) > 1 else None
 
 
 def compare(
@@ -57,9 +57,10 @@ def compare(
 
     Args:
         runs: two or more.
-        across: functions of all runs together → figures by name, one value a run; such as a
-            disentanglement that is judged by how alike the runs' latents are.
+        across: functions of all runs that return figures by name, one value a run, such as
+            `ranking`.
     """
+    # A figure that a run lacks is None in its row.
     facts: dict[str, list[float | None]] = {
         "step": [run.found["step"] for run in runs],
         "examples": [run.found["examples"] for run in runs],
@@ -68,6 +69,7 @@ def compare(
         facts[name] = [run.found["figures"].get(name) for run in runs]
     for function in across:
         facts |= function(runs)
+    # Only the fields whose values differ are shown.
     fields = {
         field: [run.config.get(field, "–") for run in runs]
         for field in sorted(_union(run.config for run in runs))
@@ -87,7 +89,7 @@ def compare(
 
 
 def write(page: Path, found: Comparison, screen: terminal.Terminal) -> None:
-    """Prints the tables, and writes them with the pictures as one page."""
+    """Prints the tables, and writes them and the pictures to one page."""
     header = ["", *found.names]
     screen.columns(
         "Held-out figures",
@@ -99,29 +101,10 @@ def write(page: Path, found: Comparison, screen: terminal.Terminal) -> None:
     files.write(page, pages.render("compare.html", found=found))
 
 
-def _union(mappings: Any) -> list[str]:
-    """Returns all keys once, in the order in which they come."""
-    return list(dict.fromkeys(key for mapping in mappings for key in mapping))
-
-
-def _short(runs: Sequence[Run]) -> list[str]:
-    """Returns the runs' folder names, or their paths where those don't tell them apart."""
-    names = [run.workdir.name for run in runs]
-    return names if len(set(names)) == len(names) else [str(run.workdir) for run in runs]
-
-
-def _picture(run: Run, name: str) -> bytes | None:
-    path = run.folder / run.found["files"].get(name, "")
-    return path.read_bytes() if path.is_file() else None
-
-
-NUM_EXAMPLES = 1000  # as in disentanglement_lib
-
-
 def ranking(runs: Sequence[Run]) -> Mapping[str, list[float | None]]:
-    """Returns `udr_lasso` and `udr_spearman` of every run; nothing where runs can't be compared.
+    """Returns `udr_lasso` and `udr_spearman` of every run, or nothing if runs don't compare.
 
-    They can where all have a Gaussian posterior and are of data of one name and size.
+    All runs need a Gaussian posterior, and data of the same name and image shape.
     """
     configs = [run_config.load(run.workdir) for run in runs]
     examples = [datasets.example_spec(config) for config in configs]
@@ -143,11 +126,26 @@ def ranking(runs: Sequence[Run]) -> Mapping[str, list[float | None]]:
     }
 
 
+def _union(mappings: Any) -> list[str]:
+    """Returns every key once, in the order of first appearance."""
+    return list(dict.fromkeys(key for mapping in mappings for key in mapping))
+
+
+def _short(runs: Sequence[Run]) -> list[str]:
+    """Returns the runs' folder names, or their paths if two names are equal."""
+    names = [run.workdir.name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.workdir) for run in runs]
+
+
+def _picture(run: Run, name: str) -> bytes | None:
+    path = run.folder / run.found["files"].get(name, "")
+    return path.read_bytes() if path.is_file() else None
+
+
 def _encoded(run: Run, config: Any, source: datasets.Source) -> posteriors.Encodings:
-    mesh = sharding.make_mesh({"data": -1})
-    config = config.copy_and_resolve_references().unlock()
-    config.eval_batch_size = 64 * mesh.size
-    example = datasets.example_spec(config)
-    _, state = saved_state.restore(run.workdir, str(run.found["step"]), config, example, mesh)
-    batches = batching.heldout_batches(source, config, mesh, num=NUM_EXAMPLES)
-    return posteriors.encoder(config, mesh)(state, (batch for _, batch in batches))
+    """Restores the run's reported checkpoint and encodes NUM_EXAMPLES examples of the source."""
+    ready = setup.prepare_evaluation(config, batch_size=64 * jax.device_count())
+    _, state = saved_state.restore(run.workdir, str(run.found["step"]), ready)
+    batches = batching.heldout_batches(source, ready.config, ready.mesh, num=NUM_EXAMPLES)
+    encode = posteriors.encoder(ready.config, ready.mesh)
+    return encode(state, (batch for _, batch in batches))

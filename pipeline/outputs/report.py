@@ -1,7 +1,7 @@
-"""The report on one checkpoint of a run that is only read: restored, evaluated, written.
+"""Makes the report on one checkpoint of a run: restores it, evaluates it, and writes the files.
 
-The decision: config, data and evaluations are the run's own, and only what may change on resuming
-may differ, so that the figures are those of the training loop.
+The run itself is only read. Config, data and evaluations are the run's own, and only fields that
+may change on resuming may differ, so the figures equal those of the training loop.
 """
 
 from collections.abc import Sequence
@@ -10,16 +10,14 @@ from typing import Any
 
 import jax
 from absl import flags
-from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
-from pipeline import datasets, evals
+from pipeline import evals
 from pipeline.display import terminal
-from pipeline.mesh import sharding
 from pipeline.outputs import report_files, saved_state
 from pipeline.runtime import command_line as process_flags
 from pipeline.runtime import errors, run_config
-from pipeline.training import variance
+from pipeline.training import setup
 
 
 def make(
@@ -32,27 +30,26 @@ def make(
     out: Path | None,
     screen: terminal.Terminal,
 ) -> tuple[Path, dict[str, Any]]:
-    """Returns the folder of the report, and what its metrics.json holds (figures on process 0).
+    """Returns the folder of the report and the contents of metrics.json (figures on process 0).
 
     Args:
-        workdir: the run's.
-        choice: "best", "latest", or a step's number.
-        asked: "all" that apply, or names of files in `evals/`, comma-separated.
-        batch_size: examples of a batch; 0: the run's.
+        workdir: of the run.
+        choice: "best", "latest", or the number of a step.
+        asked: "all" for all that apply, or names of files in `evals/`, separated by commas.
+        batch_size: examples of a batch; 0 means the run's.
         overrides: arguments --config.field=value.
-        out: the folder; None: RUN/reports/<step>/.
+        out: the folder; None means RUN/reports/<step>/.
         screen: shows progress and warnings.
 
     Raises:
         InputError: no run, no such checkpoint, or evaluations that don't apply.
     """
+    # The mesh has all devices of these machines, also if the run's mesh was another.
     config = _config(workdir, overrides)
-    mesh = sharding.make_mesh({"data": -1})  # of these machines, whatever the run's was
-    fit_batches(config, batch_size, mesh, screen)
-    example = datasets.example_spec(config)
-    at, state = saved_state.restore(workdir, choice, config, example, mesh)
-    splits = datasets.load(config)
-    config = variance.measured(config, splits.train)
+    ready = setup.prepare_evaluation(config, batch_size=batch_size, note=screen.note)
+    at, state = saved_state.restore(workdir, choice, ready)
+    ready = setup.with_data(ready)
+    config, mesh, splits = ready.config, ready.mesh, ready.opened
     chosen = evals.choose(asked, config, mesh, splits.heldout)
     for name, reason in chosen.left_out.items():
         screen.note(f"{name} is left out: {reason}")
@@ -61,6 +58,7 @@ def make(
     warnings = evals.warnings(config, chosen, evals.scalars(values))
     for text in warnings:
         screen.warn(text)
+    # What describes the run in metrics.json, without a trace of devices and batches.
     about = {
         "run": workdir.name,
         "workdir": str(workdir),
@@ -73,11 +71,12 @@ def make(
             "name": config.data.name,
             "train": len(splits.train),
             "heldout": len(splits.heldout),
-            "entries": {name: list(leaf.shape) for name, leaf in example.items()},
+            "entries": {name: list(leaf.shape) for name, leaf in ready.example.items()},
         },
         "evaluations": list(chosen.evaluations),
         "left_out": chosen.left_out,
     }
+    # Only process 0 has the pictures, and writes.
     folder = out or workdir / "reports" / str(at)
     if jax.process_index():
         return folder, {**about, "figures": {}}
@@ -85,14 +84,20 @@ def make(
 
 
 def _config(workdir: Path, overrides: Sequence[str]) -> ConfigDict:
-    """Returns the run's config with what is given on the command line."""
+    """Returns the run's config with the overrides of the command line.
+
+    Raises:
+        InputError: an unknown field, an invalid value, or a field that must stay the run's.
+    """
     config = run_config.load(workdir)
+    # Arguments are checked one by one, so that an error names the argument.
     before = run_config.flatten(config)
     for text in overrides:
         name, equals, _ = text.lstrip("-").partition("=")
         process_flags.check_field(name.removeprefix("config."), list(before))
         if not equals:
             raise errors.InputError(f"argument {text!r} has no value: write {text}=value")
+    # Values are parsed as `train` parses them.
     values, arguments = flags.FlagValues(), ["evaluate", *overrides]
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
@@ -103,30 +108,3 @@ def _config(workdir: Path, overrides: Sequence[str]) -> ConfigDict:
         raise errors.InputError(f"an evaluation is of the run as it is: {'; '.join(differing)}")
     run_config.check(config)
     return config
-
-
-def fit_batches(config: Any, asked: int, mesh: Mesh, screen: terminal.Terminal) -> None:
-    """Sets the batches of evaluations to what these devices can cut evenly.
-
-    The figures don't hang on it, but for last bits: so a run's own numbers are kept where they fit.
-    """
-    wanted = asked or config.eval_batch_size or config.batch_size
-    config.eval_batch_size = wanted if asked else -(-wanted // mesh.size) * mesh.size
-
-    def check(shards: int) -> None:
-        sharding.check_batch(
-            config.eval_batch_size,
-            mesh=mesh,
-            accumulation_steps=1,
-            deterministic_shards=shards,
-            field="eval_batch_size",
-        )
-
-    try:
-        check(config.deterministic_shards)
-    except errors.InputError as error:
-        if not config.deterministic_shards:
-            raise
-        screen.note(f"last bits may differ from the run's: {error}")
-        config.deterministic_shards = 0
-        check(0)

@@ -1,7 +1,7 @@
-"""What an evaluation leaves in RUN/reports/<step>/: metrics.json, pictures, and index.html.
+"""What an evaluation writes to RUN/reports/<step>/: metrics.json, pictures, and index.html.
 
-The decision: metrics.json has everything that a program would read, and no trace of devices,
-processes or batches; index.html is one file that shows all of it, with the run's config and curves.
+metrics.json has everything that a program would read; it does not depend on devices, processes or
+batches. index.html shows all of it in one file, with the run's config and curves.
 """
 
 import json
@@ -16,28 +16,13 @@ from pipeline import evals
 from pipeline.display import event_files, figures, pages, pictures, plots
 from pipeline.runtime import files, run_config
 
-# The figures that stand above all others, where there are any: see `pipeline.display.figures`.
-HEADLINES = (
-    "elbo", "iw_elbo", "distortion", "rate", "bits_per_dim", "perplexity", "codebook_usage",
-    "reconstruction_loss", "mig", "active_units", "capacity_error",
-)  # fmt: skip
-SAME = {"reconstruction_loss": "distortion"}  # not shown beside what it equals
 NUM_HEADLINES = 6
-# The curves that are drawn, where the run has logged them; the tags of one chart share a unit.
-CURVES = (
-    ("elbo", ("train/elbo", "heldout/elbo"), "nats"),
-    ("distortion", ("train/distortion", "heldout/distortion"), "nats"),
-    ("rate and target", ("train/rate", "heldout/rate", "train/current_capacity"), "nats"),
-    ("loss", ("train/loss", "heldout/loss"), ""),
-    ("reconstruction loss", ("train/reconstruction_loss", "heldout/reconstruction_loss"), ""),
-    ("perplexity", ("train/perplexity", "heldout/perplexity"), "codes"),
-    ("codebook usage", ("train/codebook_usage", "heldout/codebook_usage"), "share"),
-    ("active units", ("heldout/active_units",), "latents"),
-    ("weight of the KL", ("train/beta",), "β"),
-    ("norm of the gradient", ("train/grad_norm",), ""),
-    ("speed", ("train/images_per_second",), "images/s"),
-    ("waiting for data", ("train/data_wait_share",), "share of time"),
-)
+# The order of the charts; those with other titles follow.
+ORDER = (
+    "elbo", "distortion", "rate and target", "loss", "reconstruction loss", "perplexity",
+    "codebook usage", "active units", "weight β of the KL", "norm of the gradient", "speed",
+    "waiting for data",
+)  # fmt: skip
 
 
 def metrics(
@@ -45,9 +30,9 @@ def metrics(
 ) -> dict[str, Any]:
     """Returns the contents of metrics.json.
 
-    `figures` are numbers (null where one isn't finite), `distributions` lists of them, `texts`
-    Markdown, `files` names of pictures and animations in the folder; `units` says of every name
-    what it means and in what unit.
+    `figures` are numbers (null if not finite), `distributions` lists of numbers, `texts` Markdown,
+    and `files` the names of pictures and animations in the folder. `units` has a sentence on every
+    name, with its meaning and unit; "" if the name has no row in the table of figures.
     """
     whole: dict[str, Any] = {**about, "warnings": warnings}
     whole |= {"figures": {}, "distributions": {}, "texts": {}, "files": {}, "units": {}}
@@ -61,7 +46,7 @@ def metrics(
             whole["distributions"][name] = [_finite(number) for number in content]
         else:
             whole["files"][name] = f"{name}{_suffix(content)}"
-        whole["units"][name] = figures.BY_NAME.get(name, "")
+        whole["units"][name] = figures.of(name).text
     return whole
 
 
@@ -73,17 +58,21 @@ def write(
     values: list[evals.Value],
     warnings: list[str],
 ) -> dict[str, Any]:
-    """Writes the folder's files, metrics.json last, and returns what that one holds.
+    """Writes the folder's files, and returns the contents of metrics.json.
 
     Args:
-        folder: for the files; others in it stay.
-        workdir: the run's, whose event files have the curves.
+        folder: for the files; other files in it stay.
+        workdir: of the run; its event files have the curves.
         config: of the evaluation.
-        about: of the run and the checkpoint, see `evaluate`.
+        about: describes the run and the checkpoint, see `report.make`.
         values: what the evaluations yielded on process 0.
-        warnings: texts that stand first.
+        warnings: texts at the top of the page.
+
+    Raises:
+        OSError: a file cannot be written.
     """
     found = metrics(about, values, warnings)
+    # Pictures are encoded once, for their files and for the page.
     encoded = {
         value.name: _encoded(value.content) for value in values if value.name in found["files"]
     }
@@ -102,13 +91,14 @@ def write(
         config=run_config.flatten(config),
     )
     files.write(folder / "index.html", page)
+    # metrics.json comes last: a folder that has it is complete.
     text = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)
     files.write(folder / "metrics.json", text + "\n")
     return found
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """Returns what `write` left in the folder, None where there is nothing, or nothing whole."""
+    """Returns the folder's metrics.json; None if there is none or if it is not complete."""
     try:
         found = json.loads((folder / "metrics.json").read_text())
     except (FileNotFoundError, ValueError):
@@ -120,31 +110,45 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def shown(found: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the figures as a terminal shows them."""
+    """Returns the figures as texts for a terminal."""
     return {name: pages.number(value) for name, value in found["figures"].items()}
 
 
 def curves(workdir: Path) -> list[str]:
-    """Returns charts of what the run has logged so far, also while it trains."""
+    """Returns SVG charts of what the run has logged so far, also while it trains."""
     points = event_files.read_scalars(workdir / "tensorboard")
+    logged = {tag.rpartition("/")[2] for tag in points}
+    charts: dict[str, list[figures.Figure]] = {title: [] for title in ORDER}
+    for figure in figures.BY_NAME.values():
+        if figure.curve and figure.same_as not in logged:
+            charts.setdefault(figure.curve, []).append(figure)
     drawn = []
-    for title, tags, unit in CURVES:
+    for title, shown in charts.items():
+        tags = [f"{part}/{figure.name}" for figure in shown for part in _parts(figure)]
         series = {tag: points[tag] for tag in tags if tag in points}
-        # What the ELBO's parts already show is not drawn twice.
-        if series and not (title == "reconstruction loss" and "train/distortion" in points):
-            drawn.append(plots.lines(series, title=title, unit=unit))
+        if series:
+            drawn.append(plots.lines(series, title=title, unit=shown[0].unit))
     return drawn
 
 
-def _headlines(figures: Mapping[str, Any]) -> list[str]:
-    shown = [name for name in HEADLINES if name in figures and SAME.get(name) not in figures]
-    return shown[:NUM_HEADLINES]
+def _parts(figure: figures.Figure) -> tuple[str, ...]:
+    """Returns the first parts of the tags that are drawn."""
+    return ("train",) if figure.train_only else ("train", "heldout")
+
+
+def _headlines(found: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the figures at the top of the page, by their rank."""
+    ranked = sorted(
+        (row for row in map(figures.of, found) if row.headline and row.same_as not in found),
+        key=lambda row: row.headline,
+    )
+    return [row.name for row in ranked[:NUM_HEADLINES]]
 
 
 def _by_evaluation(
     values: list[evals.Value], found: dict[str, Any]
 ) -> dict[str, dict[str, float | None]]:
-    """Returns the figures in groups, one for each evaluation that has some."""
+    """Returns the figures by the evaluations that yielded them."""
     groups: dict[str, dict[str, float | None]] = {}
     for value in values:
         if value.name in found["figures"]:
@@ -156,7 +160,7 @@ def _bars(name: str, numbers: list[float | None]) -> str:
     known = [number for number in numbers if number is not None]
     if not known:
         return ""
-    return plots.bars(np.array(known), title=pages.words(name), unit=pages.unit(name))
+    return plots.bars(np.array(known), title=pages.words(name), unit=figures.of(name).unit)
 
 
 def _finite(value: Any) -> float | None:

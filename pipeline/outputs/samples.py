@@ -15,18 +15,16 @@ from PIL import Image
 from pipeline.display import pictures
 from pipeline.nn import labels
 from pipeline.runtime import errors
-from pipeline.training import evaluation
+from pipeline.training import evaluation, setup
 
 CHUNK = 256  # images decoded at a time
 MAX_COLUMNS = 32  # images in a row of the picture; the npz file has all of them
 
 
-def draw(
-    config: Any, example: Any, state: Any, rows: labels.Rows, *, num: int, seed: int
-) -> np.ndarray:
+def draw(ready: setup.Setup, state: Any, rows: labels.Rows, *, num: int, seed: int) -> np.ndarray:
     """Returns `num` images a row, or of the prior without rows: [N, H, W, C] uint8."""
     conditions = {name: np.repeat(rows.entries[name], num, axis=0) for name in rows.entries}
-    sample = evaluation.make_method(config, example, "sample")
+    sample = evaluation.make_method(ready.config, ready.example, "sample")
     keys = _keys(seed, num, max(len(rows.texts), 1))
     return pictures.to_uint8(_in_chunks(sample, state, keys, conditions))
 

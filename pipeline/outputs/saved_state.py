@@ -9,31 +9,26 @@ from typing import Any
 
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 
 from pipeline.runtime import errors
-from pipeline.training import checkpoint, step
+from pipeline.training import checkpoint, setup, step
 
 
-def restore(
-    workdir: Path, choice: str, config: Any, example: Any, mesh: Mesh
-) -> tuple[int, step.TrainState]:
-    """Returns the number of the step that `choice` means, and its state, as it lies on `mesh`.
+def restore(workdir: Path, choice: str, ready: setup.Setup) -> tuple[int, step.TrainState]:
+    """Returns the number of the step that `choice` means, and its state as it lies on the mesh.
 
     Args:
         workdir: the run's.
         choice: "best", "latest", or a step's number.
-        config: the run's.
-        example: abstract example of its data set.
-        mesh: all devices of all processes, whatever the run's was.
+        ready: of `setup.prepare_evaluation`; its data need not be open.
 
     Raises:
         InputError: no checkpoint, none of this name, or one that cannot be read.
     """
-    checkpoints = _open(workdir, config)
+    checkpoints = _open(workdir, ready.config)
     at = _agreed(checkpoints, workdir, choice)
     try:
-        state = checkpoints.restore(at, step.abstract_state(config, example), mesh)
+        state = checkpoints.restore(at, ready.abstract, ready.mesh)
     except OSError as error:
         raise errors.InputError(
             f"{textwrap.shorten(str(error), 160, placeholder=' …')}; choose another by --step, of "

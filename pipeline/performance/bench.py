@@ -11,11 +11,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import datasets
 from pipeline.mesh import sharding
 from pipeline.performance import planning
-from pipeline.runtime import run_config
-from pipeline.training import batching, dispatch, step, variance
+from pipeline.training import batching, setup, step
 
 ROUND_SECONDS = 0.5  # a round of steps takes so long, or one step where that is longer
 # The stop request of a run that nobody stops.
@@ -37,10 +35,7 @@ class Bench(NamedTuple):
     """A config ready to be measured."""
 
     options: Options
-    config: Any
-    mesh: Mesh
-    example: Any
-    source: datasets.Source
+    ready: setup.Setup  # with open data
     batch: Any  # the first, on the devices: what the step takes
 
 
@@ -50,26 +45,20 @@ def prepare(options: Options) -> Bench:
     Raises:
         InputError: something in the config can't work.
     """
-    config = options.config
-    run_config.check(config)
-    dispatch.check(config)
-    mesh = sharding.make_mesh(config.mesh)
-    config = run_config.settled(config, mesh.devices.flat[0].platform)
-    batching.check_batch(config, mesh)
-    source = datasets.load(config).train
-    config = variance.measured(config, source)
-    batch = next(batching.ahead(source, config, mesh, first_step=0))
-    return Bench(options, config, mesh, datasets.example_spec(config), source, batch)
+    ready = setup.prepare(options.config)
+    train = ready.opened.train
+    batch = next(batching.ahead(train, ready.config, ready.mesh, first_step=0))
+    return Bench(options, ready, batch)
 
 
 def first_state(bench: Bench) -> step.TrainState:
     """Returns the state of step 0 on the mesh."""
-    return step.create_state(bench.config, bench.example, bench.mesh)
+    return step.create_state(bench.ready.config, bench.ready.example, bench.ready.mesh)
 
 
 def compiled_step(bench: Bench) -> Any:
     """Returns the compiled training step."""
-    return planning.trace(bench.config, bench.mesh).lower().compile()
+    return planning.trace(bench.ready).lower().compile()
 
 
 def no_stop(mesh: Mesh) -> jax.Array:
@@ -79,7 +68,7 @@ def no_stop(mesh: Mesh) -> jax.Array:
 
 def stepper(bench: Bench, compiled: Any, *, num: int = 0) -> tuple[Callable[[], None], int]:
     """Returns a function that takes `num` bare steps, by default half a second's; and `num`."""
-    state, stop = first_state(bench), no_stop(bench.mesh)
+    state, stop = first_state(bench), no_stop(bench.ready.mesh)
     if not num:
         seconds = []
         for _ in range(3):

@@ -7,11 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from pipeline import datasets
 from pipeline.mesh import layouts, sharding
 from pipeline.performance import flops, hlo, roofline, topologies
-from pipeline.runtime import errors, run_config
-from pipeline.training import batching, step
+from pipeline.runtime import errors
+from pipeline.training import batching, setup, step
 
 # What makes the TPU compiler search less, by jax 0.10's name, and by that of 0.11.
 QUICK = {"jax_exec_time_optimization_effort": -1.0, "jax_optimization_level": "O1"}
@@ -38,26 +37,27 @@ def sweep(text: str, config: Any, topology: topologies.Topology) -> list[int]:
     return [size * len(topology.devices) for size in sizes]
 
 
-def plan(config: Any, topology: topologies.Topology, batch_size: int) -> dict[str, Any]:
-    """Compiles the training step, and returns what there is to say, ready for JSON.
+def prepare(config: Any, topology: topologies.Topology, batch_size: int) -> setup.Setup:
+    """Returns the config, with so many examples a step, prepared for devices that aren't there.
 
     Raises:
         InputError: something in the config can't work on so many devices.
     """
-    config = run_config.settled(config, topology.chip.platform)
     config = config.copy_and_resolve_references().unlock()
     config.batch_size = batch_size
-    if not config.data.variance:
-        config.data.variance = 1.0  # a number in the program: its value changes no cost
-    mesh = sharding.make_mesh(config.mesh, devices=topology.devices)
-    batching.check_batch(config, mesh)
+    return setup.prepare(config.lock(), devices=topology.devices, open_data=False)
+
+
+def plan(ready: setup.Setup, topology: topologies.Topology) -> dict[str, Any]:
+    """Compiles the training step, and returns what there is to say, ready for JSON."""
+    batch_size, mesh = ready.config.batch_size, ready.mesh
     began = time.perf_counter()
-    traced = trace(config, mesh)
+    traced = trace(ready)
     about = {
         "topology": topology.name,
         "devices": mesh.size,
         "batch_size": batch_size,
-        "parameters": sum(x.size for x in jax.tree.leaves(_state(config).params)),
+        "parameters": sum(x.size for x in jax.tree.leaves(ready.abstract.params)),
     }
     try:
         compiled = traced.lower().compile()
@@ -77,7 +77,7 @@ def plan(config: Any, topology: topologies.Topology, batch_size: int) -> dict[st
         collectives=found,
     )
     share = used.total / topology.chip.memory
-    image = datasets.example_spec(config)["image"]
+    image = ready.example["image"]
     input_bytes = int(np.prod(image.shape)) * image.dtype.itemsize
     hosts = len({device.process_index for device in topology.devices})
     inside, beyond = roofline.sent(topology, found)
@@ -98,11 +98,12 @@ def plan(config: Any, topology: topologies.Topology, batch_size: int) -> dict[st
     }
 
 
-def trace(config: Any, mesh: Any) -> Any:
-    """Returns the training step of the config, traced for the mesh's devices."""
+def trace(ready: setup.Setup) -> Any:
+    """Returns the training step, traced for the mesh's devices."""
+    config, mesh = ready.config, ready.mesh
     stop = jax.ShapeDtypeStruct((mesh.size,), np.float32, sharding=sharding.batch_sharded(mesh))
-    train_step: Any = step.make_train_step(config, datasets.example_spec(config), mesh)
-    state = layouts.laid_out(_state(config), mesh)
+    train_step: Any = step.make_train_step(config, ready.example, mesh)
+    state = layouts.laid_out(ready.abstract, mesh)
     return train_step.trace(state, batching.abstract_batch(config, mesh), stop)
 
 
@@ -136,7 +137,3 @@ def rows(plan: dict[str, Any], topology: topologies.Topology) -> dict[str, str]:
         shown["input a host"] = f"{low:,.0f} to {high:,.0f} MB/s"
     shown["compiled in"] = f"{plan['compile_seconds']:.1f} s"
     return shown
-
-
-def _state(config: Any) -> Any:
-    return step.abstract_state(config, datasets.example_spec(config))

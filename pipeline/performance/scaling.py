@@ -1,8 +1,8 @@
-"""The command that rebuilds the README's table of how every variant scales: `make scaling`.
+"""The command that rebuilds the table of how every variant scales: `make scaling`.
 
-Plans each config on each topology, as many examples a chip as the config has in all, and writes the
-table between two marks. Nothing is run. Exit codes: 0; 2 a compiler is missing, the message says
-which extra installs it; 1 a fault.
+Plans each config on each topology, with as many examples a chip as the config has in all, and
+writes the table between two marks of the `README.md` beside this file. Nothing is run. Exit codes:
+0; 2 a compiler is missing, the message says which extra installs it; 1 a fault.
 """
 
 import importlib
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.performance import topologies
-from pipeline.runtime import errors, exit_codes
+from pipeline.runtime import errors, exit_codes, registry
 
-CONFIGS = ("beta_vae", "capacity_vae", "conditional_vae", "vq_vae")
+CONFIGS = registry.names("models")  # every variant has a config of its name
 # v5p-4096 is v5p:8x16x16: its name counts cores, and a chip has two.
 TOPOLOGIES = (
     "v5e:4x4",
@@ -27,7 +27,7 @@ HEADER = (
     "config, batch a chip | topology, chips | fits, MiB a chip | collectives "
     "| images/s a chip, compiled, not run | efficiency"
 )
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).with_name("README.md")
 MARKS = ("<!-- scaling -->\n", "<!-- /scaling -->\n")
 
 
@@ -68,7 +68,7 @@ def table() -> list[str]:
             topology = topologies.load(each)
             planning.set_effort("quick", topology)
             batch_size = config.batch_size * len(topology.devices)
-            plan = planning.plan(config, topology, batch_size)
+            plan = planning.plan(planning.prepare(config, topology, batch_size), topology)
             lines.append(row(name, config.batch_size, plan))
             screen.note(f"{lines[-1]} {time.perf_counter() - began:.0f} s")
     return lines

@@ -1,41 +1,62 @@
-"""The file name is the registry: `config.model.name = "x"` is the file `models/x.py`."""
+"""The file name is the registry: `config.model.name = "x"` is the file `models/x.py`.
+
+A dotted name is a module from outside this package: `my_package.my_model`. It is looked for in the
+current directory, too, also if the command is an installed script.
+"""
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from pipeline.runtime import errors
 
+# What a module must define, by the folder in which its kind lies.
+NEEDED = {"models": ("Model",), "datasets": ("spec", "load"), "evals": ("make",)}
+
 
 def names(folder: str) -> tuple[str, ...]:
-    """Returns the names of the modules in `pipeline/<folder>/`, sorted.
+    """Returns the names of the modules in `pipeline/<folder>/`, sorted; imports none of them.
 
     Packages, and modules whose names begin with an underscore, are parts of others.
     """
-    package = importlib.import_module(f"pipeline.{folder}")
-    found = pkgutil.iter_modules(package.__path__)
+    path = Path(__file__).parents[1].joinpath(*folder.split("."))
+    found = pkgutil.iter_modules([str(path)])
     return tuple(sorted(m.name for m in found if not m.ispkg and not m.name.startswith("_")))
 
 
-def load(folder: str, name: str, *, field: str) -> ModuleType:
-    """Imports `pipeline/<folder>/<name>.py`.
+def load(folder: str, name: str, *, field: str, given: str = "") -> ModuleType:
+    """Imports `pipeline/<folder>/<name>.py` or, if `name` has a dot, the module of that name.
 
     Args:
         folder: "models", "datasets" or "evals".
         name: the value that the config gives.
         field: the config field that holds it, for the error.
+        given: what the user wrote, for the error, if it is not that field.
 
     Raises:
-        InputError: no such file; the message lists those that exist.
+        InputError: no such module; one that cannot be imported, because another is missing; or one
+            that lacks what its kind needs. The message says which.
     """
-    check(name, names(folder), field=field)
-    return importlib.import_module(f"pipeline.{folder}.{name}")
+    if "." not in name:
+        check(name, names(folder), field=field)
+        return importlib.import_module(f"pipeline.{folder}.{name}")
+    given = given or f"config.{field}={name!r}"
+    module = _outside(name, given)
+    for attribute in NEEDED[folder]:
+        if not hasattr(module, attribute):
+            raise errors.InputError(
+                f"{given}: the module {name} ({module.__file__}) defines no `{attribute}`; see "
+                "pipeline/models/README.md"
+            )
+    return module
 
 
 def check(name: str, known: Iterable[str], *, field: str) -> None:
-    """Raises an `InputError` that lists the `known` names where `name` is none of them."""
+    """Raises an `InputError` that lists the `known` names if `name` is none of them."""
     if name not in known:
         raise errors.InputError(
             f"config.{field}={name!r} is unknown: choose one of {', '.join(sorted(known))}"
@@ -46,3 +67,27 @@ def choose(table: Mapping[str, Any], name: str, *, field: str) -> Any:
     """Returns `table[name]`, checked as `check` does."""
     check(name, table, field=field)
     return table[name]
+
+
+def _outside(name: str, given: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise errors.InputError(f"{given}: {name!r} is no name of a module, such as my_package.x")
+    # As `python -m` does; an installed script has its own folder in this place.
+    if not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if name == missing or name.startswith(f"{missing}."):
+            raise errors.InputError(
+                f"{given}: there is no module {missing} in {Path.cwd()} or on Python's path "
+                "(PYTHONPATH)"
+            ) from None
+        raise errors.InputError(
+            f"{given}: the module {name} needs {missing}, which cannot be imported: {error}"
+        ) from error
+    except ImportError as error:
+        raise errors.InputError(
+            f"{given}: the module {name} cannot be imported: {error}"
+        ) from error

@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from configs import default
 from pipeline.runtime import errors, files, registry
 
-# What may change when a run is resumed: its length, what is shown and kept, and where it runs.
+# What may change when a run is resumed: its length, what is shown and kept, and where it runs. An
+# evaluation's own section, which has its name, may change, too.
 MAY_CHANGE = (
     "total_steps",
     "log_every_steps",
@@ -22,13 +23,6 @@ MAY_CHANGE = (
     "eval_batch_size",
     "evals",
     "compilation_cache",
-    "disentanglement.",
-    "importance_weighted.",
-    "traversals.",
-    "interpolations.",
-    "conditions_grid.",
-    "code_maps.",
-    "latent_plane.",
     "grace_seconds",
     "guard.",
     "watchdog_seconds",
@@ -118,23 +112,31 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def hyperparameters(config: Any) -> dict[str, bool | float | str]:
     """Returns the fields that decide what a run learns, flat; a list is a text."""
+    may_change = _may_change(config)
     return {
         field: value if isinstance(value, bool | int | float) else str(value)
         for field, value in flatten(config).items()
-        if field == "total_steps" or not field.startswith(MAY_CHANGE)
+        if field == "total_steps" or not field.startswith(may_change)
     }
 
 
 def differences(saved: dict[str, Any], config: Any) -> list[str]:
     """Returns a text for every field that differs and may not."""
     flat = flatten(config)
-    missing = object()
+    missing, may_change = object(), _may_change(config)
     return [
         f"config.{field} is {flat.get(field)!r}, was {saved.get(field)!r}"
         for field in sorted(saved.keys() | flat.keys())
         if saved.get(field, missing) != flat.get(field, missing)
-        and not field.startswith(MAY_CHANGE)
+        and not field.startswith(may_change)
     ]
+
+
+def _may_change(config: Any) -> tuple[str, ...]:
+    """Returns what the names of the fields begin with that may change on resuming."""
+    # Of an evaluation from outside this package, my_package.my_evaluation, the last part.
+    evaluations = {*registry.names("evals"), *(name.rpartition(".")[2] for name in config.evals)}
+    return (*MAY_CHANGE, *(f"{name}." for name in sorted(evaluations)))
 
 
 def changed(config: Any, changes: str) -> ConfigDict:

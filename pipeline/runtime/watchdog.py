@@ -11,10 +11,7 @@ from pipeline.runtime import errors, exit_codes, peers
 
 
 class Watchdog:
-    """Ends all processes when `mark` was not called for too long; counts from the first mark.
-
-    So start-up and the first compilation, which take as long as they take, are not timed.
-    """
+    """Ends all processes if `mark` is not called for too long; counts from the first timed mark."""
 
     def __init__(self, seconds: float, others: peers.Peers):
         """Starts to watch; 0 seconds: only tells the others what is done."""
@@ -25,14 +22,17 @@ class Watchdog:
         if seconds:
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
-    def mark(self, doing: str, *, waiting: bool = False) -> None:
+    def mark(self, doing: str, *, waiting: bool = False, timed: bool = True) -> None:
         """Notes that there was progress, and what comes next.
 
-        Twice as much patience with one that is `waiting` for all: so that the one that they wait
-        for is found first, and named.
+        Args:
+            doing: told to the other processes, and named if it never ends.
+            waiting: for all other processes: there is twice as much patience, so that the process
+                that they wait for is found first, and named.
+            timed: False for what takes as long as it takes, as a compilation does.
         """
         self._limit = self._seconds * (2 if waiting else 1)
-        self._others.doing, self._marked = doing, time.monotonic()
+        self._others.doing, self._marked = doing, time.monotonic() if timed else None
 
     def __enter__(self) -> Self:
         """Returns the watchdog itself."""

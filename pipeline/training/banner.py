@@ -1,27 +1,25 @@
 """What a run says of itself at its start and at its end."""
 
 from pathlib import Path
-from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
-from pipeline import datasets
-from pipeline.training import checkpoint
+from pipeline.training import checkpoint, setup
 
 
-def of_start(
-    config: Any, workdir: Path, mesh: Mesh, splits: datasets.Splits, abstract: Any, steps: list[int]
-) -> dict[str, str]:
+def of_start(ready: setup.Setup, workdir: Path, steps: list[int]) -> dict[str, str]:
     """Returns names and texts; `steps` are those of the checkpoints, ascending."""
+    config, mesh, splits = ready.config, ready.mesh, ready.opened
     device = mesh.devices.flat[0]
     axes = " × ".join(f"{name} {size}" for name, size in mesh.shape.items())
-    num_params = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(ready.abstract.params))
     batches = len(splits.train) / config.batch_size
+    measured = config.data.variance != ready.given.data.variance
+    variance = f"; variance of their pixels {config.data.variance:.6g}" if measured else ""
     return {
         "model": f"{config.model.name}, {num_params:,} parameters, {config.compute_dtype}",
         "data": f"{config.data.name}: {len(splits.train):,} training and "
-        f"{len(splits.heldout):,} held-out examples",
+        f"{len(splits.heldout):,} held-out examples{variance}",
         "devices": f"{mesh.size} × {device.device_kind}, {jax.process_count()} process(es)",
         "mesh": f"{axes}; batch {config.batch_size} = {mesh.size} devices × "
         f"{config.batch_size // mesh.size}, {config.accumulation_steps} accumulation step(s)",

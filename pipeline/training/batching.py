@@ -108,6 +108,17 @@ def check_batch(config: Any, mesh: Mesh) -> None:
     )
 
 
+def check_eval_batch(config: Any, mesh: Mesh) -> None:
+    """Raises an InputError if `config.eval_batch_size` examples can't be cut over the mesh."""
+    sharding.check_batch(
+        config.eval_batch_size,
+        mesh=mesh,
+        accumulation_steps=1,
+        deterministic_shards=config.deterministic_shards,
+        field="eval_batch_size",
+    )
+
+
 def heldout_batches(
     source: datasets.Source, config: Any, mesh: Mesh, *, num: int | None = None
 ) -> Iterator[tuple[int, dict[str, jax.Array]]]:

@@ -47,12 +47,12 @@ class Dispatcher:
 
         def several_steps(state: step.TrainState, batches: Sequence[models.Batch], stop: Array):
             def body(state, batch):
-                state, metrics, word = one_step(state, batch, stop)
-                return state, (metrics, word)
+                state, metrics, verdict = one_step(state, batch, stop)
+                return state, (metrics, verdict)
 
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
-            state, (metrics, words) = lax.scan(body, state, stacked, unroll=unrolled)
-            return state, jax.tree.map(lambda values: values[-1], metrics), words
+            state, (metrics, verdicts) = lax.scan(body, state, stacked, unroll=unrolled)
+            return state, jax.tree.map(lambda values: values[-1], metrics), verdicts
 
         self._one = step.make_train_step(config, example, mesh)
         self._several = compiling.jit(several_steps, mesh, donate_argnums=0)
@@ -63,9 +63,9 @@ class Dispatcher:
         return self._num if at + self._num <= stop else 1
 
     def __call__(self, state: step.TrainState, batches: Sequence[models.Batch], stop: Array) -> Any:
-        """Takes a step a batch: returns the new state, the last metrics and each step's word.
+        """Takes a step a batch: returns the new state, the last metrics and each step's verdict.
 
-        `batches` are 1 or N, and the words [2] or [N, 2]; see `step.sharded_step`. The state is
+        `batches` are 1 or N, and the verdicts [2] or [N, 2]; see `step.sharded_step`. The state is
         donated.
         """
         if len(batches) > 1:

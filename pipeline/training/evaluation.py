@@ -1,8 +1,7 @@
 """What a state is asked in evaluation: sums over held-out examples, metrics, the model's methods.
 
 The decision: everything here sees the averaged parameters where the optimizer keeps them, and sees
-them whole, however the state lies on the mesh. A warning of a run counts from the second evaluation
-in a row on; one alone is noise.
+them whole, however the state lies on the mesh.
 """
 
 import dataclasses
@@ -20,13 +19,11 @@ from jax.sharding import PartitionSpec as P
 from pipeline import models
 from pipeline.display import tensorboard
 from pipeline.mesh import compiling, layouts, reductions
+from pipeline.nn import streams
 from pipeline.nn.metrics import Metrics
 from pipeline.runtime import errors, registry
 from pipeline.training import batching, examples, optimizer, step
 from pipeline.training.step import TrainState
-
-# The noise of evaluation comes from a stream of its own: no training step has this number.
-STREAM = 2**32 - 1
 
 
 def make_eval_step(
@@ -56,7 +53,9 @@ def make_eval_step(
             values, sums = score(batch, keys=keys, step=state.step)
             return examples.summed(values, batch["mask"]), sums, batch["mask"].sum()
 
-        ours = examples.by_position(batch, config.seed, STREAM, axes, first=first_position)
+        ours = examples.by_position(
+            batch, config.seed, streams.EVALUATION, axes, first=first_position
+        )
         return summed(sums_of, ours)[0]
 
     sharded = jax.shard_map(
@@ -108,31 +107,49 @@ def _model(graphdef: nnx.GraphDef, state: TrainState) -> Any:
     return nnx.merge(graphdef, state.params, state.stats, copy=True)
 
 
-def evaluate(
-    evaluations: list[Callable], state: step.TrainState, writer: tensorboard.Writer, at: int
-) -> dict[str, float]:
-    """Runs every evaluation, writes what it yields, and returns the scalars of `heldout/`."""
-    scalars = {}
-    for evaluate in evaluations:
-        for tag, value in evaluate(state):
-            writer.write(tag, value, at)
-            if isinstance(value, float):
-                scalars[tag.removeprefix("heldout/")] = value
-    return scalars
+class Evaluations:
+    """The evaluations of a run while it trains, with the warnings that last."""
 
+    def __init__(self, ready: Any):
+        """Makes them; `ready` is a `setup.Setup` with open data.
 
-def lasting_warnings(modules: list[Any]) -> Callable[[dict[str, float]], list[str]]:
-    """Returns held-out figures → each module's `warnings`, from the second in a row on."""
-    before: dict[Any, list[str]] = {}
+        Raises:
+            InputError: the model or the data lack what an evaluation needs.
+        """
+        config, heldout = ready.config, ready.opened.heldout
+        self._evaluations = [
+            module.make(config, ready.mesh, heldout) for module in ready.evaluations
+        ]
+        variant = registry.load("models", config.model.name, field="model.name")
+        modules = [variant, *ready.evaluations]
+        self._warning = [module for module in modules if hasattr(module, "warnings")]
+        self._before: dict[Any, list[str]] = {}
 
-    def lasting(figures):
-        nonlocal before
-        found = {one: one.warnings(figures) for one in modules if hasattr(one, "warnings")}
-        shown = [text for one, texts in found.items() if before.get(one) for text in texts]
-        before = found
-        return shown
+    def __call__(
+        self,
+        state: step.TrainState,
+        writer: tensorboard.Writer,
+        at: int,
+        *,
+        warn: Callable[[str], None],
+    ) -> dict[str, float]:
+        """Runs every evaluation, writes what it yields, and returns the scalars of `heldout/`.
 
-    return lasting
+        A module's warnings are told from the second evaluation in a row on: one is noise.
+        """
+        scalars = {}
+        for evaluate in self._evaluations:
+            for tag, value in evaluate(state):
+                writer.write(tag, value, at)
+                if isinstance(value, float):
+                    scalars[tag.removeprefix("heldout/")] = value
+        found = {module: module.warnings(scalars) for module in self._warning}
+        for module, texts in found.items():
+            for text in texts if self._before.get(module) else ():
+                warn(text)
+                writer.write("heldout/warnings", text, at)
+        self._before = found
+        return scalars
 
 
 def check_best_metric(config: Any, example: Any, mesh: Any, abstract: step.TrainState) -> None:

@@ -1,17 +1,13 @@
-"""The training run, read top to bottom: `run(config, workdir)`."""
+"""The training run, read top to bottom: `run(setup, workdir)`."""
 
-import functools
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 
-from pipeline import datasets
 from pipeline.display import dashboards, tensorboard, terminal
 from pipeline.mesh import sharding
-from pipeline.performance import planning, topologies
-from pipeline.runtime import errors, event_loops, peers, registry, run_config, signals, watchdog
+from pipeline.runtime import event_loops, peers, run_config, signals, watchdog
 from pipeline.training import (
     banner,
     batching,
@@ -19,193 +15,142 @@ from pipeline.training import (
     clock,
     dispatch,
     evaluation,
-    guard,
     recovery,
+    setup,
     step,
     tracing,
-    variance,
     verdicts,
 )
 
 
 def run(
-    config: Any,
+    ready: setup.Setup,
     workdir: Path,
     *,
     stop: signals.StopRequest,
     others: peers.Peers,
     imported: float = 0.0,
-    dry_run: bool = False,
     profile: bool = False,
 ) -> int:
     """Trains to `config.total_steps`, from the newest checkpoint in `workdir` if there is one.
 
     Args:
-        config: of the run, locked.
-        workdir: its folder, the same for all processes.
+        ready: of `setup.prepare`; its data are opened here.
+        workdir: the run's folder, the same for all processes.
         stop: notes signals; what one process was asked, all obey at the same step.
         others: is told what this process does.
         imported: seconds that the command took so far.
-        dry_run: checks and compiles, says what the step needs, and leaves no trace.
-        profile: traces a few steps behind the first, see `tracing`.
+        profile: traces a few steps after the first, see `tracing`.
 
     Returns:
         The exit code: 0 when the run is complete, else that of `stop`; the same call resumes.
 
     Raises:
-        InputError: something in the config or the folder can't work; nothing was compiled.
+        InputError: the folder holds another run, or the data can't work; nothing was compiled.
     """
-    # What the user can repair, checked before anything is built.
-    began = time.perf_counter()
-    run_config.check(config)
-    guard.check(config.guard)
-    dispatch.check(config)
-    stop.grace_seconds = config.grace_seconds
-    mesh = sharding.make_mesh(config.mesh)
-    config = run_config.settled(config, mesh.devices.flat[0].platform, workdir)
-    batching.check_batch(config, mesh)
-    if config.eval_batch_size:
-        sharding.check_batch(
-            config.eval_batch_size,
-            mesh=mesh,
-            accumulation_steps=1,
-            deterministic_shards=config.deterministic_shards,
-            field="eval_batch_size",
-        )
-    example = datasets.example_spec(config)
-    abstract = step.abstract_state(config, example)
-    modules = [registry.load("evals", name, field="evals") for name in config.evals]
-    evaluation.check_best_metric(config, example, mesh, abstract)
-    resuming = run_config.check_against_run(config, workdir)
-    # Before data that one host may prepare for minutes where another has it at hand; and every
-    # process has read config.json before process 0 replaces it.
+    began, mesh = time.perf_counter(), ready.mesh
+    resuming = run_config.check_against_run(ready.given, workdir)
+    # Every process has now read config.json, before process 0 replaces it. And a stop is obeyed
+    # before the data: one host may prepare them for minutes while another has them at hand.
     if sharding.any_process(mesh, stop.signal is not None):
         return stop.exit_code
-    splits = datasets.load(config)
-    measured = variance.measured(config, splits.train)
-    evaluations = [module.make(measured, mesh, splits.heldout) for module in modules]
+    ready = setup.with_data(ready)
+    config, splits = ready.config, ready.opened
+    evaluate = evaluation.Evaluations(ready)
 
+    # Where the run lives, and what was kept there.
     first_process = jax.process_index() == 0
     screen = terminal.Terminal(active=first_process)
-    if dry_run:
-        return _dry_run(measured, workdir, mesh, screen)
-
-    # Where the run lives.
     if first_process:
-        run_config.save(config, workdir)
+        run_config.save(ready.given, workdir)
     sharding.wait_for_all(mesh)  # for the folder
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint)
     steps = checkpoints.steps()
     start_up = f"imports {imported:.1f} s, config and data {time.perf_counter() - began:.1f} s"
-    about = banner.of_start(config, workdir, mesh, splits, abstract, steps)
-    screen.banner(about | {"start-up": start_up})
-    variant = registry.load("models", config.model.name, field="model.name")
-    for caution in variant.cautions(config) if hasattr(variant, "cautions") else ():
-        screen.warn(caution)
-    at = 0
-    if steps:
-        at, state, damaged = checkpoints.restore_newest(abstract, mesh)
-        for step_set_aside, fault in damaged.items():
-            screen.warn(f"checkpoint {step_set_aside} is damaged and set aside ({fault})")
-        if damaged:
-            screen.note(f"Going on from step {at} instead.")
-    if at >= config.total_steps:
-        screen.note(f"The run is complete at step {at}: raise --config.total_steps to go on.")
+    _introduce(ready, workdir, steps, screen, resuming=resuming, start_up=start_up)
+    at, state = _newest(checkpoints, ready, screen)
+    complete = at >= config.total_steps
+    if complete or sharding.any_process(mesh, stop.signal is not None):
+        more = f"The run is complete at step {at}: raise --config.total_steps to go on."
+        screen.note(
+            more if complete else f"Stopped before step {at + 1}: the same command goes on."
+        )
         checkpoints.close()
-        return 0
-    if sharding.any_process(mesh, stop.signal is not None):
-        screen.note(f"Stopped before step {at + 1}: the same command goes on.")
-        checkpoints.close()
-        return stop.exit_code
-    if measured is not config:
-        screen.note(f"Variance of the training pixels: {measured.data.variance:.6g}")
-    if resuming and not steps:
-        screen.note("No checkpoint was committed yet: starting at step 0.")
+        return 0 if complete else stop.exit_code
 
-    first_state = functools.partial(step.create_state, measured, example, mesh)
-    if not steps:
-        state = first_state()
-    take_steps = dispatch.Dispatcher(measured, example, mesh)
+    # What takes the steps, what feeds it, and what watches it. Nothing is compiled yet.
+    take_steps = dispatch.Dispatcher(config, ready.example, mesh)
     batches = batching.ahead(splits.train, config, mesh, first_step=at)
-    flags = verdicts.StopFlags(mesh, stop)
-
-    compiled: set[int] = set()  # numbers of steps whose program is
-    words_said: jax.Array | None = None
-    said = verdicts.Words(config.look_every_steps)
-    recover = recovery.Recovery(config, checkpoints, abstract, mesh, first_state)
-    heldout: dict[str, float] = {}
-    lasting = evaluation.lasting_warnings([variant, *modules])
+    stop_flags = verdicts.StopFlags(mesh, stop)
+    unread = verdicts.Verdicts(config.look_every_steps)
+    recover = recovery.Recovery(ready, checkpoints)
     speed = clock.Clock(config.batch_size)
     traced = tracing.Tracing(workdir, wanted=profile, active=first_process, note=screen.note)
+    heldout: dict[str, float] = {}
+    compiled: set[int] = set()  # numbers of steps that a compiled program takes
+    verdict: jax.Array | None = None
+    events, last = workdir / "tensorboard", at if steps else None
     with (
         event_loops.draining(),  # of saves that fail
         watchdog.Watchdog(config.watchdog_seconds, others) as watched,
-        tensorboard.Writer(
-            workdir / "tensorboard", resume_step=at if steps else None, active=first_process
-        ) as writer,
+        tensorboard.Writer(events, resume_step=last, active=first_process) as writer,
         screen.progress(config.total_steps, at) as progress,
     ):
         while at < config.total_steps:
+            # Take one step, or several at once. The host only launches them, and goes on.
             num = take_steps.num_steps(at)
-            if num in compiled:
-                watched.mark(f"reading data for step {at + 1}")
-            with speed.waiting(num, words_said):
-                ready = [next(batches) for _ in range(num)]
-            if num in compiled:
-                watched.mark(f"running step {at + 1}", waiting=True)
-            else:
-                others.doing = f"compiling and running step {at + 1}"
-            state, metrics, words_said = take_steps(state, ready, flags())
+            watched.mark(f"reading data for step {at + 1}", timed=num in compiled)
+            with speed.waiting(num, verdict):
+                taken = [next(batches) for _ in range(num)]
+            doing = f"{'' if num in compiled else 'compiling and '}running step {at + 1}"
+            watched.mark(doing, waiting=True, timed=num in compiled)
+            state, metrics, verdict = take_steps(state, taken, stop_flags())
             at += num
-            said.add(at, words_said)
+            unread.add(at, verdict)
             traced.after(at, metrics)
             if num not in compiled:
                 jax.block_until_ready(metrics)
                 if not compiled:
-                    writer.about(dashboards.of_run(config, metrics))
+                    writer.about(dashboards.of_run(ready.given, metrics))
                     traced.look(at)
                     took = imported + time.perf_counter() - began
                     screen.note(f"The first step was done {took:.1f} s after the command.")
                 compiled.add(num)
                 speed.restart()  # a compilation is no speed
+
+            # What all processes agree on: does the run stop here, and was a step bad?
             ending = at == config.total_steps
             evaluated = at % config.eval_every_steps == 0 or ending
             saving = evaluated or at % config.checkpoint.every_steps == 0
-            leaving, bad_step, judgement = said.look(at, now=saving)
-            if leaving and not (saving or bad_step):  # no step is saved that was not judged
-                _, bad_step, judgement = said.look(at, now=True)
-            saving |= leaving
-            if bad_step and config.guard.action != "off":
-                state, text = recover.go_back(bad_step, judgement, at, state)
+            found = unread.read(at, now=saving)
+            saving |= found.stopping
+            if found.bad_step and config.guard.action != "off":
+                state, text = recover.go_back(found, at, state)
                 screen.warn(text)
                 writer.write("train/rollbacks", text, at)
                 saving = True  # so that a restart goes on from here, as this process does
-                said.forget()
+                unread.forget()
 
             # The order is fixed: log, evaluate, save. A checkpoint of step k promises that all
             # points up to k are on disk.
             if at % config.log_every_steps == 0 or ending:
-                values = jax.device_get(metrics)
-                values |= speed.lap()
+                values = jax.device_get(metrics) | speed.lap()
                 for name, value in values.items():
                     writer.write(f"train/{name}", value, at)
                 progress.update(at, metrics=values)
                 writer.flush()
                 traced.look(at)
-            # Also when leaving: a resumed run starts behind this step and would never evaluate it.
+            # Also when the run stops: a resumed run starts after this step and never evaluates it.
             if evaluated:
                 watched.mark(f"evaluating step {at}")
-                heldout = evaluation.evaluate(evaluations, state, writer, at)
-                for text in lasting(heldout):
-                    screen.warn(text)
-                    writer.write("heldout/warnings", text, at)
+                heldout = evaluate(state, writer, at, warn=screen.warn)
                 speed.restart()
             checkpoints.check()
             if saving:
                 watched.mark(f"saving step {at}")
                 writer.flush()
                 checkpoints.save(at, state, heldout if evaluated else None)
-            if leaving:
+            if found.stopping:
                 break
         traced.close()
         watched.mark(f"waiting for the save of step {at}")
@@ -213,21 +158,42 @@ def run(
         if at == config.total_steps:
             writer.about(dashboards.of_end())
 
-    if at < config.total_steps:
+    complete = at == config.total_steps
+    if complete:
+        screen.table(f"Held-out figures at step {at}", heldout)
+        screen.banner(banner.of_end(at, time.perf_counter() - began, workdir, checkpoints))
+    else:
         screen.note(f"Stopped at step {at}, which is saved: the same command resumes there.")
-        checkpoints.close()
-        return stop.exit_code
-    screen.table(f"Held-out figures at step {at}", heldout)
-    screen.banner(banner.of_end(at, time.perf_counter() - began, workdir, checkpoints))
     checkpoints.close()
-    return 0
+    return 0 if complete else stop.exit_code
 
 
-def _dry_run(config: Any, workdir: Path, mesh: Any, screen: terminal.Terminal) -> int:
-    """Compiles the step for these devices, and says what it needs; the exit code of `plan`."""
-    errors.check_writable(workdir)
-    topology = topologies.here(list(mesh.devices.flat))
-    found = planning.plan(config, topology, config.batch_size)
-    screen.table("The step on these devices", planning.rows(found, topology))
-    screen.note("Nothing was trained or written: the same command without --dry_run trains.")
-    return 0 if found["fits"] else 2
+def _introduce(
+    ready: setup.Setup,
+    workdir: Path,
+    steps: list[int],
+    screen: terminal.Terminal,
+    *,
+    resuming: bool,
+    start_up: str,
+) -> None:
+    """Tells what is about to run, and what its author would be surprised by."""
+    screen.banner(banner.of_start(ready, workdir, steps) | {"start-up": start_up})
+    for caution in setup.cautions(ready.config):
+        screen.warn(caution)
+    if resuming and not steps:
+        screen.note("No checkpoint was committed yet: starting at step 0.")
+
+
+def _newest(
+    checkpoints: checkpoint.Checkpoints, ready: setup.Setup, screen: terminal.Terminal
+) -> tuple[int, step.TrainState]:
+    """Returns the newest whole step and its state, or step 0; tells of damaged ones after it."""
+    if not checkpoints.steps():
+        return 0, step.create_state(ready.config, ready.example, ready.mesh)
+    at, state, damaged = checkpoints.restore_newest(ready.abstract, ready.mesh)
+    for step_set_aside, fault in damaged.items():
+        screen.warn(f"checkpoint {step_set_aside} is damaged and set aside ({fault})")
+    if damaged:
+        screen.note(f"Going on from step {at} instead.")
+    return at, state

@@ -39,7 +39,7 @@ class TrainState:
 
 
 def abstract_state(config: Any, example: Any) -> TrainState:
-    """Returns the shapes and types of the state as a tree; touches no device."""
+    """Returns the shapes and types of the state as a tree; touches no device, starts no backend."""
     return jax.eval_shape(lambda: _initial_state(config, example))
 
 
@@ -65,11 +65,11 @@ def make_train_step(config: Any, example: Any, mesh: Mesh) -> Callable:
 
 
 def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
-    """Returns the step, a pure function: (state, batch, stop) → (new state, metrics, word).
+    """Returns the step, a pure function: (state, batch, stop) → (new state, metrics, verdict).
 
-    `stop` is float32 [devices]: above 0 where a process was asked to stop. `word` [2] is what every
-    process must know at the same step: above 0 where one was asked, and the guard's judgement of
-    this step. State and batch lie on the mesh, the batch cut over it.
+    `stop` is float32 [devices]: above 0 on the devices of a process that was asked to stop.
+    `verdict` [2] is what every process must know at the same step: above 0 if one was asked, and
+    the guard's judgement of this step. State and batch lie on the mesh, the batch cut over it.
     """
     graphdef, _ = models.make(config, example)
     rate = optimizer.learning_rate(config.optimizer)

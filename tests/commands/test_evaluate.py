@@ -19,9 +19,9 @@ from configs import beta_vae, default, vq_vae
 from pipeline import datasets, evals, evaluate
 from pipeline.display import pages, pictures, plots, terminal
 from pipeline.mesh import sharding
-from pipeline.outputs import comparison, report, report_files
+from pipeline.outputs import comparison, report_files
 from pipeline.runtime import errors, files, registry, run_config
-from pipeline.training import step
+from pipeline.training import setup, step
 from tests.support import runs
 from tests.support.environment import OPTIMIZATION
 from tests.support.processes import free_port
@@ -213,17 +213,17 @@ def test_evaluations_that_do_not_apply_are_left_out_and_named():
         evals.choose("heldout,latents", config, mesh, source)
 
 
-def test_batches_keep_the_runs_size_where_it_fits(workdir, monkeypatch):
-    screen, mesh = terminal.Terminal(active=False), sharding.make_mesh({"data": -1})
-    three = sharding.make_mesh({"data": -1}, devices=DEVICES[:3])
-    for where, shards, expected in ((mesh, 0, (64, 0)), (three, 0, (66, 0)), (three, 4, (66, 0))):
-        config = make_config(deterministic_shards=shards)
-        report.fit_batches(config, 0, where, screen)
-        assert (config.eval_batch_size, config.deterministic_shards) == expected
+def test_batches_keep_the_runs_size_if_the_devices_divide_it(workdir, monkeypatch):
+    def sizes(shards, devices):
+        config, notes = make_config(deterministic_shards=shards), []
+        ready = setup.prepare_evaluation(config, devices=devices, note=notes.append)
+        return ready.config.eval_batch_size, ready.config.deterministic_shards, len(notes)
+
+    assert sizes(0, DEVICES[:4]) == (64, 0, 0)
+    assert sizes(0, DEVICES[:3]) == (66, 0, 0)
+    assert sizes(4, DEVICES[:3]) == (66, 0, 1)
     monkeypatch.setenv("NPROC", "4")
-    config = make_config(deterministic_shards=4)
-    report.fit_batches(config, 0, mesh, screen)
-    assert (config.eval_batch_size, config.deterministic_shards) == (64, 4)
+    assert sizes(4, DEVICES[:4]) == (64, 4, 0)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_a_budget_that_is_exceeded_has_a_code_of_its_own():
 def test_a_sweep_finds_the_largest_batch_that_fits_and_is_within_the_budget(monkeypatch, capsys):
     config = beta_vae.get_config("smoke")
     two = topologies.here(jax.devices()[:2])
-    needed = planning.plan(config, two, 2 * 64)["memory"]["total"]
+    needed = planning.plan(planning.prepare(config, two, 2 * 64), two)["memory"]["total"]
     small = two._replace(chip=two.chip._replace(memory=float(needed)))
     monkeypatch.setattr(topologies, "load", lambda asked: small)
 
@@ -152,9 +152,10 @@ def test_a_sweep_finds_the_largest_batch_that_fits_and_is_within_the_budget(monk
 def test_bytes_and_operations_a_device_are_equal_on_any_number_of_devices(variant, monkeypatch):
     config = small_models.make_config(variant)
     monkeypatch.setattr(datasets, "example_spec", lambda config: EXAMPLE)
-    plans = [
-        planning.plan(config, topologies.here(jax.devices()[:num]), 4 * num) for num in (2, 8, 64)
-    ]
+    plans = []
+    for num in (2, 8, 64):
+        here = topologies.here(jax.devices()[:num])
+        plans.append(planning.plan(planning.prepare(config, here, 4 * num), here))
     assert not any(each["in_loop"] for each in plans[0]["collectives"])
     for other in plans[1:]:
         assert other["flops_per_example"] == plans[0]["flops_per_example"] > 0
@@ -204,4 +205,4 @@ def test_without_the_compiler_the_message_names_the_extra(monkeypatch):
 def test_a_config_that_does_not_divide_is_refused_before_compiling():
     config = beta_vae.get_config("smoke")
     with pytest.raises(errors.InputError, match="not divisible by 3 devices"):
-        planning.plan(config, topologies.here(jax.devices()[:3]), 128)
+        planning.prepare(config, topologies.here(jax.devices()[:3]), 128)

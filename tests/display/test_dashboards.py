@@ -123,10 +123,10 @@ def test_charts_without_a_curve_are_left_out_and_equal_ones_are_equal_in_all_run
         assert beta[chart] == capacity[chart]
 
 
-def test_every_curve_of_a_chart_is_a_name_that_tensorboard_describes():
-    for category in dashboards.CHARTS.values():
-        for _, curves in category:
-            assert set(curves) <= figures.BY_NAME.keys()
+def test_the_curves_of_a_chart_have_one_unit():
+    for category in dashboards.charts().values():
+        for title, curves in category.items():
+            assert len({figures.of(name).unit for name in curves}) == 1, title
 
 
 def test_the_config_is_a_table_of_all_fields(tmp_path):

@@ -95,7 +95,7 @@ def test_write_picks_the_dashboard_by_the_value(tmp_path):
         metadata = accumulator.SummaryMetadata(tag)
         assert metadata.plugin_data.plugin_name == plugin
         assert metadata.display_name == display_name
-        assert metadata.summary_description == figures.BY_NAME[tag.split("/")[-1]]
+        assert metadata.summary_description == figures.of(tag).text
     assert accumulator.Tensors("config")[0].tensor_proto.string_val == [b"a **text**"]
 
 
@@ -131,7 +131,7 @@ def test_the_fast_loader_of_tensorboard_shows_the_descriptions(tmp_path):
                         time.sleep(0.01)
                     series = runs["run"][tag]
                     assert series.display_name == display_name
-                    assert series.description == figures.BY_NAME[tag.split("/")[-1]]
+                    assert series.description == figures.of(tag).text
         finally:
             server.stdin.close()
 
@@ -168,13 +168,14 @@ def test_a_value_of_another_shape_is_refused_with_its_shape(tmp_path):
         writer.write("train/loss", np.zeros((2, 2)), 1)
 
 
-@pytest.mark.parametrize("active", [True, False])
-def test_a_tag_without_a_description_is_refused_on_every_process(tmp_path, active):
-    with (
-        tensorboard.Writer(tmp_path, resume_step=None, active=active) as writer,
-        pytest.raises(ValueError, match=r"add 'los' to pipeline/descriptions\.py"),
-    ):
-        writer.write("train/los", 1.0, 1)
+def test_a_figure_without_a_row_is_written_under_its_tag(tmp_path):
+    with tensorboard.Writer(tmp_path, resume_step=None) as writer:
+        writer.write("train/surprise", 1.5, 1)
+    accumulator = plugin_event_accumulator.EventAccumulator(str(tmp_path)).Reload()
+    metadata = accumulator.SummaryMetadata("train/surprise")
+    assert metadata.plugin_data.plugin_name == "scalars"
+    assert (metadata.display_name, metadata.summary_description) == ("train/surprise", "")
+    assert points(reader(tmp_path), "train/surprise") == [(1, 1.5)]
 
 
 @pytest.mark.parametrize("step", [4, 5])

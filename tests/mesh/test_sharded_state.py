@@ -79,7 +79,8 @@ def test_a_model_of_ten_times_the_budget_has_its_state_cut_to_one_nth(monkeypatc
     budget, arguments = state_bytes / 10, {}
     for num in (1, 2, 4, 8, 16):
         config.mesh.fsdp = num
-        planned = planning.plan(config, topologies.here(jax.devices()[:num]), 16)
+        here = topologies.here(jax.devices()[:num])
+        planned = planning.plan(planning.prepare(config, here, 16), here)
         assert planned["parameters"] == num_params
         arguments[num] = planned["memory"]["arguments"]
         assert arguments[num] == pytest.approx(state_bytes / num, rel=0.01)

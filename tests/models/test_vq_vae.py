@@ -95,8 +95,8 @@ def test_decoded_codes_are_the_reconstruction_of_training_bitwise(name, dtype):
     @jax.jit
     def trained(state, images):
         model = model_of(config, state)
-        quantized = model.quantizer(model._encodings(images))
-        return quantized.values, jnp.clip(model._outputs(quantized.values), 0.0, 1.0)
+        quantized = model.quantizer(model.encodings(images))
+        return quantized.values, jnp.clip(model.outputs(quantized.values), 0.0, 1.0)
 
     values, outputs = trained(state, images)
     lookup = jax.jit(lambda state, codes: model_of(config, state).quantizer.lookup(codes))
@@ -177,7 +177,7 @@ def test_the_error_is_measured_in_variances():
     model = model_of(config, state)
     batch = {"image": small_models.IMAGES, "mask": np.ones(64), "position": np.arange(64)}
     terms, _ = model.terms(batch, keys=None, step=jnp.int32(0))
-    means = model._outputs(model.quantizer.lookup(model.encode(small_models.IMAGES)))
+    means = model.outputs(model.quantizer.lookup(model.encode(small_models.IMAGES)))
     error = np.square(small_models.IMAGES / 255.0 - means).mean(axis=(1, 2, 3))
     np.testing.assert_allclose(terms.reconstruction, error / 0.25, rtol=1e-5)
 

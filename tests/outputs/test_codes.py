@@ -9,10 +9,9 @@ import pytest
 
 from configs import beta_vae, vq_vae
 from pipeline import datasets, generate
-from pipeline.mesh import sharding
 from pipeline.outputs import code_files, saved_state
 from pipeline.runtime import errors, files, run_config
-from pipeline.training import batching, evaluation
+from pipeline.training import batching, evaluation, setup
 from tests.support import commands, runs
 from tests.support.environment import OPTIMIZATION
 from tests.support.processes import ROOT, free_port
@@ -39,8 +38,8 @@ def straight(workdir):
     """The state of the checkpoint, and the held-out examples and their codes, computed at once."""
     config = make_config()
     example = datasets.example_spec(config)
-    mesh = sharding.make_mesh({"data": -1}, devices=jax.devices()[:1])
-    _, state = saved_state.restore(workdir, "2", config, example, mesh)
+    ready = setup.prepare_evaluation(config, devices=jax.devices()[:1])
+    _, state = saved_state.restore(workdir, "2", ready)
     batch = batching.read(datasets.load(config).heldout, np.arange(NUM["heldout"]), config)
     encode = evaluation.make_method(config, example, "encode")
     return state, batch, np.asarray(encode(state, batch["image"]))

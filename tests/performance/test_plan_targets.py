@@ -43,7 +43,8 @@ def plan(name, *, variant="beta", batch_size=8, **changes):
     topology = topologies.load(asked)
     planning.set_effort("quick", topology)
     config = small_models.make_config(variant, **changes)
-    return planning.plan(config, topology, batch_size * len(topology.devices))
+    ready = planning.prepare(config, topology, batch_size * len(topology.devices))
+    return planning.plan(ready, topology)
 
 
 def check_one_all_reduce(found, *, sums, scalars=0):

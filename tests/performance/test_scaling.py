@@ -24,7 +24,7 @@ def test_a_line_is_a_plan_a_chip():
     assert full == "| `beta_vae`, 128 | `v5e:16x16`, 256 | no: 20 GB of 16 GB | – | – | – |"
 
 
-def test_the_table_is_written_between_its_marks_alone(tmp_path):
+def test_only_what_stands_between_the_marks_is_replaced(tmp_path):
     path = tmp_path / "README.md"
     first, last = scaling.MARKS
     path.write_text(f"before\n{first}old\n{last}after\n")

@@ -24,23 +24,16 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import datasets
-from pipeline.runtime import run_config
+from pipeline.runtime import registry, run_config
 from pipeline.training import batching
 from tests.support import processes
 from tests.support.runs import scalars
 
+HARDER = {  # what makes a variant harder to resume
+    "vq_vae": ("--config.model.quantizer.restart_steps=5", "--config.data.variance=0.04"),
+}
 VARIANTS = {
-    "beta_vae": ("beta_vae.py:smoke",),
-    "capacity_vae": ("capacity_vae.py:smoke",),
-    "conditional_vae": (
-        "conditional_vae.py:sprites,smoke",
-        "--config.model.conditions=('factors',)",
-    ),
-    "vq_vae": (
-        "vq_vae.py:smoke",
-        "--config.model.quantizer.restart_steps=5",
-        "--config.data.variance=0.04",
-    ),
+    name: (f"{name}.py:sprites,smoke", *HARDER.get(name, ())) for name in registry.names("models")
 }
 TOPOLOGIES = [(1, 1), (1, 2), (1, 4), (2, 1), (2, 2), (4, 1)]  # processes × devices each
 SHARDS = 4

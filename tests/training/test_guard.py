@@ -78,19 +78,26 @@ def test_a_value_that_cannot_work_is_refused(change):
         guard.check(section(**change))
 
 
-def test_words_are_read_at_steps_of_their_number_or_at_once():
-    said, nothing = verdicts.Words(4), verdicts.Said(False, 0, guard.GOOD)
+def test_verdicts_are_read_at_steps_of_their_number_or_at_once():
+    unread, nothing = verdicts.Verdicts(4), verdicts.Verdict(False, 0, guard.GOOD)
     for at in range(1, 4):
-        said.add(at, np.float32([at == 3, guard.NOT_FINITE if at == 2 else guard.GOOD]))
-        assert said.look(at, now=False) == nothing
-    said.add(4, np.float32([1, guard.LEAP]))
-    assert said.look(4, now=False) == verdicts.Said(True, 2, guard.NOT_FINITE)
-    said.add(5, np.float32([0, guard.GOOD]))
-    assert said.look(5, now=True) == verdicts.Said(True, 4, guard.LEAP)  # that of step 4 was left
-    assert said.look(5, now=True) == nothing
-    said.add(6, np.float32([1, guard.LEAP]))
-    said.forget()
-    assert said.look(8, now=True) == nothing
+        unread.add(at, np.float32([at == 3, guard.NOT_FINITE if at == 2 else guard.GOOD]))
+        assert unread.read(at, now=False) == nothing
+    unread.add(4, np.float32([1, guard.LEAP]))
+    assert unread.read(4, now=False) == verdicts.Verdict(True, 2, guard.NOT_FINITE)
+    unread.add(5, np.float32([0, guard.GOOD]))
+    assert unread.read(5, now=True) == verdicts.Verdict(True, 4, guard.LEAP)  # of step 4
+    assert unread.read(5, now=True) == nothing
+    unread.add(6, np.float32([1, guard.LEAP]))
+    unread.forget()
+    assert unread.read(8, now=True) == nothing
+
+
+def test_a_stop_is_read_together_with_all_that_was_launched_after_it():
+    unread = verdicts.Verdicts(2)
+    unread.add(1, np.float32([1, guard.GOOD]))
+    unread.add(2, np.float32([0, guard.NOT_FINITE]))
+    assert unread.read(2, now=False) == verdicts.Verdict(True, 2, guard.NOT_FINITE)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):

@@ -20,10 +20,10 @@ def measure(bench: Bench) -> dict[str, Any]:
     if not changes:
         return {}
     # Everything anew: a field may change the batch, or the data.
-    config = run_config.changed(bench.config, changes)
+    config = run_config.changed(bench.ready.config, changes)
     other = prepare(bench.options._replace(config=config))
     _, num = stepper(bench, compiled_step(bench))
-    together = math.lcm(*(each.config.steps_per_dispatch for each in (bench, other)))
+    together = math.lcm(*(each.ready.config.steps_per_dispatch for each in (bench, other)))
     num = math.ceil(num / together) * together
     runs = {"one": _dispatches(bench, num), "two": _dispatches(other, num)}
     rounds = timing.in_turn(runs, rounds=2 * bench.options.rounds)
@@ -35,7 +35,7 @@ def measure(bench: Bench) -> dict[str, Any]:
 
 def _dispatches(bench: Bench, num: int) -> Callable[[], None]:
     """Returns a function that takes `num` steps, as many at once as a run does."""
-    together = bench.config.steps_per_dispatch
-    take_steps = dispatch.Dispatcher(bench.config, bench.example, bench.mesh)
+    together = bench.ready.config.steps_per_dispatch
+    take_steps = dispatch.Dispatcher(bench.ready.config, bench.ready.example, bench.ready.mesh)
     several = bench._replace(batch=[bench.batch] * together)
     return stepper(several, take_steps, num=num // together)[0]

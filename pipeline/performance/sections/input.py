@@ -41,7 +41,7 @@ class Mapped(NamedTuple):
 
 def measure(bench: Bench) -> dict[str, Any]:
     """Returns images a second, and what reading a batch at a time gains over single examples."""
-    config, mesh = bench.config, bench.mesh
+    config, mesh = bench.ready.config, bench.ready.mesh
     streamed = config.copy_and_resolve_references().unlock()
     streamed.data.resident = False
     # A round reads far more than is read ahead between rounds.
@@ -50,7 +50,7 @@ def measure(bench: Bench) -> dict[str, Any]:
         path = Path(folder) / "images.npy"
         mapped = _mapped(path)
         inputs = {
-            "config": batching.ahead(bench.source, config, mesh, first_step=0),
+            "config": batching.ahead(bench.ready.opened.train, config, mesh, first_step=0),
             "mapped": batching.ahead(mapped, streamed, mesh, first_step=0),
             "examples": _by_example(mapped, bench),
         }
@@ -82,7 +82,7 @@ def _mapped(path: Path) -> Mapped:
 
 
 def _by_example(mapped: Mapped, bench: Bench) -> Iterator[jax.Array]:
-    config, where = bench.config, sharding.batch_sharded(bench.mesh)
+    config, where = bench.ready.config, sharding.batch_sharded(bench.ready.mesh)
     examples = grain.MapDataset.range(len(mapped)).shuffle(seed=0).repeat(None)
     batches = examples.map(lambda index: mapped.image[index]).batch(config.batch_size)
     options = grain.ReadOptions(config.data.num_threads, config.data.prefetch_batches)

@@ -19,7 +19,7 @@ POINTS = 20  # a round
 def measure(bench: Bench) -> dict[str, Any]:
     """Returns the time of a point with all its curves on the disk, and its share of the steps'."""
     compiled = compiled_step(bench)
-    _, metrics, _ = compiled(first_state(bench), bench.batch, no_stop(bench.mesh))
+    _, metrics, _ = compiled(first_state(bench), bench.batch, no_stop(bench.ready.mesh))
     jax.block_until_ready(metrics)
     at = 0
     with (
@@ -44,7 +44,7 @@ def measure(bench: Bench) -> dict[str, Any]:
     bare()
     step_ms = 1000 * (time.perf_counter() - began) / num
     point_ms = 1000 * timing.median(seconds["log"]) / POINTS
-    every = bench.config.log_every_steps
+    every = bench.ready.config.log_every_steps
     return {
         "curves": len(metrics),
         "a point, ms": point_ms,

@@ -14,6 +14,7 @@ from pipeline.performance import timing
 from pipeline.performance.bench import NEVER, Bench, compiled_step, stepper
 from pipeline.runtime import peers
 from pipeline.training import loop as training
+from pipeline.training import setup
 
 SECONDS = 5.0  # a round, where the number of steps isn't given
 MOST_ROUNDS = 5
@@ -25,20 +26,20 @@ def measure(bench: Bench) -> dict[str, Any]:
     if not num:
         run, few = stepper(bench, compiled)
         seconds = timing.in_turn({"run": run}, rounds=1)["run"][0]
-        num = max(2 * bench.config.log_every_steps, int(SECONDS * few / seconds))
+        num = max(2 * bench.ready.config.log_every_steps, int(SECONDS * few / seconds))
     bare, _ = stepper(bench, compiled, num=num)
     ratios, waited = [], []
     for _ in range(min(bench.options.rounds, MOST_ROUNDS)):
         began = time.perf_counter()
         bare()
         ms = 1000 * (time.perf_counter() - began) / num
-        in_loop, share = _trained(bench.config, num)
+        in_loop, share = _trained(bench.ready.config, num)
         ratios.append(in_loop / ms)
         waited.append(share)
     median, low, high = (float(np.percentile(ratios, q)) for q in (50, 25, 75))
     return {
         "steps a round": num,
-        "saves a round": num // bench.config.checkpoint.every_steps,
+        "saves a round": num // bench.ready.config.checkpoint.every_steps,
         "step in the loop over bare step": timing.Ratio(median, low, high),
         "waiting for data, share of the step": timing.median(waited),
     }
@@ -51,7 +52,7 @@ def _trained(config: Any, num: int) -> tuple[float, float]:
     config.evals, config.checkpoint.keep_best = (), 0
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         workdir = Path(folder) / "run"
-        training.run(config.lock(), workdir, stop=NEVER, others=peers.alone())
+        training.run(setup.prepare(config.lock()), workdir, stop=NEVER, others=peers.alone())
         points = event_files.read_scalars(workdir / "tensorboard")
     ends = [at for at, _ in points["train/ms_per_step"]]
     steps = np.diff([1, *ends])  # the first step, which is compiled, is in no lap

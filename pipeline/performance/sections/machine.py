@@ -21,10 +21,10 @@ class Peak(NamedTuple):
 
 def measure(bench: Bench) -> dict[str, Any]:
     """Returns the device's name and its limits."""
-    device, dtype = bench.mesh.devices.flat[0], bench.config.compute_dtype
+    device, dtype = bench.ready.mesh.devices.flat[0], bench.ready.config.compute_dtype
     limits = peak(device, dtype)
     return {
-        "devices": f"{bench.mesh.size} × {device.device_kind}",
+        "devices": f"{bench.ready.mesh.size} × {device.device_kind}",
         "jax": jax.__version__,
         f"matrix product of {dtype}, GFLOP/s a device": limits.flops / 1e9,
         "copy, GB/s a device": limits.bytes / 1e9,

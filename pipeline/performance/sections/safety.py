@@ -19,8 +19,8 @@ def measure(bench: Bench) -> dict[str, Any]:
     compiled, rounds = compiled_step(bench), bench.options.rounds
     bare, num = stepper(bench, compiled)
     with tempfile.TemporaryDirectory() as folder:
-        checkpoints = checkpoint.Checkpoints(Path(folder), bench.config.checkpoint)
-        with watchdog.Watchdog(bench.config.watchdog_seconds, peers.alone()) as watched:
+        checkpoints = checkpoint.Checkpoints(Path(folder), bench.ready.config.checkpoint)
+        with watchdog.Watchdog(bench.ready.config.watchdog_seconds, peers.alone()) as watched:
             guarded = _guarded(bench, compiled, num, watched, checkpoints)
             steps = timing.in_turn({"bare": bare, "guarded": guarded}, rounds=2 * rounds)
         blocked = _blocked(checkpoints, bench, rounds)
@@ -31,7 +31,7 @@ def measure(bench: Bench) -> dict[str, Any]:
     )
     ms = 1000 * timing.median(steps["bare"]) / num
     digest_ms = 1000 * timing.median(digests["digests"])
-    between = bench.config.checkpoint.every_steps * ms
+    between = bench.ready.config.checkpoint.every_steps * ms
     added = timing.ratio(steps, "guarded", "bare")
     return {
         "flag, judgement, watchdog and checks: step over bare step": added,
@@ -54,19 +54,19 @@ def _guarded(
     checkpoints: checkpoint.Checkpoints,
 ) -> Callable[[], None]:
     """Returns a function that takes `num` steps, and does at each what the loop does."""
-    state, said = first_state(bench), verdicts.Words(bench.config.look_every_steps)
-    flags = verdicts.StopFlags(bench.mesh, NEVER)
+    state, unread = first_state(bench), verdicts.Verdicts(bench.ready.config.look_every_steps)
+    flags = verdicts.StopFlags(bench.ready.mesh, NEVER)
 
     def run() -> None:
         nonlocal state
         for at in range(num):
             watched.mark(f"reading data for step {at + 1}")
             watched.mark(f"running step {at + 1}", waiting=True)
-            state, _, word = compiled(state, bench.batch, flags())
-            said.add(at + 1, word)
-            said.look(at + 1, now=False)
+            state, _, verdict = compiled(state, bench.batch, flags())
+            unread.add(at + 1, verdict)
+            unread.read(at + 1, now=False)
             checkpoints.check()
-        jax.block_until_ready(word)
+        jax.block_until_ready(verdict)
 
     return run
 

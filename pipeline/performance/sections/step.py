@@ -25,13 +25,13 @@ def measure(bench: Bench) -> dict[str, Any]:
     rounds = timing.in_turn({"step": run}, rounds=bench.options.rounds)
     seconds = timing.median(rounds["step"]) / num
     figures: dict[str, Any] = {
-        "images/s": bench.config.batch_size / seconds,
+        "images/s": bench.ready.config.batch_size / seconds,
         "ms a step": 1000 * seconds,
-        "peak memory, MiB": _peak_memory(bench.mesh) / 2**20,
+        "peak memory, MiB": _peak_memory(bench.ready.mesh) / 2**20,
     }
     costs = compiled.cost_analysis() or {}
     if flops := costs.get("flops", 0.0):
-        peak = machine.peak(bench.mesh.devices.flat[0], bench.config.compute_dtype)
+        peak = machine.peak(bench.ready.mesh.devices.flat[0], bench.ready.config.compute_dtype)
         moved = costs.get("bytes accessed", 0.0)
         figures |= {
             "GFLOP a step and device": flops / 1e9,

@@ -1,0 +1,119 @@
+"""What every VAE with a Gaussian posterior and a standard normal prior has; a variant adds its L.
+
+A variant inherits from `GaussianVAE`, and defines `objective` and what it logs. One that sees more
+than the image, such as labels, also defines `condition`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+from jax import Array
+
+from pipeline.nn import likelihoods, losses, metrics, networks
+
+Batch = dict[str, Array]
+
+
+class Terms(NamedTuple):
+    """Per-example terms of the objective, nats."""
+
+    reconstruction: Array  # [B], −log p(x|z), summed over pixels
+    kl: Array  # [B], KL(q(z|x) ‖ N(0, 1)), summed over latents
+
+
+class GaussianVAE(nnx.Module):
+    """q(z|x) is a diagonal Gaussian, p(z) is N(0, 1), and p(x|z) is the config's likelihood.
+
+    A conditional variant conditions q(z|x) and p(x|z) on y as well. Its methods then take y as
+    `conditions`, arrays [B, ...] by name, such as a batch; other variants ignore that argument.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        example: Any,
+        *,
+        rngs: nnx.Rngs,
+        dense_layers: Callable[..., Any] = networks.Dense,
+    ):
+        """Builds encoder and decoder for one example of the data set.
+
+        Args:
+            config: the whole config; reads `model` and `compute_dtype`.
+            example: abstract example, `image` of shape [H, W, C].
+            rngs: the stream `params`.
+            dense_layers: builds dense layers, see `networks.autoencoder`.
+
+        Raises:
+            InputError: a value of `config.model` that can't work.
+        """
+        self.shape = example["image"].shape
+        self.latent_dim = config.model.latent_dim
+        self.likelihood = likelihoods.Likelihood(config.model)
+        self.encoder, self.decoder = networks.autoencoder(
+            config, self.shape, rngs=rngs, dense_layers=dense_layers
+        )
+
+    def condition(self, conditions: Mapping[str, Array] | None, *, num: int) -> tuple[Array, ...]:
+        """Returns what the networks see of `num` examples besides image and z, [num, E]: nothing.
+
+        A conditional variant returns the embedding of `conditions`.
+        """
+        del conditions, num
+        return ()
+
+    def encode(
+        self, image: Array, conditions: Mapping[str, Array] | None = None
+    ) -> tuple[Array, Array]:
+        """Returns mean and log-variance of q(z|x), [B, D] each, for images [B, H, W, C]."""
+        condition = self.condition(conditions, num=image.shape[0])
+        return networks.gaussian(self.encoder(networks.unit_interval(image), *condition))
+
+    def decode(self, z: Array, conditions: Mapping[str, Array] | None = None) -> Array:
+        """Returns the expected images in [0, 1], [B, H, W, C], for latents [B, D]."""
+        condition = self.condition(conditions, num=z.shape[0])
+        return self.likelihood.display(self.decoder(z, *condition))
+
+    def posterior(self, batch: Batch) -> tuple[Array, Array]:
+        """Returns mean and log-variance of q(z|x) for a batch, [B, D] each."""
+        return self.encode(batch["image"], batch)
+
+    def nll(self, z: Array, batch: Batch) -> Array:
+        """Returns −log p(x|z) of a batch, [B] nats, summed over pixels, for latents [B, D]."""
+        outputs = self.decoder(z, *self.condition(batch, num=z.shape[0]))
+        return self.likelihood.nll(outputs, networks.unit_interval(batch["image"]))
+
+    def reconstruct(self, batch: Batch) -> Array:
+        """Returns the images decoded from the posterior's means, [B, H, W, C] in [0, 1]."""
+        return self.decode(self.encode(batch["image"], batch)[0], batch)
+
+    def sample(self, keys: Array, conditions: Mapping[str, Array] | None = None) -> Array:
+        """Returns one image in [0, 1] for each key, decoded from z ~ N(0, 1)."""
+        z = jax.vmap(lambda key: jax.random.normal(key, (self.latent_dim,)))(keys)
+        return self.decode(z, conditions)
+
+    def terms(self, batch: Batch, *, keys: Array, step: Array) -> tuple[Any, dict]:
+        """Returns the terms of every example, with one sample of z, and no sums."""
+        del step
+        image = networks.unit_interval(batch["image"])
+        # Computed once, so that its gradient is, too.
+        condition = self.condition(batch, num=image.shape[0])
+        mean, log_variance = networks.gaussian(self.encoder(image, *condition))
+        z = losses.sample_normal(mean, log_variance, keys)
+        reconstruction = self.likelihood.nll(self.decoder(z, *condition), image)
+        kl = losses.kl_to_standard_normal(mean, log_variance).sum(axis=-1)
+        return Terms(reconstruction, kl), {}
+
+    def metrics(self, means: Any, sums: dict, *, step: Array) -> metrics.Metrics:
+        """Returns what every variant logs, from means over the global batch or data set."""
+        del sums, step
+        return {
+            "reconstruction_loss": means.reconstruction,
+            "kl_loss": means.kl,
+            **self.likelihood.metrics(
+                distortion=means.reconstruction, rate=means.kl, num_dims=math.prod(self.shape)
+            ),
+        }

@@ -1,0 +1,39 @@
+"""Describing a state needs no device."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.runtime import registry
+
+# Starts no backend: there is none of this name, so that asking for any would fail.
+NOWHERE = {**os.environ, "JAX_PLATFORMS": "nowhere"}
+DESCRIBE = """
+import importlib, sys
+import jax
+from pipeline import datasets
+from pipeline.training import step
+
+config = importlib.import_module(f"configs.{sys.argv[1]}").get_config("sprites,smoke")
+config.update_from_flattened_dict({"optimizer.ema_decay": 0.9, "optimizer.warmup_steps": 2})
+state = step.abstract_state(config, datasets.example_spec(config))
+print(state.step.shape)
+"""
+
+
+def python(*arguments):
+    return subprocess.run(
+        [sys.executable, "-c", *arguments], env=NOWHERE, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("name", registry.names("models"))
+def test_an_abstract_state_touches_no_device(name):
+    found = python(DESCRIBE, name)
+    assert (found.returncode, found.stdout) == (0, "()\n"), found.stderr
+
+
+def test_a_device_of_a_platform_that_is_not_there_is_an_error():
+    assert "'nowhere'" in python("import jax; jax.devices()").stderr
