@@ -14,10 +14,10 @@ import jax
 import numpy as np
 import pytest
 
-from pipeline import datasets, evaluate, generate
-from pipeline.mesh import sharding
+from pipeline import evaluate, generate
 from pipeline.outputs import saved_state
 from pipeline.runtime import run_config
+from pipeline.training import setup
 from tests.support.commands import train
 from tests.support.processes import ROOT, SCALARS
 from tests.support.runs import committed, scalars
@@ -55,9 +55,8 @@ def workdir(tmp_path):
 
 
 def test_an_old_runs_parameters_are_restored_with_their_names_and_bits(workdir):
-    config, mesh = run_config.load(workdir), sharding.make_mesh({"data": -1})
-    example = datasets.example_spec(config)
-    at, state = saved_state.restore(workdir, "latest", config, example, mesh)
+    ready = setup.prepare_evaluation(run_config.load(workdir))
+    at, state = saved_state.restore(workdir, "latest", ready)
     assert at == 20 == int(state.step)
     digest = hashlib.sha256()
     for path, leaf in jax.tree.leaves_with_path(state.params):
