@@ -52,6 +52,7 @@ class Dispatcher:
 
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
             state, (metrics, verdicts) = lax.scan(body, state, stacked, unroll=unrolled)
+            # The host logs no step in between, so only the last metrics leave the program.
             return state, jax.tree.map(lambda values: values[-1], metrics), verdicts
 
         self._one = step.make_train_step(config, example, mesh)
