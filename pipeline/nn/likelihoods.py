@@ -43,6 +43,7 @@ class Likelihood(nnx.Module):
             raise errors.InputError(
                 f"config.model.sigma={config.sigma} must be above e⁻⁶ ≈ 0.0025 to be learned"
             )
+        # log σ is its least value plus the parameter's softplus: clipping would have no gradient.
         self.log_sigma: nnx.Param | float
         if config.learn_sigma:
             start = math.log(math.expm1(log_sigma - MIN_LOG_SIGMA))  # softplus⁻¹
