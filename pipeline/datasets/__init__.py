@@ -82,8 +82,8 @@ def load(config: Any) -> Splits:
     """Opens the data set and splits it.
 
     If no splits are published, the seed chooses `data.heldout_examples` examples to hold out. The
-    training split is the first `data.train_examples` of the rest: in the data set's own order if
-    splits are published, otherwise in an order that the seed draws.
+    training split is the first `data.train_examples` of the rest. The rest keeps the data set's own
+    order if splits are published; otherwise the seed draws an order.
 
     Raises:
         InputError: the files are missing or damaged, or too few examples remain for training.

@@ -164,7 +164,7 @@ def _binary(content: bytes) -> tuple[np.ndarray, np.ndarray]:
         ValueError: the content is not a batch.
     """
     if len(content) != BATCH * RECORD:
-        raise ValueError(f"{len(content)} bytes, where {BATCH * RECORD} are due")
+        raise ValueError(f"{len(content)} bytes, not {BATCH * RECORD}")
     records = np.frombuffer(content, np.uint8).reshape(BATCH, RECORD)
     label = records[:, 0]
     if label.max() > 9:

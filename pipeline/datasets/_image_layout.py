@@ -46,11 +46,13 @@ def read(path: Path) -> Layout:
             f"{path} has no images ({', '.join(_image_files.SUFFIXES)}): give the folder or zip "
             "that has them"
         )
+    # Sub-folders are splits only if `train` and a held-out folder are among them, else classes.
     tops = {name.split("/")[0] for name in names if "/" in name}
     heldout = next((top for top in HELDOUT if top in tops), None)
     if "train" not in tops or heldout is None:
         classes = _classes(path, names)
         return Layout({"all": _part("", names, classes)}, classes)
+    # Both splits need the same classes, so that a class has the same index in both.
     _check_split(path, names, tops)
     train, held = _inside("train/", names), _inside(f"{heldout}/", names)
     classes = _classes(path / "train", train)
@@ -91,8 +93,8 @@ def _classes(path: Path, names: Sequence[str]) -> tuple[str, ...]:
         )
     if len(classes) == 1:
         raise errors.InputError(
-            f"{path} has one sub-folder with images, {classes[0]!r}, where at least two classes "
-            f"are due: give what is inside it (--config.data.path={path / classes[0]}, a zip "
+            f"{path} has one sub-folder with images, {classes[0]!r}, but at least two classes "
+            f"are needed: give what is inside it (--config.data.path={path / classes[0]}, a zip "
             "unpacked), or more classes"
         )
     return tuple(classes)

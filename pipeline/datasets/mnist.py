@@ -124,8 +124,8 @@ def _read_idx(path: Path, *, num_dims: int) -> np.ndarray:
     expected = 4 + 4 * num_dims + int(np.prod(np.array(shape, object)))
     if header[0] != 0x0800 + num_dims or len(raw) != expected:
         raise errors.InputError(
-            f"{path} is no idx file or damaged (magic {int(header[0])}, {len(raw)} bytes, where "
-            f"{0x0800 + num_dims} and {expected} are due): remove it and fetch it again"
+            f"{path} is no idx file or damaged (magic {int(header[0])}, {len(raw)} bytes, not "
+            f"{0x0800 + num_dims} and {expected}): remove it and fetch it again"
         )
     return body.reshape(shape)
 

@@ -1,14 +1,14 @@
 """Convolutions and transposed convolutions, SAME padding, in the form that suits the platform.
 
-TPU and GPU use XLA's plain convolution. CPU uses the equal forms below in the cases in which XLA is
-slow: convolutions of a dilated array, images of few channels, kernels no larger than the stride,
-and kernel gradients of large batches. The choice costs nothing, because only one form is lowered.
+TPU and GPU use XLA's plain convolution. CPU uses the equal forms below if XLA is slow. It is slow
+for dilated arrays, images of few channels, kernels no larger than the stride, and kernel gradients
+of large batches. The choice costs nothing, because only one form is lowered.
 
-The forms below were measured against the plain form on a two-core x86 CPU with jax 0.10.2 and
-0.11.2: value and gradients, batch 64, both forms compiled by `mesh.compiling.jit`. The β-VAE of
-Burgess et al. runs 4.2 and 4.7 times as fast. Transposed layers run 2.0–12 and 2.1–12 times as
-fast, convolutions 1.0–2.2 and 1.1–2.6 times. No platform pads channels. Padded to 128, that β-VAE's
-step would take 1.5 to 2.4 times as long on TPUs, by their compiler's own estimate.
+The forms were compared with the plain one on a two-core x86 CPU, by jax 0.10.2 and 0.11.2. A call
+was value and gradients of batch 64, and `mesh.compiling.jit` compiled both. The β-VAE of Burgess
+et al. runs 4.2 and 4.7 times as fast. Transposed layers run 2.0–12 and 2.1–12 times as fast,
+convolutions 1.0–2.2 and 1.1–2.6 times. No platform pads channels. Padded to 128, that β-VAE's step
+would take 1.5 to 2.4 times as long on TPUs, by their compiler's own estimate.
 
 Space to depth puts each s×s block of pixels into one pixel of s²·C channels. A k×k convolution of
 stride s becomes an n×n convolution of stride 1 with a kernel K, n = ⌈k/s⌉. Its transpose becomes

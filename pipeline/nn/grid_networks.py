@@ -93,7 +93,7 @@ def residual(section: Any, build: Builder, channels: int, dim: int) -> tuple[Lay
             for _ in range(2)
         ]
 
-    # The blocks run on the smallest grid, where they cost least.
+    # The blocks come last, on the smallest grid, because they cost least there.
     encoder: Layers = [
         build.conv(channels, 64),
         jax.nn.relu,

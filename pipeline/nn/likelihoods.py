@@ -18,7 +18,7 @@ MIN_LOG_SIGMA = -6.0
 
 
 class Likelihood(nnx.Module):
-    """Scores and displays what a decoder returns: logits (bernoulli) or means (gaussian)."""
+    """Scores and displays a decoder's outputs: logits (bernoulli) or means (gaussian)."""
 
     def __init__(self, config: Any):
         """Reads `likelihood`, `sigma` and `learn_sigma` of the section `model`.

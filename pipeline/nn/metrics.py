@@ -20,8 +20,8 @@ def rate_distortion(*, distortion: Array, rate: Array, num_dims: int, bin_width:
             probabilities (Bernoulli) and 1/255 for densities over [0, 1] of 8-bit pixels.
 
     Returns:
-        `rate`, `distortion` and `elbo` in nats per example (the ELBO is minus their sum: higher is
-        better), and `bits_per_dim` = −(ELBO/D + log bin_width) / log 2.
+        `rate`, `distortion` and `elbo` in nats per example; `elbo` is minus the sum of the other
+        two, and higher is better. `bits_per_dim` = −(ELBO/D + log bin_width) / log 2.
     """
     elbo = -(distortion + rate)
     bits = bits_per_dim(elbo, num_dims=num_dims, bin_width=bin_width)

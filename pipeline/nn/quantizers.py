@@ -180,5 +180,5 @@ def _check_restart_usage(section: Any, num_vectors: int) -> None:
         raise errors.InputError(
             f"{field}={usage} must be at most {limit:g}, half of a code's average use of "
             f"{num_vectors} vectors a step / num_codes={section.num_codes}: above, codes would "
-            "restart for ever"
+            "restart forever"
         )

@@ -169,9 +169,7 @@ class VectorQuantizer(nnx.Module):
         """Replaces codes that are due by candidates, those unused for longest first.
 
         A code is due if it waits for its first vector, was unused for `restart_steps`, or has an
-        average use below `restart_usage` (lucidrains' `threshold_ema_dead_code`). Code, count and
-        sum change together. The averages continue from one vector per step or twice
-        `restart_usage`; half of that must decay before the code is due again.
+        average use below `restart_usage` (lucidrains' `threshold_ema_dead_code`).
         """
         last = jnp.iinfo(jnp.int32).max
         unused = jnp.where(self.age[...] == UNPLACED, last, self.age[...])
@@ -179,6 +177,7 @@ class VectorQuantizer(nnx.Module):
         if self.restart_usage:
             seldom = self.counts[...] < self.restart_usage * self.weight[...]
             due |= seldom & (self.weight[...] >= SETTLED)
+        # Of equally old codes `top_k` takes the first, so every device replaces the same ones.
         longest, index = lax.top_k(jnp.where(due, unused, -1), self.num_candidates)
         due = longest >= 0
 
@@ -191,6 +190,8 @@ class VectorQuantizer(nnx.Module):
             put(self.start, candidates)  # exactly, so that of two equal codes only one is used
             put(self.origin, self.codebook[...][index])
         else:
+            # Code, count and sum change together. The averages continue from one vector per step or
+            # twice `restart_usage`; half of that must decay before the code is due again.
             put(self.codebook, candidates)
             count = max(1.0, 2.0 * self.restart_usage) * self.weight[...]
             put(self.counts, count)

@@ -1,9 +1,9 @@
 """Vectors and codes: nearest codes, sums by code, gradients past the choice of a code.
 
 All arithmetic is float32 at the highest precision, because the default precision of TPUs changes
-which code is nearest. An array with an entry for each vector and each code is computed whole on
-TPUs and CPUs, where XLA fuses it with what reads it. GPUs write it to memory, so there it is
-computed in chunks of codes if it is large.
+which code is nearest. Some arrays have an entry for each vector and each code. TPUs and CPUs
+compute them whole, because XLA fuses them with the code that reads them. GPUs write them to memory,
+so there large ones are computed in chunks of codes.
 """
 
 from collections.abc import Callable
