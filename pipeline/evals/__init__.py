@@ -6,8 +6,9 @@ Each file defines `make(config, mesh, source) → evaluate`. `source` is the hel
 raises an `errors.InputError` if the model or the data set lacks what the evaluation needs. Both the
 training loop and `pipeline.evaluate` call `evaluate(state)`, which yields (tag, value) pairs. Tags
 are `heldout/<name>`, and `pipeline.display.figures` says what each name means. A value is a float,
-an array [N] (a histogram), [H, W, C] (a picture) or [T, H, W, C] uint8 (an animation), a text in
-Markdown, or a function without arguments that draws one of these.
+a text in Markdown, or an array. An array is [N] (a histogram), [H, W, C] (a picture) or
+[T, H, W, C] uint8 (an animation). A function without arguments that draws one of these is also a
+value.
 
 All processes evaluate together and yield the same tags in the same order. An evaluation computes
 everything that needs several processes, such as the model, before it yields the value. It leaves

@@ -2,8 +2,8 @@
 
 L_K = E[log 1/K Σ p(x, z_k) / q(z_k|x)] with z_k ~ q(z|x). L_1 is the ELBO; L_K rises with K and
 tends to log p(x). The k-th draw of an example depends only on the example's position and on k. So
-the bound does not depend on the mesh, the batch size or the chunk, and K samples are the first K of
-any larger number.
+the mesh, the batch size and the chunk change no draw, and K draws are the first K of any larger
+number.
 """
 
 import functools
@@ -36,7 +36,7 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
     if not (hasattr(model, "posterior") and hasattr(model, "nll")):
         raise errors.InputError(
             f"'importance_weighted' needs a model with a Gaussian posterior, which "
-            f"config.model.name={config.model.name!r} has not: leave it out of the evaluations"
+            f"config.model.name={config.model.name!r} lacks: leave it out of the evaluations"
         )
     # The bounds for fewer samples come from the same draws, at no extra cost.
     counts = sample_counts(section.num_samples)

@@ -45,7 +45,7 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
     if not hasattr(models.abstract(config, datasets.example_spec(config)), "posterior"):
         raise errors.InputError(
             f"'latents' needs a model with a Gaussian posterior, which "
-            f"config.model.name={config.model.name!r} has not: leave it out of the evaluations"
+            f"config.model.name={config.model.name!r} lacks: leave it out of the evaluations"
         )
     encode = posteriors.encoder(config, mesh)
 

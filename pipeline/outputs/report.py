@@ -1,7 +1,7 @@
 """Makes the report on one checkpoint of a run: restores it, evaluates it, and writes the files.
 
-The run itself is only read. Config, data and evaluations are the run's own, and only fields that
-may change on resuming may differ, so the figures equal those of the training loop.
+The run itself is only read. Config, data and evaluations are the run's own. Overrides may change
+only fields that may change on resuming, so the figures equal those of the training loop.
 """
 
 from collections.abc import Sequence

@@ -54,7 +54,7 @@ def fetch(
                     size += file.write(block)
                 if digest.hexdigest() != md5:
                     found = f"{size} bytes with the MD5 {digest.hexdigest()}"
-                    raise Unfetched([f"{found} where {md5} is due"])
+                    raise Unfetched([f"{found}, expected {md5}"])
             return
         except Unfetched as error:
             reasons += error.reasons

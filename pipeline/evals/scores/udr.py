@@ -59,8 +59,8 @@ def scores(
 def likeness(one: np.ndarray, other: np.ndarray, relation: Callable) -> float:
     """Returns UDR_ij for the informative latents of two models, [N, D1] and [N, D2].
 
-    It is 1/(D1 + D2) · (Σ_b r_b² / Σ_a R_ab + Σ_a r_a² / Σ_b R_ab), where r is the greatest entry
-    of a row or column. It is 0 if a model has no informative latent.
+    It is 1/(D1 + D2) · (Σ_b r_b² / Σ_a R_ab + Σ_a r_a² / Σ_b R_ab); r is the greatest entry of a
+    row or column. It is 0 if a model has no informative latent.
     """
     if not (one.shape[1] and other.shape[1]):
         return 0.0
