@@ -216,7 +216,7 @@ def test_a_body_with_another_checksum_is_refused_and_leaves_nothing(mirror, cach
     bodies[f"/good/{name}.gz"] = gzip.compress(idx(255 - IMAGES))
     monkeypatch.setattr(mnist, "MIRRORS", (f"{address}/good/",))
     found = refusal()
-    assert f"where {mnist.CHECKSUMS[name]} is due" in found
+    assert f", expected {mnist.CHECKSUMS[name]}" in found
     assert "--config.data.path=FOLDER" in found
     assert not list(cache.glob("*"))
 
