@@ -108,7 +108,7 @@ def _compare(options: Options, screen: Any) -> Path:
     import jax
 
     from pipeline import evals
-    from pipeline.mesh import sharding
+    from pipeline.mesh import agreement, sharding
     from pipeline.outputs import comparison, report_files, saved_state
     from pipeline.runtime import run_config
 
@@ -121,7 +121,7 @@ def _compare(options: Options, screen: Any) -> Path:
         missing = found is None or not evals.covered(options.evals, found)
         # A shared file system may show a file to one process before another. All must agree,
         # because an evaluation is collective.
-        if sharding.any_process(sharding.make_mesh({"data": -1}), missing):
+        if agreement.any_process(sharding.make_mesh({"data": -1}), missing):
             screen.note(f"{workdir} at step {at}")
             folder, found = _evaluate(workdir, str(at), options, screen)
         assert found is not None

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from pipeline import datasets, evals
@@ -27,6 +26,7 @@ from pipeline.evals.scores import (
     mutual_information,
     sap,
 )
+from pipeline.mesh import agreement
 from pipeline.runtime import errors, registry
 from pipeline.training import batching, posteriors, step
 
@@ -79,7 +79,7 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
         figures = np.full(len(names), np.nan, np.float32)
         if known and jax.process_index() == 0:
             figures = np.array(_scores(chosen, encoded, excluded, config.seed), np.float32)
-        for name, value in zip(names, multihost_utils.broadcast_one_to_all(figures), strict=True):
+        for name, value in zip(names, agreement.chosen_by_first(figures), strict=True):
             yield f"heldout/{name}", float(value)
         if known:
             yield "heldout/mutual_information", lambda: _picture(encoded, factors.names)

@@ -6,14 +6,12 @@ holds a contiguous run of rows of every global batch. The data's order relies on
 devices do not depend on it.
 """
 
-import functools
 import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -75,22 +73,6 @@ def to_global(rows: Any, mesh: Mesh) -> Any:
     if jax.process_count() == 1:
         return jax.device_put(rows, where)  # one call for the whole tree is faster
     return jax.tree.map(lambda a: jax.make_array_from_process_local_data(where, a), rows)
-
-
-def any_process(mesh: Mesh, value: bool) -> bool:
-    """Returns on every process whether `value` is true on any of them; waits for all of them."""
-    values = to_global(np.full(len(mesh.local_devices), value, np.float32), mesh)
-    return float(_maximum(replicated(mesh))(values)) > 0
-
-
-def wait_for_all(mesh: Mesh) -> None:
-    """Returns when all processes have called it."""
-    any_process(mesh, False)
-
-
-@functools.cache
-def _maximum(where: NamedSharding) -> Any:
-    return jax.jit(jnp.max, out_shardings=where)
 
 
 def check_batch(

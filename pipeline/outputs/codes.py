@@ -13,11 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import PartitionSpec as P
-from orbax.checkpoint import multihost
 
 from pipeline import datasets, models
 from pipeline.display import terminal
-from pipeline.mesh import compiling, sharding
+from pipeline.mesh import agreement, compiling, sharding
 from pipeline.outputs import code_files
 from pipeline.runtime import errors, files, throttle
 from pipeline.training import batching, evaluation, setup, step
@@ -81,13 +80,13 @@ def write(ready: setup.Setup, state: step.TrainState, *, split: str, folder: Pat
     description = folder / f"tokens-{split}.json"
     if process == 0:
         code_files.remove(description)
-    _wait_for_all("removed")
+    agreement.wait_patiently("tokens removed", seconds=WAIT_SECONDS)
     size = ROWS * len(mesh.local_devices)
     encode = _encoder(ready, state)
     batches = _batches(source, config, shards[process], size, encode)
     _write_shard(shards[process], arrays, batches, folder)
     # The second barrier keeps the description from appearing before the last shard.
-    _wait_for_all("written")
+    agreement.wait_patiently("tokens written", seconds=WAIT_SECONDS)
     if process == 0:
         about = {
             "step": int(state.step),
@@ -172,8 +171,3 @@ def _write_shard(
             if report.due() or done == num:
                 rate = done / (time.perf_counter() - began)
                 progress.update(done, metrics={"images_per_second": rate})
-
-
-def _wait_for_all(key: str) -> None:
-    """Waits until every process is here; a collective would time out sooner."""
-    multihost.get_barrier_sync_fn()(key=f"tokens {key}", timeout_ms=1000 * WAIT_SECONDS)

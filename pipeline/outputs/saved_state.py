@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jax.experimental import multihost_utils
 
+from pipeline.mesh import agreement
 from pipeline.runtime import errors
 from pipeline.training import checkpoint, setup, step
 
@@ -56,7 +56,7 @@ def _open(workdir: Path, config: Any) -> checkpoint.Checkpoints:
 def _agreed(checkpoints: checkpoint.Checkpoints, workdir: Path, choice: str) -> int:
     # If the run commits a checkpoint now, only some processes may see it as the latest.
     chosen = np.int32(_choose(checkpoints, workdir, choice))
-    return int(multihost_utils.broadcast_one_to_all(chosen))
+    return int(agreement.chosen_by_first(chosen))
 
 
 def _choose(checkpoints: checkpoint.Checkpoints, workdir: Path, choice: str) -> int:

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers as managers
 from orbax.checkpoint._src import asyncio_utils
 
-from pipeline.mesh import layouts, sharding
+from pipeline.mesh import agreement, layouts, sharding
 from pipeline.runtime import errors, event_loops
 from pipeline.training.step import TrainState
 
@@ -154,14 +154,14 @@ class Checkpoints:
         """Returns the state of `step` and its fault, which is "" if no process found one."""
         saved, fault = self._load(step, abstract, mesh)
         # The digest of an array that is cut needs every process, so all must have read it first.
-        if not sharding.any_process(mesh, bool(fault)):
+        if not agreement.any_process(mesh, bool(fault)):
             wrong = np.asarray(saved["digests"]) != np.asarray(digests(saved["state"]))
             if wrong.any():
                 paths = [
                     jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(abstract)
                 ]
                 fault = f"the contents of {paths[wrong.argmax()]} do not match their digest"
-            if not sharding.any_process(mesh, bool(fault)):
+            if not agreement.any_process(mesh, bool(fault)):
                 return layouts.from_tree(saved["state"], mesh), ""
         return None, fault or "another process could not read it"
 
@@ -198,7 +198,7 @@ class Checkpoints:
                     name += "-again"
                 with errors.writing(self._folder):
                     (self._folder / str(step)).rename(self._folder / name)
-        sharding.wait_for_all(mesh)  # for the renaming
+        agreement.wait_for_all(mesh)  # for the renaming
         self._manager.reload()
 
     def wait(self) -> None:

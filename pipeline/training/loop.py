@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 
 from pipeline.display import dashboards, tensorboard, terminal
-from pipeline.mesh import sharding
+from pipeline.mesh import agreement
 from pipeline.runtime import peers, run_config, signals, watchdog
 from pipeline.training import (
     banner,
@@ -52,7 +52,7 @@ def run(
     resuming = run_config.check_against_run(ready.given, workdir)
     # All processes wait here: process 0 replaces config.json only after every process has read it.
     # A stop request counts before the data, which one host may prepare for minutes, another not.
-    if sharding.any_process(mesh, stop.signal is not None):
+    if agreement.any_process(mesh, stop.signal is not None):
         return stop.exit_code
     ready = setup.with_data(ready)
     config, splits = ready.config, ready.opened
@@ -63,14 +63,14 @@ def run(
     screen = terminal.Terminal(active=first_process)
     if first_process:
         run_config.save(ready.given, workdir)
-    sharding.wait_for_all(mesh)  # for the folder
+    agreement.wait_for_all(mesh)  # for the folder
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint)
     steps = checkpoints.steps()
     start_up = f"imports {imported:.1f} s, config and data {time.perf_counter() - began:.1f} s"
     _introduce(ready, workdir, steps, screen, resuming=resuming, start_up=start_up)
     at, state = _newest(checkpoints, ready, screen)
     complete = at >= config.total_steps
-    if complete or sharding.any_process(mesh, stop.signal is not None):
+    if complete or agreement.any_process(mesh, stop.signal is not None):
         more = f"The run is complete at step {at}: raise --config.total_steps to continue."
         screen.note(more if complete else f"Stopped before step {at + 1}: run again to resume.")
         checkpoints.close()
@@ -96,7 +96,7 @@ def run(
         while at < config.total_steps:
             # The host only launches one step, or several at once; it does not wait for them.
             num = take_steps.num_steps(at)
-            watched.mark(f"reading data for step {at + 1}", timed=num in compiled)
+            watched.mark(f"reading data for step {at + 1}", timed=bool(compiled))
             with speed.waiting(num, verdict):
                 taken = [next(batches) for _ in range(num)]
             doing = f"{'' if num in compiled else 'compiling and '}running step {at + 1}"
