@@ -82,7 +82,7 @@ def test_operations_are_counted_as_often_as_a_loop_starts_them():
         ("v5p:4x8x6", "no slice of 4x8x6 chips; its neighbours are 4x4x8 and 4x8x8"),
         ("cpu:2x2", "has another form: write cpu:N"),
         ("h100:8", "has another form: write h100:SLICESxHOSTSxGPUS"),
-        ("2*cpu:4", "counts slices of TPUs alone"),
+        ("2*cpu:4", "N* counts slices, and only TPUs have them"),
     ],
 )
 def test_a_topology_that_does_not_exist_is_one_line(name, words):
