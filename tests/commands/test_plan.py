@@ -1,4 +1,4 @@
-"""Planning for machines that aren't there, and its check against this one."""
+"""Plans for machines that aren't there; one plan is checked against this machine."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from pipeline.runtime import errors
 from tests.support import small_models
 from tests.support.commands import train
 
-# ml_collections loads a config's file by it.
+# ml_collections needs this to load a config's file.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 ROOT = Path(__file__).parents[2]
 EXAMPLE = small_models.EXAMPLE

@@ -1,4 +1,4 @@
-"""Grids of conditions, maps of codes, planes of latents: what they show is what the model says."""
+"""Grids of conditions, maps of codes and planes of latents show what the model computes."""
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from pipeline.training import batching, evaluation, posteriors, step
 
 
 class Heldout:
-    """So many held-out examples with a label of three classes, or an attribute."""
+    """Held-out examples with a label of three classes, or with an attribute."""
 
     def __init__(self, num=5, **entries):
         rng = np.random.default_rng(0)
@@ -32,7 +32,7 @@ class Heldout:
 
 
 def conditional(monkeypatch, entry, name="label"):
-    """Returns the config and mesh of a conditional model of small images with that entry."""
+    """Returns config and mesh of a small conditional model whose condition is that entry."""
     config = conditional_vae.get_config("smoke")
     config.model.hidden, config.model.latent_dim = (8,), 3
     config.model.conditions = (name,)
@@ -96,7 +96,7 @@ def test_rows_are_the_classes_or_the_conditions_of_heldout_examples(
 
 @pytest.fixture(scope="module")
 def coded():
-    """Config, mesh, held-out data and state of a small VQ-VAE, and the codes of 70 examples."""
+    """Returns config, mesh, data and state of a small VQ-VAE, and the codes of 70 examples."""
     config = vq_vae.get_config("sprites,smoke")
     config.model.network, config.model.hidden, config.model.latent_dim = "dense", (8,), 4
     config.eval_examples, config.code_maps.num, config.data.variance = 70, 3, 0.04
