@@ -1,6 +1,7 @@
 """The commands by name: `python -m pipeline` lists them, `vae-pipeline train …` runs one.
 
-A command is a module of this folder with a `COMMAND`; none imports JAX when it is loaded.
+A command is a module in this folder that defines `COMMAND`. None of them imports JAX when it is
+loaded, so the list appears at once.
 """
 
 import difflib
@@ -19,7 +20,7 @@ def names() -> tuple[str, ...]:
 
 
 def listing() -> str:
-    """Returns a line a command, and how to go on."""
+    """Returns one line per command, and how to read a command's help."""
     width = max(map(len, names()))
     lines = [
         f"  {name:{width}}  {importlib.import_module(f'pipeline.{name}').COMMAND.does}"
@@ -36,7 +37,7 @@ def listing() -> str:
 
 
 def main() -> int:
-    """Lists the commands, or runs the one that `sys.argv` names and ends the process."""
+    """Lists the commands, or runs the one that `sys.argv` names and then ends the process."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in command_line.HELP:
         print(listing())

@@ -1,9 +1,11 @@
 """The command that measures: python -m pipeline.benchmark --config=configs/beta_vae.py.
 
-What a step of that config costs here, against what the machine can do, and what the loop adds to
-it: data, saves, digests, flags. `--against=FIELD=VALUE` times the same step with other fields in
-turn with it; `--profile=DIR` keeps a trace of bare steps for TensorBoard, and nothing else is kept.
-Exit codes: 0; 2 a mistake in the input; 130 after Ctrl-C; 1 a fault.
+It measures what a step of that config costs here, compares it with what the machine can do, and
+measures what the loop adds: data, saves, digests, flags. `--against=FIELD=VALUE` also times the
+step with other fields; the two alternate. `--profile=DIR` keeps a trace of bare steps for
+TensorBoard. The command writes nothing else but the figures that `--json` asks for.
+
+Exit codes: 0 complete; 2 a mistake in the input; 130 after Ctrl-C; 1 a fault.
 """
 
 import json
@@ -39,10 +41,10 @@ COMMAND = command_line.Command(
 
 
 def parse(arguments: Sequence[str]) -> Any:
-    """Parses `sys.argv`; returns `bench.Options`.
+    """Parses `sys.argv` and returns `bench.Options`.
 
     Raises:
-        InputError: an unknown flag or config field, or a value that can't work.
+        InputError: an unknown flag or config field, or a value that cannot work.
     """
     values = COMMAND.parse(arguments)
     from pipeline.performance import bench
@@ -58,10 +60,10 @@ def parse(arguments: Sequence[str]) -> Any:
 
 
 def run(options: Any) -> dict[str, dict[str, Any]]:
-    """Measures section by section, shows each as a table, and returns all figures.
+    """Measures section by section, shows each one as a table, and returns all figures.
 
     Raises:
-        InputError: something in the config can't work.
+        InputError: something in the config cannot work.
     """
     from pipeline.display import terminal
     from pipeline.performance import bench
@@ -83,7 +85,7 @@ def _shown(figure: Any) -> Any:
 
 
 def main() -> int:
-    """Reads the flags, measures, and writes the figures where --json says."""
+    """Reads the flags, measures, writes the file that --json names, and returns the exit code."""
     return exit_codes.of(_command)
 
 

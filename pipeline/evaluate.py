@@ -1,10 +1,11 @@
 """The command that evaluates: python -m pipeline.evaluate --workdir=RUN [--step=best].
 
-Runs the run's evaluations, and all others that apply to its model and data, on a checkpoint, and
-writes metrics.json, pictures and index.html to RUN/reports/<step>/; nothing else of the run is
-changed, also while it trains. With --compare RUN1 RUN2 … it puts runs side by side. In several
-processes, process 0 writes. Exit codes: 0 complete; 2 a mistake in the input, one line says which;
-130 after Ctrl-C; 1 a fault.
+It restores a checkpoint and runs the run's evaluations, and all others that apply to its model and
+data. It writes metrics.json, pictures and index.html to RUN/reports/<step>/. It changes nothing
+else of the run, so it may evaluate a run that is still training. With --compare RUN1 RUN2 … it puts
+runs side by side. If there are several processes, process 0 writes.
+
+Exit codes: 0 complete; 2 a mistake in the input, which one line names; 130 after Ctrl-C; 1 a fault.
 """
 
 import sys
@@ -35,7 +36,7 @@ COMMAND = command_line.Command(
 
 
 class Options(NamedTuple):
-    """What was asked for."""
+    """The values of the flags."""
 
     runs: tuple[Path, ...]  # one, or those to compare
     compare: bool
@@ -51,10 +52,12 @@ def parse(arguments: Sequence[str]) -> Options:
     """Parses `sys.argv`.
 
     Raises:
-        InputError: an unknown flag, or a value that can't work.
+        InputError: an unknown flag, or a value that cannot work.
     """
+    # Overrides apply to the config of a run, which `outputs.report` loads later.
     overrides = tuple(text for text in arguments if text.lstrip("-").startswith("config."))
     values, rest = COMMAND.read([text for text in arguments if text not in overrides])
+    # --compare takes the runs as arguments; otherwise --workdir names the only run.
     if values.compare:
         rest = [values.workdir, *rest] if values.workdir else rest
         if len(rest) < 2:
@@ -68,7 +71,7 @@ def parse(arguments: Sequence[str]) -> Options:
     errors.check_not_negative("--batch_size", values.batch_size)
     from pipeline import evals
 
-    evals.names(values.evals)  # its error comes first
+    evals.names(values.evals)  # an unknown name must fail before any run is read
     runs = rest if values.compare else [values.workdir]
     return Options(
         runs=tuple(flags.path(run) for run in runs),
@@ -83,10 +86,10 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def run(options: Options) -> Path:
-    """Evaluates, or compares, and returns the page that was written.
+    """Evaluates a run or compares runs, and returns the path of the page.
 
     Raises:
-        InputError: no run, no such checkpoint, or evaluations that don't apply.
+        InputError: no run, no such checkpoint, or evaluations that do not apply.
     """
     import jax
 
@@ -116,7 +119,8 @@ def _compare(options: Options, screen: Any) -> Path:
         folder = workdir / "reports" / str(at)
         found = report_files.read(folder)
         missing = found is None or not evals.covered(options.evals, found)
-        # One process may see a file that another doesn't yet.
+        # A shared file system may show a file to one process before another. All must agree,
+        # because an evaluation is collective.
         if sharding.any_process(sharding.make_mesh({"data": -1}), missing):
             screen.note(f"{workdir} at step {at}")
             folder, found = _evaluate(workdir, str(at), options, screen)
@@ -151,7 +155,7 @@ def _evaluate(
 
 
 def main() -> int:
-    """Reads the flags, evaluates, and says where the page is."""
+    """Reads the flags, evaluates, prints the path of the page, and returns the exit code."""
     return exit_codes.of(_command, again=True)
 
 

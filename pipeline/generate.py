@@ -1,10 +1,11 @@
 """The command that generates: python -m pipeline.generate --workdir=RUN --labels=0,1,2 --num=8.
 
-Writes samples.png and samples.npz to RUN/reports/<step>/ and changes nothing else of the run. The
-i-th image of every row comes from the same z, so that along a column only the label changes. With
---tokens=train or heldout it writes the codes of that split instead (see `outputs.codes`), in as
-many processes as there are. Exit codes: 0 complete; 2 a mistake in the input, one line says which;
-130 after Ctrl-C; 1 a fault.
+It writes samples.png and samples.npz to RUN/reports/<step>/ and changes nothing else of the run.
+The i-th image of every row comes from the same z, so only the label changes along a column. With
+--tokens=train or --tokens=heldout it writes the codes of that split instead (see `outputs.codes`),
+and may then run in several processes.
+
+Exit codes: 0 complete; 2 a mistake in the input, which one line names; 130 after Ctrl-C; 1 a fault.
 """
 
 import contextlib
@@ -37,7 +38,7 @@ COMMAND = command_line.Command(
 
 
 class Options(NamedTuple):
-    """What was asked for."""
+    """The values of the flags."""
 
     workdir: Path
     labels: str
@@ -53,7 +54,7 @@ def parse(arguments: Sequence[str]) -> Options:
     """Parses `sys.argv`.
 
     Raises:
-        InputError: an unknown flag, or a value that can't work.
+        InputError: an unknown flag, or a value that cannot work.
     """
     values = COMMAND.parse(arguments)
     _check_kind(values)
@@ -72,12 +73,12 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def _check_kind(values: Any) -> None:
-    """Raises an InputError where flags of images and of codes meet."""
+    """Raises an InputError if flags for images and flags for codes are given together."""
     if values.tokens is None:
         for name in ("coordinator", "num_processes", "process_id"):
             if values[name].present:
                 raise errors.InputError(
-                    f"--{name}={values[name].value} goes with --tokens alone: images come from one "
+                    f"--{name}={values[name].value} goes only with --tokens: images come from one "
                     "process"
                 )
         return
@@ -96,11 +97,11 @@ def _check_kind(values: Any) -> None:
 
 
 def run(options: Options) -> Path:
-    """Generates the images, or the codes, and returns the folder with the files.
+    """Generates images or codes, and returns the folder of the files.
 
     Raises:
-        InputError: no run, no such checkpoint, labels that the model doesn't know, or codes that it
-            doesn't have.
+        InputError: no run, no such checkpoint, labels that the model does not know, or codes that
+            it does not have.
     """
     from pipeline import datasets
     from pipeline.nn import labels
@@ -113,7 +114,7 @@ def run(options: Options) -> Path:
     names = tuple(config.model.get("conditions", ()))
     rows = labels.parse(options.labels, {name: example[name] for name in names})
     if options.tokens is not None:
-        codes.model_of(config, example)  # its error comes before a checkpoint is read
+        codes.model_of(config, example)  # a model without codes must fail before the restore
     ready = setup.prepare_evaluation(config)
     at, state = saved_state.restore(options.workdir, options.step, ready)
     folder = options.out or options.workdir / "reports" / str(at)
@@ -126,14 +127,14 @@ def run(options: Options) -> Path:
 
 
 def main() -> int:
-    """Reads the flags, generates, and says where the files are."""
+    """Reads the flags, generates, prints the paths of the files, and returns the exit code."""
     return exit_codes.of(_command, again=True)
 
 
 def _command() -> None:
     allocator.keep_freed()
     options = parse(sys.argv)
-    alone = options.tokens is None  # pictures are made by one process
+    alone = options.tokens is None  # one process draws the images
     with contextlib.nullcontext() if alone else cluster.joined(options.processes, "writing codes"):
         folder = run(options)
     import jax

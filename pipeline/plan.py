@@ -1,8 +1,10 @@
 """The command that plans: python -m pipeline.plan --config=… --topology=v5e:16x16.
 
-Compiles the very step that `train` runs for machines that aren't there, and says what it would need
-of them: memory, collectives, input, and a range of speeds. Exit codes: 0; 2 a mistake in the input,
-or a step that doesn't fit; 3 a budget (--max_collectives, --max_gib) is exceeded; 1 a fault.
+It compiles the step that `train` runs for machines that are not present. It reports what the step
+needs there: memory, collectives, input, and a range of speeds.
+
+Exit codes: 0 it fits; 2 a mistake in the input, or a step that does not fit; 3 a budget
+(--max_collectives, --max_gib) is exceeded; 1 a fault.
 """
 
 import json
@@ -37,16 +39,20 @@ COMMAND = command_line.Command(
 
 
 def parse(arguments: Sequence[str]) -> Any:
-    """Returns the flags' values, with `config` the locked config.
+    """Parses `sys.argv` and returns absl's values; `config` is the locked config.
 
     Raises:
-        InputError: an unknown flag or config field, or a value that can't work.
+        InputError: an unknown flag or config field, or a value that cannot work.
     """
     return COMMAND.parse(arguments)
 
 
 def _topology(arguments: Sequence[str]) -> str:
-    """Returns the flag's value: it decides about the environment that JAX is imported in."""
+    """Returns --topology without absl: its value sets up the environment that JAX is imported in.
+
+    Raises:
+        InputError: the flag is missing.
+    """
     for name, value in command_line.assigned(arguments):
         if name == "topology":
             return value
@@ -84,7 +90,7 @@ def run(values: Any, asked: topologies.Asked) -> int:
 
 
 def _judge(plan: dict[str, Any], values: Any, screen: Any) -> int:
-    """Says what speaks against the plan, and returns the exit code that it deserves."""
+    """Warns if the plan does not fit or exceeds a budget, and returns its exit code."""
     if not plan["fits"]:
         screen.warn("it does not fit")
         return 2
@@ -102,14 +108,14 @@ def _judge(plan: dict[str, Any], values: Any, screen: Any) -> int:
 
 
 def main() -> int:
-    """Reads the flags, prepares the compiler, plans."""
+    """Reads the flags, prepares the compiler, plans, and returns the exit code."""
     return exit_codes.of(_command)
 
 
 def _command() -> int:
     COMMAND.answer(sys.argv)
     asked = topologies.parse(_topology(sys.argv))
-    topologies.prepare(asked)  # before JAX is imported
+    topologies.prepare(asked)  # JAX reads the environment when it is imported
     return run(parse(sys.argv), asked)
 
 

@@ -1,7 +1,7 @@
 """The command that trains: python -m pipeline.train --config=configs/beta_vae.py --workdir=DIR.
 
-Exit codes: 0 complete; 2 a mistake in the input, one line says which; 75 stopped by a signal and
-130 by Ctrl-C, both saved, the same command resumes; 1 a fault.
+Exit codes: 0 complete; 2 a mistake in the input, which one line names; 1 a fault. A run that a
+signal stops (75) or Ctrl-C stops (130) has saved a checkpoint, and the same command resumes it.
 """
 
 import sys
@@ -42,7 +42,7 @@ COMMAND = command_line.Command(
 
 
 class Options(NamedTuple):
-    """What was asked for; `config` is locked."""
+    """The values of the flags; `config` is locked."""
 
     config: Any
     workdir: Path
@@ -72,21 +72,24 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def main() -> int:
-    """Reads the flags, joins the processes, and runs."""
+    """Reads the flags, joins the processes, trains, and returns the exit code."""
     began = time.perf_counter()
-    allocator.keep_freed()  # before any thread: that of StopRequest is the first
-    stop = signals.StopRequest()  # before the slow imports: a signal then counts as well
+    allocator.keep_freed()  # must precede every thread, and StopRequest starts the first one
+    stop = signals.StopRequest()  # precedes the slow imports, so that it notes signals during them
     others = peers.alone()
     try:
+        # Mistakes in the flags end the command before JAX is imported.
         options = parse(sys.argv)
         from pipeline.runtime import cache
 
+        # The cache and the cluster must be set up before JAX starts its backends.
         cache.enable_compilation_cache(options.config.compilation_cache)
         cluster.initialize(options.processes)
         others = cluster.connect()
-        stop.on_end = others.fail  # so that all leave to be run again, not as after a loss
+        stop.on_end = others.fail  # all then exit with the code to run again, not with a fault
         from pipeline.training import loop, setup
 
+        # `loop.run` opens the data, after it has checked the workdir and obeyed a stop request.
         imported = time.perf_counter() - began
         stop.grace_seconds = options.config.grace_seconds
         ready = setup.prepare(options.config, workdir=options.workdir, open_data=False)
@@ -109,7 +112,7 @@ def main() -> int:
         return _failed(str(error), others, 1)
     except Exception as error:
         if type(error).__name__ == "JaxRuntimeError":
-            others.settle()  # the sum that failed may be another process's death
+            others.settle()  # a collective also fails if another process died
         errors.say(traceback.format_exc().rstrip())
         return _failed(f"{type(error).__name__}: {error}".split("\n")[0], others, 1)
     others.leave()
@@ -117,9 +120,14 @@ def main() -> int:
 
 
 def _dry_run(ready: Any, workdir: Path) -> int:
-    """Compiles the step for these devices, and says what it needs; the exit code of `plan`.
+    """Compiles the step for these devices, shows what it needs, and returns the exit code.
 
-    `ready` is a `setup.Setup` with open data.
+    Args:
+        ready: a `setup.Setup` with open data.
+        workdir: of the run; it is checked and not written.
+
+    Returns:
+        0 if the step fits into the devices' memory, else 2.
     """
     import jax
 
@@ -128,7 +136,7 @@ def _dry_run(ready: Any, workdir: Path) -> int:
     from pipeline.runtime import run_config
     from pipeline.training import evaluation
 
-    evaluation.Evaluations(ready)  # whose errors a run would meet, too
+    evaluation.Evaluations(ready)  # raises the errors that a run would meet
     run_config.check_against_run(ready.given, workdir)
     errors.check_writable(workdir)
     topology = topologies.here(list(ready.mesh.devices.flat))
@@ -140,7 +148,7 @@ def _dry_run(ready: Any, workdir: Path) -> int:
 
 
 def _failed(reason: str, others: peers.Peers, code: int) -> int:
-    """Says why this process failed, here and to the others, which then leave."""
+    """Prints why this process failed and tells the others, which then leave; returns `code`."""
     errors.say(f"error: {reason}")
     others.fail(reason, code)
     return code

@@ -1,8 +1,9 @@
-"""Data sets: one file each; `config.data.name` is the file's name. Here is what such a file gives.
+"""Data sets: one file each; `config.data.name` names the file. This module holds its contract.
 
-A name with a dot is a module from outside this package, `my_package.my_data`. Each defines
-`spec(section)`, one abstract example, and `load(section)`, its parts: `train` and `heldout` if a
-split is published, else `all`. `section` is `config.data`.
+Each file defines two functions of `section`, which is `config.data`. `spec(section)` returns one
+abstract example. `load(section)` returns a dictionary of sources: `train` and `heldout` if splits
+are published, otherwise `all`. A name with a dot, such as `my_package.my_data`, is a module from
+outside this package.
 """
 
 import dataclasses
@@ -15,30 +16,30 @@ from pipeline.runtime import errors, registry
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-    """An abstract entry of class indices, int32, used where a `jax.ShapeDtypeStruct` would stand.
+    """An abstract entry of class indices, int32; it takes the place of a `jax.ShapeDtypeStruct`.
 
-    The data set promises that every index of column i lies in 0 … num_classes[i] − 1.
+    The data set guarantees that every index of column i lies in 0 … num_classes[i] − 1.
     """
 
     num_classes: tuple[int, ...]  # of one label (shape []), or of each column (shape [n])
     shape: tuple[int, ...]  # of one example's entry, [] or [n]
     dtype: type = np.int32
-    names: tuple[str, ...] = ()  # of the columns, where they have names
+    names: tuple[str, ...] = ()  # of the columns, if they have names
 
 
 def label(num_classes: int) -> Classes:
-    """Returns the entry of one label with that many classes."""
+    """Returns the abstract entry of one label with `num_classes` classes."""
     return Classes((num_classes,), ())
 
 
 def factors(sizes: tuple[int, ...], names: tuple[str, ...]) -> Classes:
-    """Returns the entry of a row of labels, one for each of the sizes, and what they are called."""
+    """Returns the abstract entry of a row of labels, with a size and a name for each."""
     assert len(sizes) == len(names), (sizes, names)
     return Classes(tuple(sizes), (len(sizes),), names=tuple(names))
 
 
 class Source(Protocol):
-    """Random access to the examples of a data set, a batch at a time, from several threads."""
+    """Random access to the examples of a data set, one batch per call, from several threads."""
 
     def __len__(self) -> int:
         """Returns the number of examples."""
@@ -48,7 +49,7 @@ class Source(Protocol):
 
 
 class Splits(NamedTuple):
-    """The disjoint parts of a data set."""
+    """The disjoint splits of a data set."""
 
     train: Source
     heldout: Source
@@ -65,14 +66,14 @@ class Subset(NamedTuple):
         return self.indices.size
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Reads through to the source."""
+        """Returns the source's arrays for the chosen examples at `indices`."""
         return self.source.read(self.indices[indices])
 
 
 def example_spec(config: Any) -> dict[str, Any]:
     """Returns one abstract example of the data set that the config names; reads no image.
 
-    Entries have shape and dtype; class indices are a `Classes`.
+    Every entry has a shape and a dtype. Class indices are a `Classes`.
     """
     return _module(config).spec(config.data)
 
@@ -80,12 +81,12 @@ def example_spec(config: Any) -> dict[str, Any]:
 def load(config: Any) -> Splits:
     """Opens the data set and splits it.
 
-    Where no split is published, `data.heldout_examples` examples, chosen by the seed, are held out.
-    Of what remains, the first `data.train_examples` are trained on: in the data set's own order
-    where the split is published, else in the seed's.
+    If no splits are published, the seed chooses `data.heldout_examples` examples to hold out. The
+    training split is the first `data.train_examples` of the rest. The rest keeps the data set's own
+    order if splits are published; otherwise the seed draws an order.
 
     Raises:
-        InputError: the files are missing or damaged, or the split leaves too little to train on.
+        InputError: the files are missing or damaged, or too few examples remain for training.
     """
     parts = _module(config).load(config.data)
     if "all" in parts:

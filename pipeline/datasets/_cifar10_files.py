@@ -1,7 +1,8 @@
 """CIFAR-10's published binary archive, packed once into the user's cache.
 
-The format is described at cs.toronto.edu/~kriz/cifar.html: five training batches and a test batch
-of 10,000 examples, each a byte for the class and the pixels as three planes.
+The page cs.toronto.edu/~kriz/cifar.html describes the format. There are five training batches and
+one test batch of 10,000 examples each. An example is one byte for the class, then the pixels as
+three planes.
 """
 
 import contextlib
@@ -20,11 +21,11 @@ PARTS = {
     "train": tuple(f"data_batch_{n}.bin" for n in range(1, 6)),
     "heldout": ("test_batch.bin",),
 }
-BATCH = 10_000  # examples of a file
+BATCH = 10_000  # examples per file
 PIXELS = 32 * 32 * 3
 RECORD = 1 + PIXELS  # bytes: the class, then the pixels
-MAX_BYTES = 2**26  # of a batch, twice what one has
-# What reading a damaged archive may raise.
+MAX_BYTES = 2**26  # of a batch, which has about half of that
+# Errors that a damaged archive may raise when it is read.
 DAMAGE = (
     OSError,
     EOFError,
@@ -39,11 +40,11 @@ DAMAGE = (
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
-    """Opens an archive (.tar.gz) or its unpacked folder, through the packed copies of its parts.
+    """Opens an archive (.tar.gz) or its unpacked folder, through packed copies of its splits.
 
     Returns:
-        `train` and `heldout`: records [N, 3073] uint8, mapped, in the order of the files: the
-        class, then the pixels, row by row, red, green and blue of a pixel together.
+        `train` and `heldout`: memory-mapped records [N, 3073] uint8, in the order of the files. A
+        record is the class, then the pixels row by row, with a pixel's three channels together.
 
     Raises:
         InputError: a batch is missing or damaged.
@@ -54,7 +55,7 @@ def load(path: Path) -> dict[str, np.ndarray]:
     parts = _open(copies)
     if parts is None:
         with cache.locked(copies["train"]):
-            parts = _open(copies)  # another process may have made them meanwhile
+            parts = _open(copies)  # another process may have made them before the lock was free
             if parts is None:
                 _pack(path, copies)
                 parts = _open(copies)
@@ -63,7 +64,7 @@ def load(path: Path) -> dict[str, np.ndarray]:
 
 
 def no_pickles(path: Path) -> errors.InputError:
-    """Returns what is said of the other published archive."""
+    """Returns the error for the other published archive, which holds pickles."""
     return errors.InputError(
         f"{path} holds CIFAR-10's python archive, and pickles are not read: give "
         "--config.data.path=cifar-10-binary.tar.gz, or leave it out to have that fetched"
@@ -98,20 +99,20 @@ def _pack(path: Path, copies: dict[str, Path]) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[set[str], Callable[[str], bytes]]]:
-    """Yields the names of the files of a folder or archive, and what reads one."""
+    """Yields the file names of a folder or archive, and a function that reads one file."""
     if path.is_dir():
         yield {file.name for file in path.iterdir()}, lambda name: (path / name).read_bytes()
         return
     with contextlib.ExitStack() as stack:
         try:
-            with gzip.open(path) as file:  # to its end, where gzip compares the checksum
+            with gzip.open(path) as file:  # gzip compares the checksum only at the end
                 while file.read(2**20):
                     pass
             archive = stack.enter_context(tarfile.open(path, "r:gz"))
             members = {member.name.split("/")[-1]: member for member in archive if member.isreg()}
         except DAMAGE as error:
             raise errors.InputError(
-                f"{path} is damaged or no .tar.gz ({_reason(error)}): fetch it anew"
+                f"{path} is damaged or no .tar.gz ({_reason(error)}): fetch it again"
             ) from error
 
         def read(name: str) -> bytes:
@@ -125,7 +126,7 @@ def _opened(path: Path) -> Iterator[tuple[set[str], Callable[[str], bytes]]]:
 
 
 def _digests(path: Path) -> list[tuple[str, str]]:
-    """Returns what stands for the content: SHA-256 of the archive, or of each batch of a folder."""
+    """Returns the names and SHA-256 digests of the archive, or of each batch in a folder."""
     batches = [name for part in PARTS.values() for name in part]
     files = [path / name for name in batches] if path.is_dir() else [path]
     digests = []
@@ -136,10 +137,10 @@ def _digests(path: Path) -> list[tuple[str, str]]:
 
 
 def _records(path: Path, read: Callable[[str], bytes], name: str) -> np.ndarray:
-    """Returns a batch as records [10,000, 3073] uint8, pixels interleaved.
+    """Returns a batch as records [10,000, 3073] uint8, with the channels of a pixel together.
 
     Raises:
-        InputError: it is damaged, or no batch.
+        InputError: the file is damaged, or is not a batch.
     """
     try:
         content = read(name)
@@ -147,7 +148,7 @@ def _records(path: Path, read: Callable[[str], bytes], name: str) -> np.ndarray:
     except DAMAGE as error:
         raise errors.InputError(
             f"{path}: {name} is damaged or no batch of CIFAR-10 ({_reason(error)}): fetch the "
-            "published archive anew"
+            "published archive again"
         ) from error
     records = np.empty((BATCH, RECORD), np.uint8)
     records[:, 0] = label
@@ -157,9 +158,13 @@ def _records(path: Path, read: Callable[[str], bytes], name: str) -> np.ndarray:
 
 
 def _binary(content: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Returns labels [10,000] and planes [10,000, 3072]."""
+    """Returns labels [10,000] uint8 and planes [10,000, 3072] uint8.
+
+    Raises:
+        ValueError: the content is not a batch.
+    """
     if len(content) != BATCH * RECORD:
-        raise ValueError(f"{len(content)} bytes, where {BATCH * RECORD} are due")
+        raise ValueError(f"{len(content)} bytes, not {BATCH * RECORD}")
     records = np.frombuffer(content, np.uint8).reshape(BATCH, RECORD)
     label = records[:, 0]
     if label.max() > 9:

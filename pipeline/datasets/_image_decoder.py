@@ -1,4 +1,7 @@
-"""From the bytes of a PNG, JPEG or WebP file to pixels of one size, each odd kind on purpose."""
+"""Decodes the bytes of a PNG, JPEG or WebP file to pixels of one size.
+
+Each unusual kind of file has a defined result, which `decode` lists.
+"""
 
 import io
 from typing import NamedTuple
@@ -6,15 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-VERSION = 1  # raised when the same file would give other pixels
+VERSION = 1  # raise it when the same file would decode to other pixels: packed copies depend on it
 FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 class Format(NamedTuple):
-    """What a picture becomes: `side`×`side` pixels, 1 or 3 channels.
+    """The format of a decoded picture: `side`×`side` pixels, 1 or 3 channels.
 
-    The short side is first scaled to `short_side`, then the centre is cut out. Where that is 0, the
-    picture must have `side`×`side` pixels already.
+    The short side is scaled to `short_side`, and then the centre is cut out. If `short_side` is 0,
+    the picture must already have `side`×`side` pixels.
     """
 
     side: int
@@ -25,15 +28,17 @@ class Format(NamedTuple):
 def decode(content: bytes, to: Format) -> np.ndarray:
     """Decodes a PNG, JPEG or WebP file.
 
-    Turned upright as EXIF says; transparent pixels over white; 16 bits cut to the upper 8; CMYK and
-    palettes to RGB, or all to luma (ITU-R 601) for one channel; colour profiles ignored; of an
-    animation the first frame. Scaling is bicubic with antialiasing.
+    - EXIF's orientation is applied, and colour profiles are ignored.
+    - Transparent pixels are put over white. Of 16 bits the upper 8 are kept.
+    - CMYK and palettes become RGB. For one channel every picture becomes luma (ITU-R 601).
+    - Of an animation only the first frame is used.
+    - Scaling is bicubic with antialiasing.
 
     Returns:
         [side, side, channels] uint8.
 
     Raises:
-        Exception: whatever Pillow raises on a damaged file.
+        Exception: Pillow raises many kinds of errors on a damaged file.
     """
     mode = "L" if to.channels == 1 else "RGB"
     try:
@@ -44,8 +49,8 @@ def decode(content: bytes, to: Format) -> np.ndarray:
         if not to.short_side and opened.size != (to.side, to.side):
             raise ValueError(f"{opened.size[0]}×{opened.size[1]} pixels, not {to.side}×{to.side}")
         if to.short_side:
-            # JPEG decodes at 1/2, 1/4 or 1/8 for less; twice the size keeps the result the same
-            # to the eye.
+            # JPEG decodes faster at 1/2, 1/4 or 1/8 of its size. At no less than twice the wanted
+            # size the result looks the same.
             opened.draft(mode, (2 * to.short_side, 2 * to.short_side))
         image = _flatten(ImageOps.exif_transpose(opened), mode)
     if to.short_side:

@@ -1,7 +1,7 @@
 """Images in a folder or a zip: their names and their bytes.
 
-The decision: a folder and its zip give the same names. Nothing is ever unpacked to disk, and
-nothing here decodes.
+A folder and a zip of it have the same names. This module never unpacks a zip to disk, and does not
+decode images.
 """
 
 import contextlib
@@ -16,40 +16,43 @@ from typing import NamedTuple
 from pipeline.runtime import errors
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-MAX_BYTES = 2**28  # of a file; a larger one is taken for corrupt, not read into memory
+MAX_BYTES = 2**28  # of a file; a larger one counts as corrupt and is not read into memory
 
 
 class Folder(NamedTuple):
-    """The images below a folder; links are followed."""
+    """The images below a folder, including those behind links."""
 
     root: Path
 
     def names(self) -> list[str]:
-        """Returns the images' paths below the root, with / on any system, in no order."""
+        """Returns the images' paths relative to the root, with / on any system, in no order."""
         return list(_walk(str(self.root), "", frozenset()))
 
     def stamp(self, name: str) -> tuple[int, int]:
-        """Returns what changes when the content or the permission to read it does; reads nothing.
-
-        The time of change, which, unlike that of modification, no copying tool can set.
-        """
+        """Returns a stamp that changes with the content or the permission; reads no content."""
+        # ctime and not mtime, because no copying tool can set ctime.
         try:
             found = (self.root / name).stat()
-        except OSError:  # a broken link: reading will tell
+        except OSError:  # a broken link; `read` reports it
             return -1, -1
         return found.st_size, found.st_ctime_ns
 
     def read(self, name: str) -> bytes:
-        """Returns a file's content; raises a ValueError or OSError where that is impossible."""
+        """Returns a file's content.
+
+        Raises:
+            ValueError: it is no regular file, or larger than MAX_BYTES.
+            OSError: it cannot be read.
+        """
         found = (self.root / name).stat()
         if not stat.S_ISREG(found.st_mode):
-            raise ValueError("no regular file")  # opening a pipe would wait for ever
+            raise ValueError("no regular file")  # opening a pipe would wait forever
         _check_size(found.st_size)
         return (self.root / name).read_bytes()
 
 
 class Archive(NamedTuple):
-    """The images of an open zip, which threads may read at once."""
+    """The images of an open zip, which several threads may read at the same time."""
 
     archive: zipfile.ZipFile
 
@@ -57,29 +60,34 @@ class Archive(NamedTuple):
         """Returns the names of the members that are images, in no order.
 
         Raises:
-            InputError: a name that occurs twice, or that other programs would write elsewhere.
+            InputError: a name occurs twice, or is no plain relative path.
         """
         names = [info.filename for info in self.archive.infolist() if _is_image(info.filename)]
         for name in names:
             if "\\" in name or {"", ".", ".."} & set(name.split("/")):
                 raise errors.InputError(
                     f"{self.archive.filename} has the member {name!r}, no plain relative path: "
-                    "make the zip anew"
+                    "make the zip again"
                 )
         for name, count in Counter(names).most_common(1):
             if count > 1:
                 raise errors.InputError(
-                    f"{self.archive.filename} has {count} members {name!r}: make the zip anew"
+                    f"{self.archive.filename} has {count} members {name!r}: make the zip again"
                 )
         return names
 
     def stamp(self, name: str) -> tuple[int, int]:
-        """Returns the size and the CRC-32 of the content."""
+        """Returns the size and the CRC-32 of the content; reads no content."""
         info = self.archive.getinfo(name)
         return info.file_size, info.CRC
 
     def read(self, name: str) -> bytes:
-        """Returns a member's content; raises what zipfile raises where it is damaged."""
+        """Returns a member's content.
+
+        Raises:
+            ValueError: it is larger than MAX_BYTES.
+            Exception: zipfile raises many kinds of errors on a damaged member.
+        """
         _check_size(self.archive.getinfo(name).file_size)
         return self.archive.read(name)
 
@@ -89,7 +97,7 @@ def opened(path: Path) -> Iterator[Folder | Archive]:
     """Opens a folder or a zip.
 
     Raises:
-        InputError: there is neither at `path`.
+        InputError: `path` is neither.
     """
     if path.is_dir():
         yield Folder(path)
@@ -132,7 +140,7 @@ def _is_image(name: str) -> bool:
 
 
 def _is_hidden(name: str) -> bool:
-    """Says whether a name is a system's own: thumbnails, trash, what macOS adds to zips."""
+    """Says whether a system made the name: thumbnails, trash, or what macOS adds to zips."""
     return name == "__MACOSX" or (name.startswith(".") and name.strip(".") != "")
 
 

@@ -1,7 +1,6 @@
-"""What the names of images say: the parts of a data set, the classes, and the order.
+"""Reads a data set's layout from the names of its images: splits, classes and order.
 
-The decision: the order is a function of the names alone, and its first N examples are of all
-classes.
+The order depends only on the names, and its first N examples cover all classes.
 """
 
 import re
@@ -14,18 +13,18 @@ import numpy as np
 from pipeline.datasets import _image_files
 from pipeline.runtime import errors
 
-HELDOUT = ("heldout", "val", "test")  # the first of them that is there is the held-out part
+HELDOUT = ("heldout", "val", "test")  # the first folder that exists is the held-out split
 
 
 class Part(NamedTuple):
-    """The images of a part in their order, and their class indices [N] int32, if they have any."""
+    """The images of a split in their order, and their class indices [N] int32, if there are any."""
 
     names: list[str]
     label: np.ndarray | None
 
 
 class Layout(NamedTuple):
-    """The parts, `train` and `heldout` or `all`, and the classes, sorted (none: no labels)."""
+    """The splits, `train` and `heldout` or `all`, and the sorted classes (none: no labels)."""
 
     parts: dict[str, Part]
     classes: tuple[str, ...]
@@ -34,11 +33,11 @@ class Layout(NamedTuple):
 def read(path: Path) -> Layout:
     """Lists the images of a folder or zip by `[train/ | heldout/, val/ or test/][<class>/]<name>`.
 
-    The order of a part: the first of every class, the second of every class, and so on, so that the
-    first N examples are of all classes. Within a class names are in natural order (2 before 10).
+    A split has the first image of every class, then the second of every class, and so on, so that
+    its first N examples cover all classes. Within a class names have natural order (2 before 10).
 
     Raises:
-        InputError: no images, or folders that are no such layout.
+        InputError: there are no images, or the folders do not have such a layout.
     """
     with _image_files.opened(path) as files:
         names = files.names()
@@ -47,11 +46,13 @@ def read(path: Path) -> Layout:
             f"{path} has no images ({', '.join(_image_files.SUFFIXES)}): give the folder or zip "
             "that has them"
         )
+    # Sub-folders are splits only if `train` and a held-out folder are among them, else classes.
     tops = {name.split("/")[0] for name in names if "/" in name}
     heldout = next((top for top in HELDOUT if top in tops), None)
     if "train" not in tops or heldout is None:
         classes = _classes(path, names)
         return Layout({"all": _part("", names, classes)}, classes)
+    # Both splits need the same classes, so that a class has the same index in both.
     _check_split(path, names, tops)
     train, held = _inside("train/", names), _inside(f"{heldout}/", names)
     classes = _classes(path / "train", train)
@@ -82,7 +83,7 @@ def _check_split(path: Path, names: Sequence[str], tops: set[str]) -> None:
 
 
 def _classes(path: Path, names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the sorted sub-folders, or () where all images lie directly in the folder."""
+    """Returns the sorted sub-folders, or () if all images lie directly in the folder."""
     loose = sum("/" not in name for name in names)
     classes = sorted({name.split("/")[0] for name in names if "/" in name})
     if loose and classes:
@@ -92,8 +93,8 @@ def _classes(path: Path, names: Sequence[str]) -> tuple[str, ...]:
         )
     if len(classes) == 1:
         raise errors.InputError(
-            f"{path} has one sub-folder with images, {classes[0]!r}, where at least two classes "
-            f"are due: give what is inside it (--config.data.path={path / classes[0]}, a zip "
+            f"{path} has one sub-folder with images, {classes[0]!r}, but at least two classes "
+            f"are needed: give what is inside it (--config.data.path={path / classes[0]}, a zip "
             "unpacked), or more classes"
         )
     return tuple(classes)
@@ -111,6 +112,7 @@ def _part(prefix: str, names: Sequence[str], classes: Sequence[str]) -> Part:
 
 
 def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Returns a key by which 2 comes before 10; the name itself decides between 1 and 01."""
-    pieces = re.split("0*([0-9]+)", name)  # texts and numbers in turn; the longer number is larger
+    """Returns a sort key that puts 2 before 10; the name itself decides between 1 and 01."""
+    # Texts and numbers alternate. Without leading zeros the longer number is the larger one.
+    pieces = re.split("0*([0-9]+)", name)
     return [(len(p) if i % 2 else 0, p) for i, p in enumerate(pieces)], name

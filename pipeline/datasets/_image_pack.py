@@ -1,7 +1,7 @@
 """Decodes images once into an uncompressed file in the user's cache, which all later runs map.
 
-The decision: every file is decoded whole before training, so that which are corrupt is known, and
-the same, on every process and in every run; the order of the examples then hangs on no error.
+Every file is decoded before training. So every process and every run knows the same corrupt files,
+and the order of the examples does not depend on errors while reading.
 """
 
 import errno
@@ -23,34 +23,34 @@ from pipeline.datasets import _image_decoder, _image_files, _image_layout
 from pipeline.display import terminal
 from pipeline.runtime import cache, errors, throttle
 
-CHUNK = 64  # images of a thread's task
+CHUNK = 64  # images per task of a thread
 REPORT_SECONDS = 5.0
 NAMED = 5  # corrupt files that a message names
-# Errors that belong to one file and come again: a broken link, no permission, a loop of links.
-# Others, such as a failing disk's, may hit one process alone, and are no property of the file.
+# Errors that belong to one file and occur every time: a broken link, no permission, a loop of
+# links. Others, such as those of a failing disk, may hit only one process.
 FILE_ERRORS = (None, errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP)
 
 
 class Pack(NamedTuple):
-    """Pixels [N, side, side, channels] uint8, mapped, zero where corrupt: {name: reason}."""
+    """The decoded images of all splits."""
 
-    pixels: np.ndarray
-    corrupt: Mapping[str, str]
+    pixels: np.ndarray  # [N, side, side, channels] uint8, memory-mapped; zeros for corrupt images
+    corrupt: Mapping[str, str]  # {name: reason}
 
 
 class Pictures(NamedTuple):
-    """The examples of a part: rows [n] of the pixels, and class indices [n] int32, if any."""
+    """The n examples of a split."""
 
-    pixels: np.ndarray
-    rows: np.ndarray
-    label: np.ndarray | None
+    pixels: np.ndarray  # [N, H, W, C] uint8, of all splits
+    rows: np.ndarray  # [n], the row of each example in `pixels`
+    label: np.ndarray | None  # [n] int32 class indices, if there are classes
 
     def __len__(self) -> int:
         """Returns n."""
         return len(self.rows)
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns `image` [n, H, W, C] uint8 and, where there are classes, `label` [n] int32."""
+        """Returns `image` [n, H, W, C] uint8 and, if there are classes, `label` [n] int32."""
         batch = {"image": self.pixels[self.rows[indices]]}
         return batch if self.label is None else batch | {"label": self.label[indices]}
 
@@ -58,11 +58,13 @@ class Pictures(NamedTuple):
 def pictures(
     path: Path, layout: _image_layout.Layout, to: _image_decoder.Format, *, max_corrupt: int
 ) -> dict[str, Pictures]:
-    """Opens the parts of a folder or zip, in the layout's order, without the corrupt images.
+    """Opens the splits of a folder or zip, in the layout's order, without the corrupt images.
+
+    Up to `max_corrupt` files that cannot be decoded only print a warning.
 
     Raises:
-        InputError: more than `max_corrupt` files cannot be decoded, or all of a part; fewer are a
-            printed warning. Or the disk fails.
+        InputError: more than `max_corrupt` files or all files of a split cannot be decoded, or the
+            disk fails.
         OSError: the packed copy cannot be written.
     """
     pack = _load(path, [name for part in layout.parts.values() for name in part.names], to)
@@ -79,7 +81,7 @@ def pictures(
 
 
 def _load(path: Path, names: Sequence[str], to: _image_decoder.Format) -> Pack:
-    """Opens the packed copy of these images, and makes it where there is none."""
+    """Opens the packed copy of these images, and makes it if there is none."""
     with _image_files.opened(path) as files:
         stamps = [(name, files.stamp(name)) for name in names]
         key = cache.key(_image_decoder.VERSION, to, stamps)
@@ -87,7 +89,7 @@ def _load(path: Path, names: Sequence[str], to: _image_decoder.Format) -> Pack:
         pack = _open(copy, len(names), to)
         if pack is None:
             with cache.locked(copy):
-                # Another process may have made it meanwhile.
+                # Another process may have made it before the lock was free.
                 pack = _open(copy, len(names), to) or _make(copy, path, files, names, to)
     return pack
 
@@ -109,7 +111,7 @@ def _make(
     names: Sequence[str],
     to: _image_decoder.Format,
 ) -> Pack:
-    """Decodes all files in threads, each image to its place in the copy."""
+    """Decodes all files in threads, and writes each image to its place in the copy."""
     shape = (len(names), to.side, to.side, to.channels)
     corrupt: dict[str, str] = {}
     screen = terminal.Terminal()
@@ -120,11 +122,13 @@ def _make(
         ThreadPoolExecutor() as pool,
         screen.progress(len(names), noun="image") as progress,
     ):
-        # Process-wide, so set before the threads start: a bomb is an error, oddities are decoded.
+        # Filters apply to the whole process, so they are set before the threads start. Too large
+        # an image becomes an error; other oddities are decoded silently.
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         first_byte = cache.write_header(file, shape)
         task = functools.partial(_decode_chunk, files, names, to, file.fileno(), first_byte)
+        # `map` keeps the order of the chunks, so `corrupt` has the same order in every run.
         began, report = time.perf_counter(), throttle.Throttle(REPORT_SECONDS)
         for first, found in zip(
             range(0, len(names), CHUNK), pool.map(task, range(0, len(names), CHUNK)), strict=True
@@ -134,7 +138,7 @@ def _make(
                 done = min(first + CHUNK, len(names))
                 rate = done / (time.perf_counter() - began)
                 progress.update(done, metrics={"images_per_second": rate})
-        # Before the copy, which without it counts for nothing.
+        # The listing is written before the copy, because `_open` ignores a copy without one.
         with cache.writing(copy.with_suffix(".json")) as listing:
             listing.write(json.dumps(corrupt).encode())
     pack = _open(copy, len(names), to)
@@ -150,14 +154,14 @@ def _decode_chunk(
     first_byte: int,
     first: int,
 ) -> dict[str, str]:
-    """Writes images `first` … of a chunk to their places; returns the corrupt ones' reasons."""
+    """Writes the chunk of images from `first` on; returns the corrupt ones as {name: reason}."""
     corrupt = {}
     for index in range(first, min(first + CHUNK, len(names))):
         try:
             pixels = _image_decoder.decode(files.read(names[index]), to)
         except MemoryError:
             raise
-        except Exception as error:  # decoders raise anything on damaged or hostile bytes
+        except Exception as error:  # decoders raise any error on damaged or hostile bytes
             if isinstance(error, OSError) and error.errno not in FILE_ERRORS:
                 raise errors.InputError(
                     f"{names[index]!r} cannot be read ({error}): see to the disk or file server "
@@ -165,7 +169,7 @@ def _decode_chunk(
                 ) from error
             corrupt[names[index]] = " ".join(str(error).split()) or type(error).__name__
             continue
-        # A memory map would do, but dies of a full disk without an error.
+        # On a full disk pwrite raises an error; a memory map would kill the process.
         os.pwrite(descriptor, pixels.tobytes(), first_byte + index * pixels.nbytes)
     return corrupt
 

@@ -1,8 +1,8 @@
-"""CIFAR-10 (Krizhevsky 2009): the published archive or an image tree, or fetched into the cache.
+"""CIFAR-10 (Krizhevsky 2009): the published archive or an image tree; without a path, a download.
 
-The training examples are in the order of the published batches; those of an image tree
-`{train,test}/<class>/<n>.png`, which has lost that order, by n and then by class, so that the first
-N are of all classes alike.
+The training examples keep the order of the published batches. An image tree
+`{train,test}/<class>/<n>.png` has lost that order. Its examples are ordered by n and then by class,
+so that the first N cover all classes equally.
 """
 
 from pathlib import Path
@@ -29,11 +29,11 @@ CLASSES = (
     "truck",
 )
 ARCHIVE, FOLDER = "cifar-10-binary.tar.gz", "cifar-10-batches-bin"
-# What the other published archive holds, or is called: pickles, which are not read.
+# Names of the other published archive and of its content: pickles, which are not read.
 PICKLES = ("data_batch_1", "cifar-10-batches-py", "cifar-10-python.tar.gz")
 ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # of the archive, as its page gives it
-MAX_BYTES = 2**28  # what is read of its answer at most; the archive has 162 MiB
+MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # of the archive, from its page
+MAX_BYTES = 2**28  # the most that is read of the server's answer; the archive has 162 MiB
 
 
 def spec(config: Any) -> dict[str, Any]:
@@ -46,10 +46,10 @@ def spec(config: Any) -> dict[str, Any]:
 
 
 def load(config: Any) -> dict[str, _image_pack.Pictures]:
-    """Opens the published split at `config.path`, or fetches it where none is given.
+    """Opens the published splits at `config.path`, or downloads them if the path is empty.
 
     Raises:
-        InputError: files are missing or damaged, or the server does not give them.
+        InputError: files are missing or damaged, or the download fails.
         OSError: the cache folder cannot be written.
     """
     path = _find(Path(config.path).expanduser()) if config.path else _fetched()
@@ -75,7 +75,7 @@ def _load_tree(path: Path, max_corrupt: int) -> dict[str, _image_pack.Pictures]:
 
 
 def _find(path: Path) -> Path:
-    """Returns the archive, the folder of batches or the image tree at `path`, or in that folder."""
+    """Returns the archive, folder of batches or image tree that is at `path`, or in that folder."""
     if path.is_file() and path.name.endswith((".zip", ".tar.gz", ".tgz")):
         return path
     if path.is_dir():
@@ -94,7 +94,7 @@ def _find(path: Path) -> Path:
 
 
 def _fetched() -> Path:
-    """Returns the archive in the cache; fetches it where it is not there."""
+    """Returns the archive in the cache; downloads it if it is not there."""
     path = cache.folder() / ARCHIVE
     if not path.is_file():
         with cache.locked(path):

@@ -1,8 +1,8 @@
 """dSprites (Matthey et al. 2017): the published file, read through a bit-packed copy.
 
 A compressed member of a zip file cannot be memory-mapped, and unpacked the images take 3 GB. So
-they are packed once, eight pixels a byte, into a file of 377 MB in the user's cache folder, which
-every later run (and every process of a machine) maps.
+they are packed once, eight pixels per byte, into a file of 377 MB in the user's cache folder. Every
+later run, and every process of a host, maps that file.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ FILE_NAME = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
 FACTOR_NAMES = sprites.FACTOR_NAMES
 FACTOR_SIZES = sprites.FACTOR_SIZES
 SIDE = sprites.SIDE
-PACKED_BYTES = SIDE * SIDE // 8  # of an image
+PACKED_BYTES = SIDE * SIDE // 8  # per image
 CHUNK = 2048  # images unpacked at a time, 8 MiB
-# What reading a damaged file may raise. RuntimeError is zipfile's word for encrypted members and
-# unknown compression; TokenError comes out of numpy, which parses headers as Python.
+# Errors that a damaged file may raise when it is read. zipfile raises RuntimeError for encrypted
+# members and unknown compression. NumPy parses headers as Python, and so may raise TokenError.
 DAMAGE = (
     OSError,
     EOFError,
@@ -38,10 +38,10 @@ DAMAGE = (
 
 
 class DSprites(NamedTuple):
-    """Packed images [N, 512] uint8, memory-mapped, and class indices [N, 6] uint8, in memory."""
+    """The images of the published file, packed, and their factors."""
 
-    packed: np.ndarray
-    classes: np.ndarray
+    packed: np.ndarray  # [N, 512] uint8, eight pixels per byte, memory-mapped
+    classes: np.ndarray  # [N, 6] uint8 class indices, in memory
 
     def __len__(self) -> int:
         """Returns N; 737,280 for the published file."""
@@ -63,10 +63,10 @@ def spec(config: Any) -> dict[str, Any]:
 
 
 def load(config: Any) -> dict[str, DSprites]:
-    """Opens the published file at `config.path`, or in that folder; no split is published.
+    """Opens the published file at `config.path`, or in that folder; no splits are published.
 
     Raises:
-        InputError: no path, or a file that is missing, damaged or not dSprites.
+        InputError: the path is empty, or the file is missing, damaged or not dSprites.
         OSError: the packed copy cannot be written.
     """
     path = _find(config.path)
@@ -76,7 +76,7 @@ def load(config: Any) -> dict[str, DSprites]:
             if name not in members:
                 raise errors.InputError(f"{path} has no member {name}: give {FILE_NAME}")
         classes = _read_classes(archive, path)
-    # The checksums of the contents, so that a copy is never taken for that of another file.
+    # The key has checksums of the contents, so that a copy is never used for another file.
     key = f"{path.stat().st_size}-{members['imgs.npy']:08x}-{members['latents_classes.npy']:08x}"
     copy = cache.folder() / f"dsprites-{key}.npy"
     shape = (len(classes), PACKED_BYTES)
@@ -103,7 +103,7 @@ def _find(given: str) -> Path:
 
 @contextlib.contextmanager
 def _blaming(path: Path) -> Iterator[None]:
-    """Turns what a damaged zip or npy file raises into an InputError that names the file."""
+    """Turns the errors of a damaged zip or npy file into an InputError that names the file."""
     try:
         yield
     except errors.InputError:
@@ -111,12 +111,12 @@ def _blaming(path: Path) -> Iterator[None]:
     except DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise errors.InputError(
-            f"{path} is damaged or not dSprites ({reason}): fetch {FILE_NAME} anew"
+            f"{path} is damaged or not dSprites ({reason}): fetch {FILE_NAME} again"
         ) from error
 
 
 def _read_classes(archive: zipfile.ZipFile, path: Path) -> np.ndarray:
-    """Returns [N, 6] uint8."""
+    """Returns the class indices of all images, [N, 6] uint8."""
     with archive.open("latents_classes.npy") as member:
         shape, dtype = _read_header(member)
         if len(shape) != 2 or shape[1] != len(FACTOR_SIZES) or dtype.kind not in "iu":
@@ -136,7 +136,7 @@ def _read_classes(archive: zipfile.ZipFile, path: Path) -> np.ndarray:
 
 
 def _pack(path: Path, copy: Path, num_images: int) -> None:
-    """Streams the images once, and writes them as an npy file [N, 512] uint8."""
+    """Reads the images once, as a stream, and writes them as an npy file [N, 512] uint8."""
     with cache.writing(copy) as file:
         cache.write_header(file, (num_images, PACKED_BYTES))
         for chunk in _read_images(path, num_images):
@@ -144,7 +144,7 @@ def _pack(path: Path, copy: Path, num_images: int) -> None:
 
 
 def _read_images(path: Path, num_images: int) -> Iterator[np.ndarray]:
-    """Yields [at most CHUNK, 4096] uint8 in {0, 1}."""
+    """Yields the images in order, in chunks [at most CHUNK, 4096] uint8 in {0, 1}."""
     with _blaming(path), zipfile.ZipFile(path) as archive, archive.open("imgs.npy") as member:
         shape, dtype = _read_header(member)
         if shape != (num_images, SIDE, SIDE) or dtype != np.uint8:
@@ -182,6 +182,6 @@ def _read_exactly(member: IO[bytes], size: int) -> bytes:
 
 
 def _expect_end(member: IO[bytes]) -> None:
-    # Reaching the end is also what makes zipfile compare the checksum.
+    # zipfile compares the checksum only when a member is read to its end.
     if member.read(1):
         raise ValueError("bytes after the end of an array")

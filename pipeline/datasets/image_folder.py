@@ -1,8 +1,9 @@
 """PNG, JPEG and WebP files in a folder or zip: `[train/ | val/ or test/][<class>/]<name>`.
 
-Decoded once, to `data.image_size`, into the user's cache. The sub-folders are the classes; without
-any there is no label. `heldout/`, `val/` or `test/`, the first of them beside `train/`, is held
-out; without such folders `data.heldout_examples` are.
+The images are decoded once, to `data.image_size`, into the user's cache. Sub-folders are the
+classes; without sub-folders there is no label. Beside `train/`, the first existing folder of
+`heldout/`, `val/` and `test/` is the held-out split. Without such folders the seed chooses
+`data.heldout_examples` images.
 """
 
 import functools
@@ -18,10 +19,10 @@ from pipeline.runtime import errors
 
 
 def spec(config: Any) -> dict[str, Any]:
-    """Returns one abstract example; lists the folder for the number of classes, decodes nothing.
+    """Returns one abstract example; lists the folder to count classes, and decodes nothing.
 
     Raises:
-        InputError: no such folder, no such layout, or sizes that cannot be.
+        InputError: there is no such folder, its layout is another one, or a size is impossible.
     """
     to, classes = _format(config), layout(config.path).classes
     image = jax.ShapeDtypeStruct((to.side, to.side, to.channels), np.uint8)
@@ -29,10 +30,10 @@ def spec(config: Any) -> dict[str, Any]:
 
 
 def load(config: Any) -> dict[str, _image_pack.Pictures]:
-    """Opens the parts of the folder or zip, in the order of `_image_layout.read`.
+    """Opens the splits of the folder or zip, in the order of `_image_layout.read`.
 
     Raises:
-        InputError: as `spec`, or more corrupt files than `data.max_corrupt_files`.
+        InputError: as in `spec`; or more than `data.max_corrupt_files` files are corrupt.
         OSError: the packed copy cannot be written.
     """
     return _image_pack.pictures(
@@ -45,7 +46,7 @@ def load(config: Any) -> dict[str, _image_pack.Pictures]:
 
 @functools.lru_cache(maxsize=1)
 def layout(given: str) -> _image_layout.Layout:
-    """Lists the folder once a process: the classes must not change between `spec` and `load`."""
+    """Lists the folder, once per process: `spec` and `load` must find the same classes."""
     return _image_layout.read(_path(given))
 
 

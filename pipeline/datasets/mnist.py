@@ -1,6 +1,7 @@
-"""MNIST (LeCun, Cortes, Burges): the four idx files of a folder, or fetched once into the cache.
+"""MNIST (LeCun, Cortes, Burges): the four idx files of a folder; without a path, a download.
 
-The format is described at yann.lecun.com/exdb/mnist: a magic number, sizes, then bytes.
+The files are downloaded once, into the cache. The page yann.lecun.com/exdb/mnist describes the
+format: a magic number, sizes, then bytes.
 """
 
 import gzip
@@ -19,22 +20,22 @@ MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
-# MD5 of the uncompressed files; the mirrors have them gzipped.
+# MD5 of the uncompressed files; the mirrors serve them gzipped.
 CHECKSUMS = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
-MAX_BYTES = 64 * 2**20  # what is read of a mirror's answer at most; the largest file has 45 MiB
-DAMAGE = (OSError, EOFError, ValueError, zlib.error)  # what reading a gzip file may raise
+MAX_BYTES = 64 * 2**20  # the most that is read of a mirror's answer; the largest file has 45 MiB
+DAMAGE = (OSError, EOFError, ValueError, zlib.error)  # errors that a damaged gzip file may raise
 
 
 class Digits(NamedTuple):
-    """Images [N, 28, 28, 1] uint8 and labels [N] int32, in memory."""
+    """The digits of a split, in memory."""
 
-    image: np.ndarray
-    label: np.ndarray
+    image: np.ndarray  # [N, 28, 28, 1] uint8
+    label: np.ndarray  # [N] int32
 
     def __len__(self) -> int:
         """Returns N."""
@@ -55,11 +56,11 @@ def spec(config: Any) -> dict[str, Any]:
 
 
 def load(config: Any) -> dict[str, Digits]:
-    """Reads the published split from the folder `config.path`, or fetches it where none is given.
+    """Reads the published splits from `config.path`, or downloads them if the path is empty.
 
     Raises:
-        InputError: a file is missing or damaged, or no mirror gives it.
-        OSError: what was fetched cannot be written to the cache folder.
+        InputError: a file is missing or damaged, or no mirror serves it.
+        OSError: a downloaded file cannot be written to the cache folder.
     """
     if config.path:
         folder = Path(config.path).expanduser()
@@ -108,29 +109,29 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _read_idx(path: Path, *, num_dims: int) -> np.ndarray:
-    """Reads magic 0x0800 + dims, sizes (big-endian uint32), and that many unsigned bytes."""
+    """Reads an idx file of unsigned bytes: magic 0x0800 + dims, big-endian uint32 sizes, bytes."""
     try:
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
     except DAMAGE as error:
         raise errors.InputError(
-            f"{path} cannot be read ({_reason(error)}): remove it and fetch it anew"
+            f"{path} cannot be read ({_reason(error)}): remove it and fetch it again"
         ) from error
     header = np.frombuffer(raw[: 4 + 4 * num_dims].ljust(4 + 4 * num_dims, b"\0"), ">u4")
     shape = tuple(int(size) for size in header[1:])
     body = np.frombuffer(raw, np.uint8)[4 + 4 * num_dims :]
-    # Python's integers, which don't overflow on the sizes of a damaged header.
+    # Python's integers do not overflow, whatever sizes a damaged header has.
     expected = 4 + 4 * num_dims + int(np.prod(np.array(shape, object)))
     if header[0] != 0x0800 + num_dims or len(raw) != expected:
         raise errors.InputError(
-            f"{path} is no idx file or damaged (magic {int(header[0])}, {len(raw)} bytes, where "
-            f"{0x0800 + num_dims} and {expected} are due): remove it and fetch it anew"
+            f"{path} is no idx file or damaged (magic {int(header[0])}, {len(raw)} bytes, not "
+            f"{0x0800 + num_dims} and {expected}): remove it and fetch it again"
         )
     return body.reshape(shape)
 
 
 def _fetch(name: str, folder: Path) -> None:
-    """Writes one file, uncompressed, into the folder, from the first mirror that has it intact."""
+    """Writes one uncompressed file into the folder, from the first mirror that has it intact."""
     try:
         download.fetch(
             folder / name,

@@ -1,8 +1,8 @@
 """Sprites: dSprites' six factors and order, 737,280 images rendered here, with nothing to download.
 
-Matthey et al. 2017 (dsprites-dataset). Every shape is a polygon in a few constants fitted to frames
-of the published set. A row of pixels meets its outline at two or four places; those are tabulated
-once for all turned and scaled shapes, so that rendering is a look-up of rows.
+Matthey et al. 2017 (dsprites-dataset). Every shape is a polygon with a few constants, which were
+fitted to images of the published set. A row of pixels crosses an outline at two or four places. A
+table holds these places for all rotated and scaled shapes, so that rendering looks up rows.
 """
 
 import functools
@@ -19,21 +19,21 @@ FACTOR_NAMES = ("color", "shape", "scale", "orientation", "position_x", "positio
 FACTOR_SIZES = (1, 3, 6, 40, 32, 32)
 SIDE = 64  # pixels
 
-# Pixels at scale 1, x to the right and y down from the sprite's centre, orientation 0.
+# In pixels at scale 1 and orientation 0, from the sprite's centre: x to the right, y down.
 SQUARE_HALF_SIDE = 9.598
-ELLIPSE_AXES = (12.78, 7.22)  # the published ellipse is best met by a polygon of 64 sides
-# Control points (x, y) of the heart's right half: one cubic Bézier curve from the notch to the
-# flank, one from there to the tip.
+ELLIPSE_AXES = (12.78, 7.22)  # a polygon of 64 sides matches the published ellipse best
+# Control points (x, y) of the heart's right half: a cubic Bézier curve from the notch to the flank,
+# and one from the flank to the tip.
 HEART_LOBE = ((0.0, -5.12), (1.92, -11.91), (9.59, -9.69), (9.59, -4.05))
 HEART_FLANK = ((9.59, -4.05), (9.59, 1.62), (1.06, 5.10), (0.0, 9.74))
 
-ROWS_ABOVE = 13  # of the row that holds the centre; no corner is further than 13.58 from it
+ROWS_ABOVE = 13  # above the row of the centre; no corner is further than 13.58 pixels from it
 NUM_ROWS = 28
-MAX_CROSSINGS = 4  # of a row of pixels with an outline: the heart's two lobes
+MAX_CROSSINGS = 4  # of a row of pixels and an outline, in the heart's two lobes
 
 
 class Sprites:
-    """All combinations of the factors, the last varying fastest."""
+    """All combinations of the factors, in an order in which the last varies fastest."""
 
     def __len__(self) -> int:
         """Returns 737,280."""
@@ -55,25 +55,25 @@ def spec(config: Any) -> dict[str, Any]:
 
 
 def load(config: Any) -> dict[str, Sprites]:
-    """Returns the whole set; no split is published.
+    """Returns the whole set; no splits are published.
 
     Raises:
-        InputError: a path is given, as if files were to be read.
+        InputError: `config.path` is not empty, although there are no files to read.
     """
     if config.path:
         raise errors.InputError(
             f"config.data.path={config.path!r} has no use for sprites, which are rendered: leave "
             "it empty, or read the published files with --config.data.name=dsprites"
         )
-    _tables()  # here, so that the threads that read find them made
+    _tables()  # built before threads read, so that they do not all build it at the same time
     return {"all": Sprites()}
 
 
 def render(factors: np.ndarray) -> np.ndarray:
     """Renders sprites.
 
-    Scale s is 0.5 … 1 in six steps, the orientation 0 … 2π in 40 (both ends included, so the first
-    and the last are the same picture), and the centre goes from pixel 15.5 to 47.5 in 32 positions.
+    The scale takes 6 values from 0.5 to 1, and the centre 32 positions from pixel 15.5 to 47.5. The
+    orientation takes 40 values from 0 to 2π, so the first and the last are the same picture.
 
     Args:
         factors: [n, 6] class indices, in the order of `FACTOR_NAMES`.
@@ -85,10 +85,10 @@ def render(factors: np.ndarray) -> np.ndarray:
     crossings, steps = _tables()
     columns = crossings[shape, scale, orientation, y] + _centre(x).astype(np.float32)[:, None, None]
     columns = np.minimum(np.ceil(columns), SIDE).astype(np.intp)
-    # A row changes between outside and inside at each column where it crosses the outline.
+    # A row changes between outside and inside at each column in which it crosses the outline.
     first, second, third, fourth = np.moveaxis(columns, -1, 0)
     rows = steps.take(first, axis=0) ^ steps.take(second, axis=0)
-    again = third < SIDE  # few do: those through both lobes of a heart
+    again = third < SIDE  # only a few rows: those through both lobes of a heart
     rows[again] ^= steps.take(third[again], axis=0) ^ steps.take(fourth[again], axis=0)
     image = np.zeros((len(factors), SIDE, SIDE), np.uint8)
     image[np.arange(len(factors))[:, None], _rows(y)] = rows.view(np.uint8)
@@ -97,12 +97,12 @@ def render(factors: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _tables() -> tuple[np.ndarray, np.ndarray]:
-    """Returns what rendering looks up: where rows cross outlines, and rows that begin at a column.
+    """Returns the crossings of rows with outlines, and rows that begin at a column.
 
     Returns:
-        [shape, scale, orientation, position_y, 28 rows, 4] float32: ascending x from the centre,
-        infinite where there are fewer crossings. 10 MB.
-        [65, 8] uint64: 64 pixels in 8 words, of which those from column k on are 255.
+        [shape, scale, orientation, position_y, 28 rows, 4] float32: ascending x of the crossings,
+        from the centre; infinite if there are fewer than 4. It takes 10 MB.
+        [65, 8] uint64: row k is 64 pixels in 8 words; the pixels from column k on are 255.
     """
     _, num_shapes, num_scales, num_orientations, _, num_positions = FACTOR_SIZES
     position = np.arange(num_positions)
@@ -116,14 +116,14 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
             turned = (outline[0] + 1j * outline[1]) * np.exp(1j * angle)
             found = _crossings(turned.real, turned.imag, height.ravel())
             table[shape, :, orientation] = found.reshape(*height.shape, MAX_CROSSINGS)
-    table[:, :, -1] = table[:, :, 0]  # exactly: sin(2π) isn't 0 in floating point
+    table[:, :, -1] = table[:, :, 0]  # copied, because sin(2π) is not 0 in floating point
     table *= scale[:, None, None, None, None]
     pixels = np.arange(SIDE) >= np.arange(SIDE + 1)[:, None]
     return table.astype(np.float32), (pixels * np.uint8(255)).view(np.uint64)
 
 
 def _crossings(x: np.ndarray, y: np.ndarray, heights: np.ndarray) -> np.ndarray:
-    """Returns the x, [n, 4] ascending, where the polygon (x, y) meets each of the heights [n]."""
+    """Returns the ascending x, [n, 4], at which the polygon (x, y) crosses each of n heights."""
     below = heights[:, None] > y
     line, edge = np.nonzero(below != np.roll(below, -1, axis=1))
     end = (edge + 1) % len(y)
@@ -160,6 +160,7 @@ def heart() -> np.ndarray:
     t = np.arange(32) / 32
     weights = np.stack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
     right = np.concatenate([np.array(HEART_LOBE).T @ weights, np.array(HEART_FLANK).T @ weights], 1)
-    # The left half mirrors it, from the tip back up to the notch; both are on the right already.
+    # The left half is the mirror image, from the tip back up to the notch. The right half already
+    # has the notch; the tip is added here.
     left = np.concatenate([np.array(HEART_FLANK[-1:]).T, right[:, :0:-1]], 1) * [[-1.0], [1.0]]
     return np.concatenate([right, left], 1)

@@ -1,4 +1,4 @@
-"""TensorBoard's event files on disk: reads them, names them, and removes what a resume repeats."""
+"""TensorBoard's event files: reads them, names new ones, and removes what a resumed run repeats."""
 
 import os
 import socket
@@ -83,8 +83,8 @@ def _event_files(folder: Path) -> list[Path]:
 def next_path(folder: Path) -> Path:
     """Returns a new name that sorts after all others: TensorBoard reads files in this order.
 
-    tensorboardX names files by the second and overwrites. Two starts within a second would share a
-    file, and a start on a host with a slow clock would sort before earlier ones.
+    tensorboardX names files by the current second and overwrites an existing one. Two starts within
+    a second would share a file. A start on a host with a slow clock would sort before earlier ones.
     """
     stamps = [path.name.split(".")[3] for path in _event_files(folder)]
     latest = max((int(stamp) for stamp in stamps if stamp.isdecimal()), default=0)

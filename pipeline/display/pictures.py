@@ -1,6 +1,7 @@
 """Pictures made of images: grids, frames with texts, and animations.
 
-Pixels are enlarged by whole factors and never smoothed, so a picture shows what the model made.
+Pixels are enlarged by whole factors and never smoothed, so a picture shows exactly what the model
+made.
 """
 
 import functools
@@ -20,8 +21,8 @@ def grid(images: np.ndarray, *, columns: int, gap: int = 2) -> np.ndarray:
 
     Args:
         images: [N, H, W, C] in [0, 1].
-        columns: images a row.
-        gap: pixels between them.
+        columns: number of images in a row.
+        gap: number of pixels between images.
 
     Returns:
         [rows·(H + gap) − gap, columns·(W + gap) − gap, C] float32 in [0, 1].
@@ -49,13 +50,13 @@ def framed(
     columns: Sequence[str] = (),
     title: str = "",
 ) -> np.ndarray:
-    """Puts a white frame with texts around a picture; texts have characters of Latin-1.
+    """Puts a white frame with texts around a picture; texts use only characters of Latin-1.
 
     Args:
         picture: [H, W, C] in [0, 1].
         rows: a text for each row of the picture, to its left; rows are equally high.
         columns: a text of one or more lines for each column, above it; columns are equally wide.
-        title: above everything.
+        title: a text above everything.
 
     Returns:
         [top + H + margin, left + W + margin, C] float32 in [0, 1].
@@ -108,7 +109,7 @@ def gif(frames: np.ndarray, *, milliseconds: int = 120) -> bytes:
 
     Args:
         frames: in the order in which they are shown.
-        milliseconds: for which each frame is shown; GIF counts in tens of them.
+        milliseconds: time for which each frame is shown; GIF counts in steps of 10.
     """
     pixels = frames[..., 0] if frames.shape[-1] == 1 else frames
     first, *others = (Image.fromarray(frame) for frame in pixels)

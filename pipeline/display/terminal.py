@@ -1,7 +1,7 @@
 """What a person sees on stdout: a banner, progress, notes, warnings and tables of figures.
 
 On a terminal, progress is a live bar. Otherwise each report is one plain line without control
-codes, so that a log file is easy to read and to search.
+codes, so a log file is easy to read and to search.
 """
 
 import functools
@@ -36,7 +36,7 @@ class Terminal:
         self._live = active and console.is_terminal and not console.is_dumb_terminal
 
     def banner(self, rows: Mapping[str, str]) -> None:
-        """Prints aligned `name: value` rows; a long value continues on the next line, uncut."""
+        """Prints aligned `name: value` rows; a long value continues on the next line."""
         indent = max(map(len, rows), default=0) + 2
         for name, value in rows.items():
             first, *rest = self._wrapped(value, indent)
@@ -126,8 +126,8 @@ class Progress:
 
         Args:
           step: number of steps done, counted from the run's beginning.
-          metrics: host numbers by name without prefix; those are shown whose row in
-            `figures` has words for the terminal, in the order of the rows.
+          metrics: host numbers by name, without the prefix of the tag. Those whose row in
+            `display.figures` has words for the terminal are shown, in the order of the rows.
         """
         shown = (
             figure.terminal.format(_number(metrics[figure.name]))
@@ -152,7 +152,7 @@ class Progress:
         row.add_column(no_wrap=True)
         bar = ProgressBar(total=self._total_steps, completed=step)
         row.add_row(steps, bar, f"{time_left} left")
-        # The text sets its wrapping: a note above redraws the bar with the options of the note.
+        # The text must set its own wrapping: a note above redraws the bar with the note's options.
         below = Text(status, no_wrap=False, overflow="fold")
         self._live.update(Group(row, below), refresh=True)
 
@@ -172,7 +172,7 @@ class Progress:
 
 @functools.cache
 def _stdout(is_terminal: bool, active: bool) -> Console:
-    """Returns the one console of stdout: rich stacks the bars of one console, not of two."""
+    """Returns the only console of stdout: rich stacks bars only within one console."""
     # Without force_terminal, FORCE_COLOR, which some CI sets, would put control codes into logs.
     return Console(force_terminal=is_terminal, quiet=not active)
 
@@ -184,6 +184,6 @@ def _print(console: Console, text: str, *, style: str = "") -> None:
 
 
 def _number(value: float) -> str:
-    """Returns four significant digits; from 1,000 on a whole number with separators."""
+    """Returns four significant digits, or a whole number with separators from 1,000 on."""
     value = float(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

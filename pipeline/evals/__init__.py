@@ -2,16 +2,18 @@
 
 An entry with a dot is a module from outside this package, `my_package.my_evaluation`.
 
-Each has `make(config, mesh, source) → evaluate`, and `evaluate(state)` yields (tag, value) pairs,
-in the training loop and in `pipeline.evaluate` alike. `source` is the held-out data; `make` raises
-an `errors.InputError` where the model or the data set has not what it needs. Tags are
-`heldout/<name>`, and `pipeline.display.figures` says what each name means. A value is a float, an
-array [N] (a histogram), [H, W, C] (a picture) or [T, H, W, C] uint8 (an animation), a text in
-Markdown, or a function without arguments that draws one of these.
+Each file defines `make(config, mesh, source) → evaluate`. `source` is the held-out data. `make`
+raises an `errors.InputError` if the model or the data set lacks what the evaluation needs. Both the
+training loop and `pipeline.evaluate` call `evaluate(state)`, which yields (tag, value) pairs. Tags
+are `heldout/<name>`, and `pipeline.display.figures` says what each name means. A value is a float,
+a text in Markdown, or an array. An array is [N] (a histogram), [H, W, C] (a picture) or
+[T, H, W, C] uint8 (an animation). A function without arguments that draws one of these is also a
+value.
 
-All processes evaluate together, and yield the same tags in the same order. Whatever needs several
-of them, as the model does, is computed before the value is yielded; drawing is left to a function,
-which process 0 alone calls, so that no other imports matplotlib or waits for pixels of no use.
+All processes evaluate together and yield the same tags in the same order. An evaluation computes
+everything that needs several processes, such as the model, before it yields the value. It leaves
+drawing to a function that only process 0 calls. So no other process imports matplotlib or waits for
+pixels that it does not use.
 """
 
 import time
@@ -27,19 +29,19 @@ from pipeline import datasets
 from pipeline.display import terminal
 from pipeline.runtime import errors, registry, throttle
 
-REPORT_SECONDS = 2.0  # between two signs of life
+REPORT_SECONDS = 2.0  # between two reports of progress
 
 
 class Value(NamedTuple):
-    """What an evaluation yields; see above."""
+    """A value that an evaluation yields."""
 
-    evaluation: str  # its name, as `config.evals` has it
-    name: str  # what follows "heldout/" in the tag
+    evaluation: str  # its entry in `config.evals`
+    name: str  # the tag without "heldout/"
     content: Any
 
 
 class Chosen(NamedTuple):
-    """Evaluations by their names, and why others are left out."""
+    """Evaluations by name, and the reasons why others are left out."""
 
     evaluations: dict[str, Callable[[Any], Iterator]]
     left_out: dict[str, str]
@@ -47,10 +49,10 @@ class Chosen(NamedTuple):
 
 
 class Watched:
-    """Held-out data that tells how many examples of it were read."""
+    """Held-out data that reports how many of its examples were read."""
 
     def __init__(self, source: datasets.Source):
-        """Wraps `source`; `heard` is called with the number of examples at each reading."""
+        """Wraps `source`; each read calls `heard` with the number of examples."""
         self._source = source
         self.heard: Callable[[int], None] = lambda number: None
 
@@ -59,16 +61,16 @@ class Watched:
         return len(self._source)
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Reads through to the source."""
+        """Reads from the source."""
         self.heard(len(indices))
         return self._source.read(indices)
 
 
 def names(asked: str) -> tuple[str, ...]:
-    """Returns the evaluations that `--evals` names; none for "all". Imports none of them.
+    """Returns the evaluations that `--evals` names, or () for "all"; imports none of them.
 
     Raises:
-        InputError: an unknown one; the message lists those that exist.
+        InputError: an unknown evaluation; the message lists those that exist.
     """
     if asked == "all":
         return ()
@@ -83,18 +85,18 @@ def names(asked: str) -> tuple[str, ...]:
 
 
 def covered(asked: str, found: Mapping[str, Any]) -> bool:
-    """Says whether what metrics.json holds has all that `--evals` asks for."""
+    """Says whether `found`, the contents of metrics.json, has all that `--evals` asks for."""
     wanted = names(asked) or registry.names("evals")
     return set(wanted) <= {*found["evaluations"], *found["left_out"]}
 
 
 def choose(asked: str, config: Any, mesh: Mesh, source: datasets.Source) -> Chosen:
-    """Makes the evaluations that `--evals` names, or for "all" those that apply.
+    """Makes the evaluations that `--evals` names, or all that apply if it is "all".
 
-    These are the run's own, and then every other file here that takes its model and its data.
+    Those are the run's own evaluations, followed by all others here that its model and data allow.
 
     Raises:
-        InputError: one that was named is unknown, or does not apply.
+        InputError: an evaluation that was named is unknown or does not apply.
     """
     watched, left_out = Watched(source), {}
     wanted = names(asked)
@@ -112,20 +114,22 @@ def choose(asked: str, config: Any, mesh: Mesh, source: datasets.Source) -> Chos
 
 
 def run(chosen: Chosen, state: Any, *, examples: int, screen: terminal.Terminal) -> list[Value]:
-    """Runs all of them on all processes, and returns what they yield; pictures on process 0 alone.
+    """Runs the evaluations on all processes and returns their values.
+
+    Only process 0 draws: on others the content of a value that is a function is None.
 
     Args:
-        chosen: what `choose` made.
+        chosen: result of `choose`.
         state: as restored.
-        examples: how many one evaluation reads, for the display.
-        screen: shows which one is under way, and how far.
+        examples: number that one evaluation reads, for the display.
+        screen: shows which evaluation runs, and its progress.
     """
     values, first_process = [], jax.process_index() == 0
     for number, (name, evaluate) in enumerate(chosen.evaluations.items(), start=1):
         began = time.perf_counter()
         with _progress(chosen.source, f"{name}: example", examples, screen):
             for tag, content in evaluate(state):
-                if callable(content):  # what is drawn is of no use elsewhere
+                if callable(content):  # only process 0 uses what is drawn
                     content = content() if first_process else None
                 values.append(Value(name, tag.removeprefix("heldout/"), content))
         seconds = time.perf_counter() - began
@@ -134,12 +138,12 @@ def run(chosen: Chosen, state: Any, *, examples: int, screen: terminal.Terminal)
 
 
 def scalars(values: list[Value]) -> dict[str, float]:
-    """Returns the figures that are one number."""
+    """Returns the values that are a single number, by name."""
     return {value.name: value.content for value in values if isinstance(value.content, float)}
 
 
 def warnings(config: Any, chosen: Chosen, figures: dict[str, float]) -> list[str]:
-    """Returns what the model's and the evaluations' authors would have one look at."""
+    """Returns the warnings of the model and of the evaluations about the held-out figures."""
     modules = [registry.load("models", config.model.name, field="model.name")]
     modules += [registry.load("evals", name, field="evals") for name in chosen.evaluations]
     return [text for one in modules if hasattr(one, "warnings") for text in one.warnings(figures)]
@@ -166,13 +170,13 @@ def _progress(
 
 
 def check_model(config: Any, method: str, *, what: str, evaluation: str) -> None:
-    """Raises an InputError where the run's model lacks the `method` that an evaluation needs.
+    """Raises an InputError if the run's model lacks the `method` that an evaluation needs.
 
     Args:
         config: the run's.
         method: of `Model`.
-        what: the model then has none of, for the error.
-        evaluation: of that name.
+        what: names what a model without the method lacks, for the error.
+        evaluation: name of the evaluation, for the error.
     """
     name = config.model.name
     if not hasattr(_model(name), method):

@@ -1,7 +1,7 @@
-"""Held-out images beside the codes that a VQ-VAE has for them, and what it decodes.
+"""Held-out images, the codes that a VQ-VAE assigns to them, and its reconstructions.
 
-A code's colour is its vector, in the plane of the three principal components of all vectors shown:
-codes that the decoder takes for alike look alike, whatever their numbers.
+The colour of a code shows its vector, projected onto the three principal components of all vectors
+in the picture. So codes with similar vectors look similar, whatever their numbers.
 """
 
 from collections.abc import Callable, Iterator
@@ -42,24 +42,24 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
 
 
 def colours(seen: np.ndarray) -> np.ndarray:
-    """Returns colours [..., 3] in [0, 1] for vectors [..., D]; alike for vectors that are alike."""
+    """Returns colours [..., 3] in [0, 1] for vectors [..., D]; similar vectors look similar."""
     flat = seen.reshape(-1, seen.shape[-1]).astype(np.float64)
     flat = flat - flat.mean(axis=0)
     _, _, directions = np.linalg.svd(flat, full_matrices=False)
     directions = directions[:3]
-    # A direction's sign is arbitrary: with its largest entry above 0, steps compare.
+    # The sign of a direction is arbitrary. A positive largest entry makes steps comparable.
     largest = np.abs(directions).argmax(axis=1)
     directions *= np.sign(directions[np.arange(len(directions)), largest])[:, None]
     found = np.zeros((len(flat), 3))
     found[:, : len(directions)] = flat @ directions.T
     low, high = np.quantile(found, (0.02, 0.98), axis=0)
     spread = np.where(high > low, high - low, 1.0)
-    # Not to black and white, which inputs and reconstructions have.
+    # Colours avoid black and white, which inputs and reconstructions use.
     return 0.1 + 0.8 * np.clip((found - low) / spread, 0.0, 1.0).reshape(*seen.shape[:-1], 3)
 
 
 def picture(inputs: np.ndarray, seen: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Returns uint8 [H, W, 3]: inputs above, their code maps, and reconstructions below."""
+    """Returns uint8 [H, W, 3]: a row of inputs, one of their code maps, one of reconstructions."""
     height, width = inputs.shape[1:3]
     maps = colours(seen).astype(np.float32)
     maps = maps.repeat(height // maps.shape[1], axis=1).repeat(width // maps.shape[2], axis=2)

@@ -1,4 +1,4 @@
-"""How evenly the codes of a VQ-VAE are used over held-out data, as a plot."""
+"""A plot of how evenly a VQ-VAE uses its codes over held-out data."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from pipeline.training import step
 
 
 def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
-    """Returns the evaluation: state → the use of each code, the most used first.
+    """Returns the evaluation: state → a plot of each code's use, the most used first.
 
     Raises:
         InputError: the model has no codes.
@@ -29,14 +29,18 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
 
 
 def picture(figures: dict[str, np.ndarray]) -> np.ndarray:
-    """Returns uint8 [H, W, 3]: the codes' use, the most used first."""
+    """Returns uint8 [H, W, 3]: a plot of the codes' use, the most used first.
+
+    Args:
+        figures: held-out metrics; `code_usage` [K] is each code's use over that of uniform use.
+    """
     use = np.sort(figures["code_usage"])[::-1]
     perplexity, used = float(figures["perplexity"]), int((use > 0).sum())
     figure = plots.figure(
         7.0, 4.0, title=f"{used:,} of {len(use):,} codes in use; perplexity {perplexity:.1f}"
     )
     axes = figure.add_subplot()
-    least = 0.5 * use[use > 0].min()  # a logarithmic axis has no 0
+    least = 0.5 * use[use > 0].min()  # a logarithmic axis cannot show 0
     axes.stairs(use, np.arange(len(use) + 1) + 0.5, baseline=least, fill=True)
     axes.set_yscale("log")
     axes.set_ylim(bottom=least)

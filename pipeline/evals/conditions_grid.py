@@ -1,4 +1,4 @@
-"""Samples of a conditional model: a row a label, the same z along a column."""
+"""Samples of a conditional model: one row per label, and the same z along a column."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,8 +19,8 @@ NULL = "none"  # the row of the null class
 def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
     """Returns the evaluation: state → a labelled grid.
 
-    The rows are the classes where one column of classes is all that the model is given, and else
-    the conditions of the first held-out examples; below them the null class, where it was trained.
+    If the only condition is one column of classes, the rows are the classes. Otherwise they are the
+    conditions of the first held-out examples. If the null class was trained, it is the last row.
 
     Raises:
         InputError: the model has no conditions, or a field of `config.conditions_grid` is below 1.
@@ -35,12 +35,14 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
     settings = config.conditions_grid
     for field in ("rows", "columns"):
         errors.check_range(f"config.conditions_grid.{field}", settings[field], 1)
+    # The rows depend only on the config and the data, so they are the same at every step.
     example = datasets.example_spec(config)
     conditions = {name: example[name] for name in names}
     rows = labels.parse(row_labels(config, source, conditions), conditions)
     sample = evaluation.make_method(config, example, "sample")
     fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
 
+    # Every row has the same keys, so the same z recurs along a column.
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
         numbers = np.arange(settings.columns, dtype=np.uint32)
         keys = fold(jax.random.key(config.seed), np.tile(numbers, len(rows.texts)))
@@ -57,7 +59,7 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
 
 
 def row_labels(config: Any, source: datasets.Source, conditions: dict[str, Any]) -> str:
-    """Returns the rows, as --labels has them."""
+    """Returns the rows in the form of --labels."""
     most = config.conditions_grid.rows
     entry = next(iter(conditions.values()))
     if len(conditions) == 1 and isinstance(entry, datasets.Classes) and not entry.shape:
@@ -74,7 +76,7 @@ def row_labels(config: Any, source: datasets.Source, conditions: dict[str, Any])
 
 
 def picture(images: np.ndarray, texts: list[str], names: tuple[str, ...]) -> np.ndarray:
-    """Returns uint8 [H, W, C]: images [rows · columns, h, w, C] in [0, 1], a text beside a row."""
+    """Returns uint8 [H, W, C]: images [rows · columns, h, w, C] in [0, 1], each row with a text."""
     grid = pictures.grid(pictures.enlarged(images), columns=len(images) // len(texts))
     title = f"Samples by {', '.join(names)}; the same z along a column"
     return pictures.to_uint8(pictures.framed(grid, rows=texts, title=title))

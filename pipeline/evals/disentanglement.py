@@ -1,7 +1,7 @@
 """How well latents and factors match: the metrics of `pipeline.evals.scores` on held-out data.
 
-Examples are drawn by the seed and encoded once, on the mesh. Process 0 alone runs the learners; its
-figures are then every process's.
+The seed chooses the examples, and the mesh encodes them once. Only process 0 runs the learners; it
+then sends its figures to all processes.
 """
 
 from collections.abc import Callable, Iterator
@@ -44,18 +44,19 @@ METRICS = {
         irs,
     )
 }
-FEWEST_EXAMPLES = 200  # with fewer, learners would meet values in the test that they never saw
-# Examples of a device in a batch. Not config.batch_size: the bits of an encoding depend on the
-# shapes that a device computes, and a tree's or a vote's outcome may hang on a bit.
+FEWEST_EXAMPLES = 200  # with fewer, the test would contain values that learners never saw
+# Examples per device in a batch. It is not config.batch_size: rounding depends on the shapes that a
+# device computes, and the last bit can decide a tree's split or a vote.
 ROWS = 64
 
 
 def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
-    """Returns the evaluation: state → scalars, each metric's, and the heat map of information.
+    """Returns the evaluation: state → each metric's scalars, and a heat map of information.
 
     Raises:
         InputError: no factors, no Gaussian posterior, too few examples, or an unknown metric.
     """
+    # Mistakes in the config are found here, before anything is compiled.
     settings = config.disentanglement
     factors = _check(config, len(source))
     chosen = [
@@ -63,7 +64,7 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
     ]
     names = [name for module in chosen for name in module.Scores._fields]
     excluded = [k for k, name in enumerate(factors.names) if name in settings.chen_excludes]
-    # RandomState, not Generator: its stream is frozen (NEP 19), and figures of years compare.
+    # RandomState, not Generator: its stream is frozen (NEP 19), so figures stay comparable.
     order = np.random.RandomState(config.seed % 2**32).permutation(len(source))
     subset = datasets.Subset(source, order[: settings.num_examples or len(order)])
     config = config.copy_and_resolve_references()
@@ -73,7 +74,7 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
         batches = (batch for _, batch in batching.heldout_batches(subset, config, mesh, num=0))
         encoded = encode(state, batches)
-        # A diverged model has no figures; every process sees that it is one.
+        # A diverged model has no figures. All processes hold the same encodings, so they agree.
         known = bool(np.isfinite([encoded.mean, encoded.log_variance]).all())
         figures = np.full(len(names), np.nan, np.float32)
         if known and jax.process_index() == 0:
@@ -87,7 +88,7 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
 
 
 def _check(config: Any, num_heldout: int) -> Any:
-    """Returns the data set's entry of factors, if figures can be had at all."""
+    """Returns the data set's entry of factors, or raises an InputError if no figure is possible."""
     factors = datasets.example_spec(config).get("factors")
     if factors is None or max(factors.num_classes) < 2:
         raise errors.InputError(
@@ -114,7 +115,7 @@ def _check(config: Any, num_heldout: int) -> Any:
 def _scores(
     chosen: list[ModuleType], encoded: posteriors.Encodings, excluded: list[int], seed: int
 ) -> list[float]:
-    """Returns the figures of all metrics in their order, showing how far it is."""
+    """Returns the figures of all metrics in their order, and shows progress."""
     factors = encoded.attributes["factors"]
     figures: list[float] = []
     with terminal.Terminal().progress(len(chosen), noun="metric") as progress:
@@ -131,7 +132,7 @@ def _scores(
 
 
 def _picture(encoded: posteriors.Encodings, names: tuple[str, ...]) -> np.ndarray:
-    """Returns the heat map, [H, W, 3] uint8."""
+    """Returns the heat map of mutual information, [H, W, 3] uint8."""
     factors = encoded.attributes["factors"]
     entropy = mutual_information.entropies(factors)
     varying = np.flatnonzero(entropy)

@@ -1,4 +1,4 @@
-"""The model's metrics over held-out data, exact whatever the batch size and the mesh."""
+"""The model's metrics over held-out data, exact for every batch size and mesh."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from pipeline.training import batching, evaluation, step
 
 
 def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
-    """Returns the evaluation: state → (tag, value) pairs, one sample of z an example."""
+    """Returns the evaluation: state → (tag, value) pairs, with one sample of z per example."""
     of_state = figures(config, mesh, source)
 
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
@@ -26,7 +26,11 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
 def figures(
     config: Any, mesh: Mesh, source: datasets.Source
 ) -> Callable[[step.TrainState], dict[str, np.ndarray]]:
-    """Returns the function state → the model's metrics over held-out data, [] or [N] each."""
+    """Returns the function state → the model's metrics over held-out data.
+
+    Each metric is [] or [N]. Sums over batches are divided only once, at the end, so a short last
+    batch has the right weight.
+    """
     example = datasets.example_spec(config)
     eval_step = evaluation.make_eval_step(config, example, mesh)
     summary = evaluation.make_summary(config, example)

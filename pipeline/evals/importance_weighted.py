@@ -1,8 +1,9 @@
 """The importance-weighted bound on log p(x): Burda et al. 2016 (arXiv:1509.00519), eq. 8.
 
-L_K = E[log 1/K Σ p(x, z_k) / q(z_k|x)] with z_k ~ q(z|x). L_1 is the ELBO; it rises with K, and
-tends to log p(x). The decision: the k-th draw of an example hangs on its position and on k alone,
-so that neither the mesh nor batches nor chunks matter, and fewer samples are the first of more.
+L_K = E[log 1/K Σ p(x, z_k) / q(z_k|x)] with z_k ~ q(z|x). L_1 is the ELBO; L_K rises with K and
+tends to log p(x). The k-th draw of an example depends only on the example's position and on k. So
+the mesh, the batch size and the chunk change no draw, and K draws are the first K of any larger
+number.
 """
 
 import functools
@@ -26,7 +27,7 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
     """Returns the evaluation: state → (tag, value) pairs.
 
     Raises:
-        InputError: the model has no Gaussian posterior, or a number that isn't positive.
+        InputError: the model has no Gaussian posterior, or a number is not positive.
     """
     section, example = config.importance_weighted, datasets.example_spec(config)
     for field in ("num_samples", "chunk"):
@@ -35,8 +36,9 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
     if not (hasattr(model, "posterior") and hasattr(model, "nll")):
         raise errors.InputError(
             f"'importance_weighted' needs a model with a Gaussian posterior, which "
-            f"config.model.name={config.model.name!r} has not: leave it out of the evaluations"
+            f"config.model.name={config.model.name!r} lacks: leave it out of the evaluations"
         )
+    # The bounds for fewer samples come from the same draws, at no extra cost.
     counts = sample_counts(section.num_samples)
     terms = functools.partial(_terms, counts=counts, chunk=section.chunk)
     eval_step = evaluation.make_eval_step(config, example, mesh, terms=terms)
@@ -46,6 +48,7 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
         bin_width=model.likelihood.bin_width,
     )
 
+    # Sums and counts are added up first, so a short last batch has the right weight.
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
         total, count = 0.0, 0.0
         for first, batch in batching.heldout_batches(source, config, mesh):
@@ -70,14 +73,14 @@ def sample_counts(num_samples: int) -> tuple[int, ...]:
 def log_weights(
     model: Any, batch: dict[str, Array], keys: Array, *, num_samples: int, chunk: int
 ) -> Array:
-    """Returns log p(x, z_k) − log q(z_k|x) for K draws of each example, [K, B] nats.
+    """Returns log p(x, z_k) − log q(z_k|x) in nats, [K, B], for K draws of each example.
 
     Args:
         model: has `posterior` and `nll`, see `pipeline.models.Model`.
         batch: of B examples.
-        keys: [B], one PRNG key an example.
+        keys: [B], one PRNG key per example.
         num_samples: K.
-        chunk: draws that are decoded at a time, which bounds the memory.
+        chunk: number of draws that are decoded at a time, which limits the memory.
     """
     mean, log_variance = model.posterior(batch)
 
@@ -98,7 +101,7 @@ def _terms(
     counts: tuple[int, ...],
     chunk: int,
 ) -> tuple[Array, dict]:
-    """Returns the bounds of each example, [B, len(counts)] nats, and no sums."""
+    """Returns each example's bounds in nats, [B, len(counts)], and no further sums."""
     del step
     weights = log_weights(model, batch, keys, num_samples=counts[-1], chunk=chunk)
     bounds = [jax.nn.logsumexp(weights[:k], axis=0) - math.log(k) for k in counts]

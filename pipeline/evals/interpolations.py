@@ -1,6 +1,6 @@
 """Interpolations: images decoded along the straight line between two held-out examples' means.
 
-A conditional model is given the first example's conditions all along: what changes is z alone.
+A conditional model gets the first example's conditions for the whole line, so only z changes.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,10 +17,10 @@ from pipeline.training import batching, evaluation, posteriors, step
 
 
 def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
-    """Returns the evaluation: state → a row a pair, with the inputs at both ends.
+    """Returns the evaluation: state → one row per pair, with the inputs at both ends.
 
     Raises:
-        InputError: no Gaussian posterior, or a field of `config.interpolations` that can't work.
+        InputError: no Gaussian posterior, or a field of `config.interpolations` that cannot work.
     """
     evals.check_model(config, "posterior", what="Gaussian posterior", evaluation="interpolations")
     settings = config.interpolations
@@ -34,6 +34,7 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
     del mesh
     encode = evaluation.make_method(config, datasets.example_spec(config), "posterior")
     decode = posteriors.decoder(config)
+    # The seed chooses the examples once, so every step shows the same pairs.
     order = np.random.RandomState(config.seed % 2**32).permutation(len(source))
     examples = batching.read(source, order[: 2 * settings.pairs], config)
     title = "Decoded on the way between the latents of two held-out examples"
@@ -53,17 +54,22 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
 
 
 def between(start: np.ndarray, end: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Returns the points that lie these shares [T] of the way from `start` to `end`, [P, D] each.
+    """Returns points on the straight lines from `start` to `end`.
+
+    Args:
+        start: [P, D].
+        end: [P, D].
+        shares: [T], each the share of the way from `start` to `end`.
 
     Returns:
-        [P, T, D]; a share of 0 gives exactly `start`, and of 1 exactly `end`.
+        [P, T, D]; a share of 0 is exactly `start`, and a share of 1 is exactly `end`.
     """
     share = shares[:, None]
     return (1.0 - share) * start[:, None] + share * end[:, None]
 
 
 def picture(inputs: np.ndarray, images: np.ndarray, shares: np.ndarray, title: str) -> np.ndarray:
-    """Returns uint8 [H, W, C]: a row a pair, images [P, T, h, w, C] between inputs [2P, …]."""
+    """Returns uint8 [H, W, C]: a row per pair, images [P, T, h, w, C] between inputs [2P, …]."""
     ends = pictures.from_uint8(inputs)
     rows = np.concatenate([ends[::2, None], images, ends[1::2, None]], axis=1)
     grid = pictures.grid(

@@ -1,7 +1,7 @@
-"""Held-out examples as points in the plane of their latents, coloured by what is known of them.
+"""Held-out examples as points in a plane of their latents, coloured by label, factor or KL.
 
-The plane is the latents' own where there are two, and else that of the two principal components of
-the posterior's means, or of the two latents of the highest KL.
+A model of two latents has its own plane. Otherwise the axes are the two principal components of the
+posterior's means ("pca"), or the two latents with the highest KL ("kl").
 """
 
 from collections.abc import Callable, Iterator
@@ -16,19 +16,19 @@ from pipeline.runtime import errors, registry
 from pipeline.training import batching, posteriors, step
 
 PROJECTIONS = ("kl", "pca")
-FEW = 20  # classes that have colours of their own
-MAX_COLUMNS = 3  # panels beside each other
+FEW = 20  # up to so many classes have distinct colours
+MAX_COLUMNS = 3  # panels in a row
 
 
 class Plane(NamedTuple):
-    """Points and what their axes mean."""
+    """Points, and the names of their axes."""
 
     points: np.ndarray  # [N, 2]
     axes: tuple[str, str]
 
 
 class Colour(NamedTuple):
-    """What colours the points of a panel."""
+    """The quantity or class that colours the points of a panel."""
 
     name: str
     values: np.ndarray  # [N]
@@ -40,7 +40,7 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
     """Returns the evaluation: state → a plot with a panel for the label and each factor.
 
     Raises:
-        InputError: no Gaussian posterior, one latent alone, or an unknown projection.
+        InputError: no Gaussian posterior, only one latent, or an unknown projection.
     """
     evals.check_model(config, "posterior", what="Gaussian posterior", evaluation="latent_plane")
     projection = config.latent_plane.projection
@@ -71,7 +71,7 @@ def plane(encoded: posteriors.Encodings, projection: str) -> Plane:
         return Plane(mean[:, [x, y]], (f"mean of z{x}", f"mean of z{y}"))
     centred = mean.astype(np.float64) - mean.mean(axis=0)
     _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
-    # A direction's sign is arbitrary: with its largest entry above 0, steps compare.
+    # The sign of a direction is arbitrary. A positive largest entry makes steps comparable.
     largest = np.abs(directions).argmax(axis=1)
     directions *= np.sign(directions[np.arange(len(directions)), largest])[:, None]
     share = lengths**2 / max(np.sum(lengths**2), np.finfo(np.float64).tiny)
@@ -80,7 +80,7 @@ def plane(encoded: posteriors.Encodings, projection: str) -> Plane:
 
 
 def colours(encoded: posteriors.Encodings, example: dict[str, Any]) -> list[Colour]:
-    """Returns the label and each factor or attribute that varies; the KL where there are none."""
+    """Returns the label and each factor or attribute that varies, or the KL if none does."""
     found = []
     for name, values in encoded.attributes.items():
         entry = example[name]
@@ -98,7 +98,7 @@ def colours(encoded: posteriors.Encodings, example: dict[str, Any]) -> list[Colo
 
 
 def picture(drawn: Plane, found: list[Colour]) -> np.ndarray:
-    """Returns [H, W, 3] uint8: the same points in every panel."""
+    """Returns uint8 [H, W, 3]: the same points in every panel."""
     num_columns = min(len(found), MAX_COLUMNS)
     num_rows = -(-len(found) // num_columns)
     size = 3.4 if len(found) > 1 else 5.0

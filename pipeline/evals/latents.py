@@ -1,8 +1,8 @@
 """Latent health: KL and activity of each latent, and the aggregate posterior against the prior.
 
-The decision: all of it follows from the posteriors' means and variances, in closed form, without a
-sample. A unit is active where the variance of its posterior mean over the data is above 0.01 (Burda
-et al. 2016, arXiv:1509.00519, section 5.2).
+Everything is computed from the posteriors' means and variances in closed form, without sampling. A
+unit is active if the variance of its posterior mean over the data is above 0.01 (Burda et al. 2016,
+arXiv:1509.00519, section 5.2).
 """
 
 import math
@@ -18,17 +18,17 @@ from pipeline.training import batching, posteriors, step
 
 ACTIVE = 0.01  # variance of the posterior mean, in units of the prior's
 COLLAPSED = 0.1  # share of active units below which the posterior counts as collapsed
-LOW_RATE = 0.1  # nats; below, z says nothing of x whatever the units do
+LOW_RATE = 0.1  # nats; with a lower rate z says almost nothing about x, active units or not
 
 
 class Health(NamedTuple):
-    """Of each latent, [D] float64, over N examples; and of all together."""
+    """Figures of each latent over N examples, [D] float64, and of all latents together."""
 
-    kl: np.ndarray  # KL(q(z_d|x) ‖ N(0, 1)), nats, mean over examples
+    kl: np.ndarray  # KL(q(z_d|x) ‖ N(0, 1)) in nats, mean over examples
     mean_variance: np.ndarray  # variance of the posterior mean over examples
     aggregate_mean: np.ndarray  # mean of q(z_d) = 1/N Σ q(z_d|x)
-    aggregate_deviation: np.ndarray  # its standard deviation
-    aggregate_kl: float  # see `health`
+    aggregate_deviation: np.ndarray  # standard deviation of q(z_d)
+    aggregate_kl: float  # nats, see `health`
 
     @property
     def active(self) -> np.ndarray:
@@ -45,7 +45,7 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
     if not hasattr(models.abstract(config, datasets.example_spec(config)), "posterior"):
         raise errors.InputError(
             f"'latents' needs a model with a Gaussian posterior, which "
-            f"config.model.name={config.model.name!r} has not: leave it out of the evaluations"
+            f"config.model.name={config.model.name!r} lacks: leave it out of the evaluations"
         )
     encode = posteriors.encoder(config, mesh)
 
@@ -64,9 +64,10 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
 def health(encoded: posteriors.Encodings) -> Health:
     """Returns the figures of N posteriors.
 
-    `aggregate_kl` is KL(N(m, S) ‖ N(0, 1)) in nats, summed over latents, with mean m and covariance
-    S of the aggregate posterior 1/N Σ q(z|x): 0 where its first two moments are the prior's. It is
-    a lower bound on what draws of the prior miss, the marginal KL of Hoffman & Johnson (2016).
+    `aggregate_kl` is KL(N(m, S) ‖ N(0, 1)) in nats, summed over latents. m and S are the mean and
+    covariance of the aggregate posterior 1/N Σ q(z|x). It is 0 if these equal the prior's. It is a
+    lower bound on the marginal KL of Hoffman & Johnson (2016), which is what draws from the prior
+    miss.
     """
     means, variances = encoded.mean.astype(np.float64), np.exp(encoded.log_variance.astype(float))
     mean = means.mean(axis=0)
@@ -84,7 +85,7 @@ def health(encoded: posteriors.Encodings) -> Health:
 
 
 def table(found: Health) -> str:
-    """Returns a Markdown table of the latents, that of the highest KL first."""
+    """Returns a Markdown table of the latents, the highest KL first."""
     rows = [
         f"| {i} | {found.kl[i]:.3f} | {found.mean_variance[i]:.3f} | "
         f"{'yes' if found.active[i] else 'no'} | {found.aggregate_mean[i]:+.3f} | "
@@ -98,9 +99,9 @@ def table(found: Health) -> str:
 
 
 def warnings(figures: dict[str, float]) -> list[str]:
-    """Returns what is wrong by the held-out figures, and what helps.
+    """Returns a warning if the posterior has collapsed, with what helps against it.
 
-    Where the rate follows a target that is still low, few units are in use as they should be.
+    A rate that follows a target that is still low is no collapse: few units should be in use then.
     """
     share, rate = figures.get("active_share", 1.0), figures.get("rate")
     if share >= COLLAPSED and (rate is None or rate >= LOW_RATE):

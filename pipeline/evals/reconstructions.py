@@ -1,4 +1,4 @@
-"""Held-out images above their reconstructions, as one picture."""
+"""A picture of held-out images, each above its reconstruction."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +15,7 @@ COLUMNS = 8
 
 
 def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
-    """Returns the evaluation: state → (tag, picture), two rows of pairs."""
+    """Returns the evaluation: state → (tag, picture), with up to two rows of pairs."""
     del mesh
     reconstruct = evaluation.make_method(config, datasets.example_spec(config), "reconstruct")
     columns = min(COLUMNS, len(source))

@@ -1,4 +1,4 @@
-"""Images drawn from the prior, always from the same latents, so that steps compare."""
+"""Images decoded from draws of the prior; the draws never change, so steps are comparable."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -1,7 +1,7 @@
-"""Traversals: held-out examples decoded again and again, one latent moved at a time.
+"""Traversals: held-out examples are decoded repeatedly while one latent at a time moves.
 
-Latents come in the order of their KL to the prior: those that say nothing come last, and move
-nothing. All images are decoded in one batch.
+Latents are sorted by their KL to the prior, the largest first. Those that carry no information come
+last and change nothing. All images are decoded in one batch.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,32 +15,32 @@ from pipeline.display import pictures
 from pipeline.runtime import errors, registry
 from pipeline.training import batching, posteriors, step
 
-# Where a latent's values come from, and their unit.
+# The unit of a latent's values, by the distribution that they come from.
 AXES = {
     "prior": "standard deviations of the prior",
     "posterior": "quantile of the posterior's means",
 }
-FRAME_COLUMNS = 10  # latents beside each other in the animation
+FRAME_COLUMNS = 10  # latents in a row of the animation
 
 
 class Traversals(NamedTuple):
-    """What is drawn: S examples, L latents, T values of each."""
+    """What is drawn: S examples, L latents, T values of each latent."""
 
     positions: np.ndarray  # [S], of the examples in the held-out data
     inputs: np.ndarray  # [S, H, W, C] in [0, 1]
-    decoded: np.ndarray  # [S, H, W, C], of the examples' own latents
+    decoded: np.ndarray  # [S, H, W, C] in [0, 1], from the examples' own latents
     images: np.ndarray  # [S, L, T, H, W, C] in [0, 1]
-    latents: np.ndarray  # [L], by their KL, the largest first
+    latents: np.ndarray  # [L], the largest KL first
     kl: np.ndarray  # [L] nats
-    axis: str  # the values' unit
+    axis: str  # unit of the values
     values: tuple[str, ...]  # T texts
 
 
 def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
-    """Returns the evaluation: state → a labelled grid, and the same as an animation.
+    """Returns the evaluation: state → a labelled grid, and an animation of the same images.
 
     Raises:
-        InputError: no Gaussian posterior, or a field of `config.traversals` that can't work.
+        InputError: no Gaussian posterior, or a field of `config.traversals` that cannot work.
     """
     evals.check_model(config, "posterior", what="Gaussian posterior", evaluation="traversals")
     positions = _positions(config, len(source))
@@ -58,12 +58,12 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
 
 
 def moved(z: np.ndarray, latents: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Returns copies of latent vectors in which one entry has another value.
+    """Returns copies of latent vectors, each with one entry replaced.
 
     Args:
         z: [S, D].
-        latents: [L], the entries to move.
-        values: [L, T], of each of them.
+        latents: [L], the entries to replace.
+        values: [L, T], the values of each entry.
 
     Returns:
         [S, L, T, D].
@@ -75,7 +75,7 @@ def moved(z: np.ndarray, latents: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _positions(config: Any, num_heldout: int) -> np.ndarray:
-    """Returns the positions of the chosen examples, or of as many as are wanted, by the seed."""
+    """Returns the positions of the examples that the config lists, or else that the seed draws."""
     settings = config.traversals
     registry.check(settings.axis, AXES, field="traversals.axis")
     known = min(config.eval_examples or num_heldout, num_heldout)
@@ -89,7 +89,7 @@ def _positions(config: Any, num_heldout: int) -> np.ndarray:
             f"config.traversals.examples={chosen}, num={settings.num}: {known} held-out examples "
             f"are evaluated, numbered 0 to {known - 1}"
         )
-    # RandomState, not Generator: its stream is frozen (NEP 19), and the examples must not change.
+    # RandomState, not Generator: its stream is frozen (NEP 19), so the examples never change.
     drawn = np.random.RandomState(config.seed % 2**32).permutation(known)[: settings.num]
     return np.array(chosen or drawn, np.int64)
 
@@ -127,11 +127,11 @@ def _traverse(
 
 
 def _axis(settings: Any, means: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Returns the values of each latent, [L, T], and what stands above the columns.
+    """Returns the values of each latent, [L, T], and the texts above the T columns.
 
     Args:
-        settings: the section `traversals`.
-        means: [N, L], the posterior's means.
+        settings: the config's section `traversals`.
+        means: [N, L], means of the posteriors.
     """
     if settings.axis == "prior":
         line = np.linspace(-settings.range, settings.range, settings.steps, dtype=np.float32)
@@ -141,7 +141,7 @@ def _axis(settings: Any, means: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]
 
 
 def picture(found: Traversals) -> np.ndarray:
-    """Returns a block an example below each other: a row a latent, a column a value."""
+    """Returns uint8 [H, W, C]: a block per example, with a row per latent, a column per value."""
     return pictures.to_uint8(
         pictures.stacked([_block(found, index) for index in range(len(found.positions))])
     )
@@ -173,7 +173,7 @@ def _block(found: Traversals, index: int) -> np.ndarray:
 
 
 def animation(found: Traversals) -> np.ndarray:
-    """Returns frames uint8 [T′, H, W, C]: a column a latent, a row an example, there and back."""
+    """Returns frames uint8 [T′, H, W, C], there and back: a column a latent, a row an example."""
     num_values = found.images.shape[2]
     there = [pictures.to_uint8(_frame(found, value)) for value in range(num_values)]
     return np.stack(there + there[-2:0:-1])

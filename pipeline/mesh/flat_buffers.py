@@ -1,7 +1,7 @@
 """A tree of arrays as one flat float32 buffer, which can be cut into equal pieces.
 
-The decision: the tree's form is static and travels with the values, so that a buffer can be turned
-back wherever it is found; a transformation of optax takes it for a tree with one leaf.
+The tree's form is static and travels with the values, so any code that holds a buffer can restore
+the tree. To optax's transformations a buffer is a tree with one leaf.
 """
 
 import dataclasses
@@ -17,21 +17,21 @@ from jax.sharding import Mesh
 from pipeline.mesh.sharding import FSDP
 from pipeline.runtime import errors
 
-# Pieces are whole tiles of a TPU, 8 × 128: else its compiler gathers by an all-reduce, of a buffer
-# that every chip fills up with zeros.
+# Pieces are whole tiles of a TPU, 8 × 128. Otherwise its compiler gathers by an all-reduce of a
+# buffer that every chip fills up with zeros.
 TILE = 1024
 
 
 class Form(NamedTuple):
-    """What a flat buffer's values are."""
+    """Describes the values of a flat buffer."""
 
     structure: Any  # of the tree
-    shapes: tuple[tuple[int, ...], ...]  # of its leaves
-    mesh: Mesh  # that it is cut over
+    shapes: tuple[tuple[int, ...], ...]  # of the tree's leaves
+    mesh: Mesh  # over which the buffer is cut
 
     @property
     def order(self) -> list[int]:
-        """The leaves as they lie in the buffer: matrices first, so that one number parts them."""
+        """The leaves' order in the buffer: matrices first, so that one number separates them."""
         return sorted(range(len(self.shapes)), key=lambda index: len(self.shapes[index]) <= 1)
 
     @property
@@ -41,7 +41,7 @@ class Form(NamedTuple):
 
     @property
     def padding(self) -> int:
-        """Number of zeros at the end, which let all pieces be equally long."""
+        """Number of zeros at the end, which make all pieces equally long."""
         return -sum(map(math.prod, self.shapes)) % (TILE * self.mesh.shape[FSDP])
 
 
@@ -50,7 +50,7 @@ class Form(NamedTuple):
 class Flat:
     """A tree of float32 arrays as one buffer; see `Form`."""
 
-    values: Array  # [P + padding] float32; inside `shard_map` a device's piece of it
+    values: Array  # [P + padding] float32; inside `shard_map` only the device's piece
     form: Form = dataclasses.field(metadata={"static": True})
 
 
@@ -58,7 +58,7 @@ def flatten(tree: Any, mesh: Mesh) -> Flat:
     """Returns the whole tree as one whole buffer.
 
     Raises:
-        InputError: an array isn't float32, and would not come back as it was.
+        InputError: an array is not float32, so the buffer would change its values.
     """
     leaves, structure = jax.tree.flatten(tree)
     for leaf in leaves:
@@ -84,7 +84,7 @@ def unflatten(flat: Flat) -> Any:
 
 
 def own_piece(tree: Any, mesh: Mesh) -> Flat:
-    """Returns this device's piece of the tree; to be called inside `shard_map`."""
+    """Returns this device's piece of the tree; call this inside `shard_map`."""
     flat = flatten(tree, mesh)
     size = len(flat.values) // mesh.shape[FSDP]
     piece = lax.dynamic_slice_in_dim(flat.values, lax.axis_index(FSDP) * size, size)
@@ -92,6 +92,6 @@ def own_piece(tree: Any, mesh: Mesh) -> Flat:
 
 
 def in_matrices(piece: Flat) -> Array:
-    """Says which values of this device's piece lie in matrices, [values] bool."""
+    """Returns which values of this device's piece lie in matrices, [values] bool."""
     size = len(piece.values)
     return lax.axis_index(FSDP) * size + jnp.arange(size) < piece.form.num_in_matrices

@@ -1,12 +1,12 @@
 """How the state lies on the mesh: whole on every device, or cut over the axis `fsdp`.
 
-The decision: with that axis, the parameters, and each of what the optimizer keeps in their shape,
-are one flat float32 buffer of which a device holds one piece (ZeRO, Rajbhandari et al. 2020,
-arXiv:1910.02054). A step then gathers one buffer and scatters another, whatever the model and the
-number of devices. For the time of a step every device has all parameters and all gradients.
+With that axis, the parameters are one flat float32 buffer, of which each device holds one piece. So
+is every tree that the optimizer keeps in their shape (ZeRO, Rajbhandari et al. 2020,
+arXiv:1910.02054). A step then gathers one buffer and scatters another, for any model and any number
+of devices. During a step, every device holds all parameters and all gradients.
 
-Elsewhere, and in checkpoints, the state is the tree of the model. Where functions here take either,
-a tree passes unchanged.
+Without that axis, and in checkpoints, the state is the tree of the model. If a function here
+accepts both forms, it returns a tree unchanged.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ from pipeline.mesh import sharding
 from pipeline.mesh.flat_buffers import Flat, Form, flatten, unflatten
 from pipeline.mesh.sharding import FSDP
 
-# Of a whole state.
+# Functions of a whole state.
 
 
 def laid_out(state: Any, mesh: Mesh) -> Any:
-    """Returns a state of shapes and types, whose params are a tree, as it lies on the mesh.
+    """Returns a state of shapes and dtypes as it lies on the mesh, each leaf with its sharding.
 
-    Every leaf has its sharding.
+    The parameters of `state` are a tree.
     """
     flat = state
     if is_cut(mesh):
@@ -48,7 +48,7 @@ def specs(state: Any) -> Any:
 
 
 def to_tree(state: Any) -> Any:
-    """Returns the state as the tree that a checkpoint has, its arrays cut over the mesh."""
+    """Returns the state as a checkpoint's tree, with its arrays cut over the mesh."""
     return jax.tree.map(
         lambda node: _to_cut_tree(node.form)(node) if is_flat(node) else node,
         state,
@@ -57,12 +57,12 @@ def to_tree(state: Any) -> Any:
 
 
 def from_tree(state: Any, mesh: Mesh) -> Any:
-    """Returns the state that `to_tree` gave, as it lies on the mesh."""
+    """Returns a state from `to_tree` as it lies on the mesh."""
     return _flattened(state, _to_buffer(mesh)) if is_cut(mesh) else state
 
 
 def of_tree(state: Any, mesh: Mesh) -> Any:
-    """Returns a state of shapes and types as `to_tree` gives it: leaves with their shardings."""
+    """Returns shapes and dtypes of what `to_tree` returns, each leaf with its sharding."""
     whole = sharding.replicated(mesh)
     where = jax.tree.map(lambda leaf: whole, state)
     if is_cut(mesh):
@@ -74,20 +74,20 @@ def of_tree(state: Any, mesh: Mesh) -> Any:
 
 
 def is_cut(mesh: Mesh) -> bool:
-    """Says whether state is cut over the mesh."""
+    """Returns whether state is cut over the mesh."""
     return FSDP in mesh.axis_names
 
 
-# Of the parameters.
+# Functions of the parameters.
 
 
 def is_flat(tree: Any) -> bool:
-    """Says whether the tree is a buffer."""
+    """Returns whether the tree is a flat buffer."""
     return isinstance(tree, Flat)
 
 
 def whole(params: Any) -> Any:
-    """Returns the tree, on every device; to be called under `jit`."""
+    """Returns the whole tree on every device; call this under `jit`."""
     if not is_flat(params):
         return params
     everywhere = sharding.replicated(params.form.mesh)
@@ -96,7 +96,7 @@ def whole(params: Any) -> Any:
 
 
 def gathered(params: Any) -> Any:
-    """Returns the tree, on every device; to be called inside `shard_map`: one all-gather."""
+    """Returns the whole tree on every device by one all-gather; call this inside `shard_map`."""
     if not is_flat(params):
         return params
     values = lax.all_gather(params.values, FSDP, tiled=True, to="invarying")
@@ -104,7 +104,7 @@ def gathered(params: Any) -> Any:
 
 
 def _flattened(state: Any, function: Any) -> Any:
-    """Applies `function` to the parameters, and to what the optimizer keeps in their shape."""
+    """Applies `function` to the parameters and to the optimizer's trees of their structure."""
     structure: Any = jax.tree.structure(state.params)
     alike = lambda node: jax.tree.structure(node) == structure  # noqa: E731
     opt_state = jax.tree.map(
@@ -120,14 +120,15 @@ def _with_shardings(shapes: Any, where: Any) -> Any:
 
 
 def _cut(shape: tuple[int, ...], mesh: Mesh) -> P:
-    """Cuts the first dimension that can be cut evenly; the array stays whole where none can."""
+    """Cuts the first dimension that divides evenly; if there is none, the array stays whole."""
     for dim, size in enumerate(shape):
         if size and size % mesh.shape[FSDP] == 0:
             return P(*[None] * dim, FSDP)
     return P()
 
 
-# One buffer at a time, so that a device holds one of them whole, as in a step, and never the state.
+# These convert one buffer at a time. So a device holds one whole buffer, as in a step, and never
+# the whole state.
 
 
 @functools.cache
@@ -140,7 +141,7 @@ def _to_cut_tree(form: Form) -> Any:
         size = leaf.shape[len(cut) - 1] // form.mesh.shape[FSDP]
         return lax.dynamic_slice_in_dim(leaf, lax.axis_index(FSDP) * size, size, len(cut) - 1)
 
-    # By hand: the compiler would send the parts of each leaf in messages of their own.
+    # Written by hand, because the compiler would send the parts of each leaf in separate messages.
     def local(flat):
         return jax.tree.map(own_part, gathered(flat), cuts)
 

@@ -1,8 +1,8 @@
-"""Programs that make batches on this process's devices alone.
+"""Programs that make batches on only this process's devices.
 
-Threads start them, in an order that differs from other processes': so no other process may have a
-part in them. NumPy's arrays go to a program as they are, in two fifths of the CPU time of a
-`device_put` of each batch (MNIST, two cores).
+Reader threads launch these programs in an order that differs between processes, so they must
+contain no collective. NumPy's arrays go to a program directly. That takes two fifths of the CPU
+time of a `device_put` of each batch (MNIST, two cores).
 """
 
 from collections.abc import Callable, Sequence
@@ -21,15 +21,16 @@ def program(
     """Returns `function` as a program that makes several global batches at a time.
 
     Args:
-        function: makes a device's rows of each batch, trees of [rows, ...], from its share of the
-            program's input and what is kept.
+        function: makes a device's rows of each batch, trees of [rows, ...], from the device's share
+            of the program's input and from `kept`.
         mesh: the devices of all processes.
         kept: trees of arrays that every device keeps whole.
 
     Returns:
-        a tree of NumPy's arrays [batches, rows, ...], the rows of this process → the batches, cut
-        over the mesh.
+        A function from a tree of NumPy's arrays [batches, rows, ...], the rows of this process, to
+        the batches, cut over the mesh.
     """
+    # A mesh of only this process's devices leaves nothing for other processes to join.
     alone = jax.process_count() == 1
     own = mesh if alone else sharding.make_mesh({"data": -1}, devices=mesh.local_devices)
     everywhere = sharding.replicated(own)
@@ -38,7 +39,7 @@ def program(
     started = jax.jit(
         jax.shard_map(function, mesh=own, in_specs=specs, out_specs=cut.spec),
         in_shardings=(rows_cut, *[everywhere] * len(kept)),
-        out_shardings=cut,  # also on one device, where JAX would drop it
+        out_shardings=cut,  # said also for one device, for which JAX would drop it
     )
     kept = jax.device_put(kept, everywhere)
     cut_globally = sharding.batch_sharded(mesh)
@@ -50,9 +51,9 @@ def program(
 
     def batches(rows: Any) -> Sequence[Any]:
         if alone:
-            with jax.transfer_guard_host_to_device("allow"):  # it is meant
+            with jax.transfer_guard_host_to_device("allow"):  # this transfer is intended
                 return started(rows, *kept)
-        # JAX lets no program cut NumPy's arrays where there are several processes.
+        # With several processes, JAX lets no program cut NumPy's arrays.
         return jax.tree.map(assembled, started(jax.device_put(rows, rows_cut), *kept))
 
     return batches

@@ -1,13 +1,13 @@
-"""Sums over the global batch: the fastest way, or one whose bits are the same on every mesh.
+"""Sums over the global batch, either fast or with the same bits on every mesh.
 
-The one decision: both ways take the same function of some examples and return its sum over the
-examples of all devices, so that a step is written once. `by_all_reduce` sends one flat buffer
-through one all-reduce, which adds in an order of its own. `in_order` cuts the batch into shards
-that are the same on any mesh, runs one program of one shape for each of them, and adds their
-results as a tournament does: neighbours first, then neighbouring pairs, and so on.
+Both ways take the same function of some examples and return its sum over the examples of all
+devices, so that a step is written once. `by_all_reduce` sends one flat buffer through one
+all-reduce, which chooses its own order of addition. `in_order` cuts the batch into shards that are
+the same on any mesh. It runs one program of one shape for each shard and adds the results like a
+tournament: neighbours first, then neighbouring pairs, and so on.
 
-Gradients of state that is cut over the mesh (see `layouts`) are the exception: each device gets the
-sum of its piece alone.
+Gradients are an exception if the state is cut over the mesh (see `layouts`): each device then gets
+only the sum of its own piece.
 """
 
 import dataclasses
@@ -28,15 +28,16 @@ from pipeline.mesh.sharding import FSDP
 def make(mesh: Mesh, *, parts: int, shards: int) -> Callable[..., tuple[Any, Any]]:
     """Returns (function, examples, extra) → sums of `function(examples)`, and of `extra`.
 
-    To be called inside `shard_map` over the whole mesh.
+    Call the result inside `shard_map` over the whole mesh.
 
     Args:
-        mesh: its devices.
-        parts: into which a device's examples are cut, one in memory at a time.
-        shards: into which the global batch is cut, for bits that no mesh changes; a multiple of
-            the number of devices. 0: off; else `parts` is moot.
+        mesh: the devices over which it adds.
+        parts: number of parts of a device's examples; only one is in memory at a time.
+        shards: number of shards of the global batch, a multiple of the number of devices, for bits
+            that are the same on every mesh. 0: off. If it is not 0, `parts` has no effect.
     """
     axes = mesh.axis_names
+    # A device's share of the shards takes the place of `parts`: both bound what is in memory.
     if shards:
         return functools.partial(in_order, axes=axes, devices=mesh.size, parts=shards // mesh.size)
     return functools.partial(by_all_reduce, axes=axes, parts=parts)
@@ -47,8 +48,8 @@ def make_for_gradients(
 ) -> Callable[..., tuple[Any, Array, Any, Any]]:
     """Returns (function, examples, extra) → gradients, their global norm, other sums, extra's sum.
 
-    The gradients are as the parameters lie on the mesh. `function` returns (gradients, pytree), the
-    rest is as in `make`.
+    The gradients lie on the mesh as the parameters do. `function` returns (gradients, pytree). All
+    else is as in `make`.
     """
     if layouts.is_cut(mesh):
         return functools.partial(by_reduce_scatter, mesh=mesh, parts=parts)
@@ -56,6 +57,7 @@ def make_for_gradients(
 
     def everywhere(function, examples, extra=None):
         (gradients, sums), extra = summed(function, examples, extra)
+        # Every device holds the whole sum, so the norm needs no exchange.
         squares = sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradients))
         return gradients, jnp.sqrt(squares), sums, extra
 
@@ -68,11 +70,11 @@ def by_all_reduce(
     """Sums over parts and devices with one all-reduce of one flat float32 buffer.
 
     Args:
-        function: some of a device's examples → a pytree of sums over them.
-        examples: this device's, a pytree of [rows, ...].
-        extra: a pytree of this device, to be added over devices in the same buffer.
-        axes: the mesh's.
-        parts: into which `examples` are cut.
+        function: maps some of a device's examples to a pytree of sums over them.
+        examples: this device's examples, a pytree of [rows, ...].
+        extra: a pytree of this device, which is added over devices in the same buffer.
+        axes: names of the mesh's axes.
+        parts: number of parts into which `examples` are cut.
     """
     return _all_reduced((_over_parts(function, examples, parts), extra), axes)
 
@@ -80,30 +82,33 @@ def by_all_reduce(
 def by_reduce_scatter(
     function: Callable, examples: Any, extra: Any = None, *, mesh: Mesh, parts: int
 ) -> tuple[flat_buffers.Flat, Array, Any, Any]:
-    """Sums gradients with one reduce-scatter over `fsdp`, all else with one all-reduce.
+    """Sums gradients with one reduce-scatter over `fsdp`, and all else with one all-reduce.
 
-    Where there are other axes, the pieces are added over them in an all-reduce of their own.
+    If the mesh has other axes, a second all-reduce adds the pieces over those.
 
     Args:
-        function: some of a device's examples → (gradients, pytree), sums over them.
-        examples: this device's, a pytree of [rows, ...].
-        extra: a pytree of this device, to be added over devices.
-        mesh: its devices.
-        parts: into which `examples` are cut.
+        function: maps some of a device's examples to (gradients, pytree), both sums over them.
+        examples: this device's examples, a pytree of [rows, ...].
+        extra: a pytree of this device, which is added over devices.
+        mesh: the devices over which it adds.
+        parts: number of parts into which `examples` are cut.
 
     Returns:
-        This device's piece of the gradients' sum, the norm of all of it, and the other sums.
+        This device's piece of the gradients' sum, the norm of the whole sum, the other sums, and
+        the sum of `extra`.
     """
     gradients, sums = _over_parts(function, examples, parts)
+    # One flat buffer takes one message, and its equal pieces match those of the parameters.
     flat = flat_buffers.flatten(gradients, mesh)
     values = lax.psum_scatter(flat.values, FSDP, tiled=True)
     others = tuple(axis for axis in mesh.axis_names if axis != FSDP)
     if others:
         values = lax.psum(values, others)
     squares = jnp.vdot(values, values)
-    if others:  # several devices hold the same piece, and the first of them counts
+    # Several devices hold the same piece, so only the first counts: else the norm is too large.
+    if others:
         squares = jnp.where(lax.axis_index(others) == 0, squares, 0.0)
-    # The sums could travel before; behind the pieces they save the norm an all-reduce of its own.
+    # Sent after the reduce-scatter, so that the gradient norm shares this all-reduce.
     sums, extra, squares = _all_reduced((sums, extra, squares), mesh.axis_names)
     return dataclasses.replace(flat, values=values), jnp.sqrt(squares), sums, extra
 
@@ -111,31 +116,37 @@ def by_reduce_scatter(
 def in_order(
     function: Callable, examples: Any, extra: Any = None, *, axes: Any, devices: int, parts: int
 ) -> tuple[Any, Any]:
-    """Sums as `by_all_reduce` does, with the same bits wherever devices × parts is the same.
+    """Sums as `by_all_reduce` does, with bits that depend on devices × parts but not on the mesh.
 
-    In memory at once are the results of two parts for each power of 2 in `parts`, and of as many
-    more as the odd rest of it.
+    Write `parts` as an odd number times a power of 2. Memory holds the results of two parts for
+    each factor 2, and of as many more as the odd number.
     """
     split, function = _split(examples, parts), _alone(function)
-    # Pairs that lie within one device on this mesh; the order is that of any other mesh.
+    # These pairs of the tournament lie within one device; another mesh forms the same pairs.
     while parts % 2 == 0:
         split, function, parts = _split(split, parts // 2), _of_pair(function), parts // 2
     stacked = lax.map(function, split)
+    # Every row carries `extra`, so its sum counts it once a row. That suffices for stop requests,
+    # which only have to be above 0.
     extras = jax.tree.map(lambda x: jnp.broadcast_to(x, (parts, *x.shape)), extra)
     first, unflatten = ravel_pytree(jax.tree.map(lambda x: x[0], (stacked, extras)))
     rows = jax.vmap(lambda tree: ravel_pytree(tree)[0])((stacked, extras))
-    # Each device adds up one piece of the buffer, and all get all pieces: as many bytes as in an
-    # all-reduce, where gathering every buffer would take half the number of devices times as many.
+    # Each device adds up one piece of the buffer, and then all gather the pieces. That sends as
+    # many bytes as an all-reduce. Gathering every buffer would send devices / 2 times as many.
     rows = jnp.pad(rows, ((0, 0), (0, -first.size % devices)))
     rows = lax.all_to_all(rows, axes, split_axis=1, concat_axis=0, tiled=True)
+    # Rows lie in the order of the shards, which decides the pairs and so the bits.
     while len(rows) > 1:
         rows = _pairs(rows)
     flat = lax.all_gather(rows[0], axes, tiled=True, to="invarying")[: first.size]
+    # What follows must not merge with the sum: merged code may round in another way.
     return unflatten(lax.optimization_barrier(flat))
 
 
 def _over_parts(function: Callable, examples: Any, parts: int) -> Any:
+    """Sums over the parts of one device, one after the other."""
     split = _split(examples, parts)
+    # The first part's result starts the sum, so its shapes need not be known beforehand.
     local = function(jax.tree.map(lambda x: x[0], split))
     if parts > 1:
         rest = jax.tree.map(lambda x: x[1:], split)
@@ -145,11 +156,12 @@ def _over_parts(function: Callable, examples: Any, parts: int) -> Any:
 
 
 def _all_reduced(tree: Any, axes: Any) -> Any:
-    """Adds over the axes in one all-reduce of one flat buffer; one device has nothing to add."""
+    """Adds over the axes in one all-reduce of one flat buffer; on one device returns the tree."""
     if lax.axis_size(axes) == 1:
         return tree
     if len(jax.tree.leaves(tree)) == 1:
         return lax.psum(tree, axes)
+    # A flat buffer is one message; a tree may become one message for each leaf.
     flat, unflatten = ravel_pytree(tree)
     return unflatten(lax.psum(flat, axes))
 
@@ -159,16 +171,16 @@ def _split(examples: Any, parts: int) -> Any:
 
 
 def _alone(function: Callable) -> Callable:
-    """Keeps the compiler from merging `function` with what stands around it."""
+    """Keeps the compiler from merging `function` with the code around it."""
     return lambda part: lax.optimization_barrier(function(lax.optimization_barrier(part)))
 
 
 def _of_pair(function: Callable) -> Callable:
-    """Returns the sum of two results of `function`, from a loop: it is compiled once."""
+    """Returns the sum of two results of `function`; a loop calls it, so it is compiled once."""
     return lambda two: jax.tree.map(lambda x: x[0] + x[1], lax.map(function, two))
 
 
 def _pairs(rows: Array) -> Array:
-    """Adds neighbours, [n, ...] → [⌈n/2⌉, ...]; a last one without a partner is kept."""
+    """Adds neighbours, [n, ...] → [⌈n/2⌉, ...]; a last row without a partner stays as it is."""
     even = len(rows) // 2 * 2
     return jnp.concatenate([rows[0:even:2] + rows[1:even:2], rows[even:]])

@@ -1,9 +1,9 @@
 """The device mesh, and where arrays lie on it: batches cut over every axis.
 
-State lies whole on all devices, or cut over the axis `fsdp`, see `layouts`; that axis is the inner
-one, so that its devices are neighbours. Devices are ordered by process, so that a process holds a
-contiguous run of rows of every global batch. Sums over all devices don't depend on that order, and
-the data's order relies on it.
+State lies whole on all devices, or is cut over the axis `fsdp` (see `layouts`). That axis is the
+inner one, so that its devices are neighbours. Devices are ordered by process, so that a process
+holds a contiguous run of rows of every global batch. The data's order relies on that; sums over all
+devices do not depend on it.
 """
 
 import functools
@@ -20,24 +20,25 @@ from jax.sharding import PartitionSpec as P
 
 from pipeline.runtime import errors
 
-FSDP = "fsdp"  # what the field calls data parallelism with state cut over its devices
+FSDP = "fsdp"  # fully sharded data parallelism: the state is cut over its devices
 AXES = ("data", FSDP)
 
 
 def make_mesh(shape: Mapping[str, int], *, devices: Sequence[Any] | None = None) -> Mesh:
     """Returns the mesh that `config.mesh` describes.
 
-    An axis of one device is left out, so that programs without `fsdp` don't depend on there being
-    such an axis; of a single device `data` remains.
+    An axis of one device is left out, so that programs without `fsdp` do not depend on such an
+    axis. On a single device, `data` remains.
 
     Args:
         shape: size of each axis; −1 takes the devices that remain, and a missing axis has 1.
-        devices: the devices to use, by default all of all processes; those of a topology
-            description where a program is compiled ahead of time.
+        devices: the devices to use; None: all devices of all processes. To compile a program ahead
+            of time, pass those of a topology description.
 
     Raises:
-        InputError: the axes don't multiply to the number of devices.
+        InputError: the sizes of the axes do not multiply to the number of devices.
     """
+    # By process: the order of the data relies on contiguous rows.
     devices = list(jax.devices() if devices is None else devices)
     devices.sort(key=lambda device: (device.process_index, device.id))
     sizes = {axis: shape.get(axis, 1) for axis in AXES}
@@ -54,17 +55,17 @@ def make_mesh(shape: Mapping[str, int], *, devices: Sequence[Any] | None = None)
         )
     axes = tuple(axis for axis, size in sizes.items() if size > 1) or AXES[:1]
     grid = np.asarray(devices, dtype=object).reshape([sizes[axis] for axis in axes])
-    # Explicit axes, the newer default elsewhere, reject plain indexing of replicated tables.
+    # Explicit axes, JAX's newer default, would reject plain indexing of replicated tables.
     return Mesh(grid, axes, axis_types=(AxisType.Auto,) * len(axes))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
+    """Returns the sharding of an array that lies whole on every device."""
     return NamedSharding(mesh, P())
 
 
 def batch_sharded(mesh: Mesh) -> NamedSharding:
-    """The leading axis cut over all devices of the mesh."""
+    """Returns the sharding that cuts the leading dimension over all devices of the mesh."""
     return NamedSharding(mesh, P(mesh.axis_names))
 
 
@@ -72,18 +73,18 @@ def to_global(rows: Any, mesh: Mesh) -> Any:
     """Returns the tree of this process's rows as global arrays, each cut over the mesh."""
     where = batch_sharded(mesh)
     if jax.process_count() == 1:
-        return jax.device_put(rows, where)  # the whole tree by one call, the sooner done
+        return jax.device_put(rows, where)  # one call for the whole tree is faster
     return jax.tree.map(lambda a: jax.make_array_from_process_local_data(where, a), rows)
 
 
 def any_process(mesh: Mesh, value: bool) -> bool:
-    """Says on every process whether `value` holds on one of them; waits for all of them."""
+    """Returns on every process whether `value` is true on any of them; waits for all of them."""
     values = to_global(np.full(len(mesh.local_devices), value, np.float32), mesh)
     return float(_maximum(replicated(mesh))(values)) > 0
 
 
 def wait_for_all(mesh: Mesh) -> None:
-    """Returns when all processes are here."""
+    """Returns when all processes have called it."""
     any_process(mesh, False)
 
 
@@ -100,10 +101,10 @@ def check_batch(
     deterministic_shards: int = 0,
     field: str = "batch_size",
 ) -> None:
-    """Raises an InputError where the global batch, the config's `field`, can't be cut evenly.
+    """Raises an InputError if the global batch, the config's `field`, cannot be cut evenly.
 
-    Every device takes `batch_size / devices` examples a step, in `accumulation_steps` equal parts;
-    with `deterministic_shards`, its share of these instead.
+    Every device takes `batch_size / devices` examples per step, in `accumulation_steps` equal
+    parts. With `deterministic_shards` it takes its share of those shards instead.
     """
     errors.check_range(f"config.{field}", batch_size, 1)
     errors.check_range("config.accumulation_steps", accumulation_steps, 1)
@@ -138,8 +139,8 @@ def _check_shards(shards: int, mesh: Mesh, accumulation_steps: int) -> None:
             f"{given} is not divisible by {mesh.size} devices: use {_nearest(shards, mesh.size)} "
             "or other devices"
         )
-    # A CPU's matrix products depend on the size of the thread pool: NPROC where it is set, else the
-    # number of cores, but at least the number of the process's devices, which is no larger than C.
+    # A CPU's matrix products depend on the size of the thread pool. That is NPROC if set, else the
+    # number of cores, and at least the process's number of devices, which `shards` bounds.
     if mesh.devices.flat[0].platform == "cpu":
         threads = os.environ.get("NPROC", "")
         if not threads.isdecimal() or int(threads) < shards:
@@ -150,6 +151,6 @@ def _check_shards(shards: int, mesh: Mesh, accumulation_steps: int) -> None:
 
 
 def _nearest(number: int, divisor: int) -> str:
-    """Names the multiples of `divisor` next to `number`."""
+    """Returns a text with the multiples of `divisor` next to `number`."""
     below = number // divisor * divisor
     return f"{below} or {below + divisor}" if below else f"{divisor}"

@@ -1,8 +1,9 @@
-"""Model variants: one file each, with its whole equation; `config.model.name` is its name.
+"""Model variants: one file each, with its whole equation; `config.model.name` names the file.
 
-A name with a dot is a module from outside this package, `my_package.my_model`; the README of this
-folder has an example. Here is what each defines, and how the config's is built. A model says what
-to add up, for one shard of the batch, and knows nothing of meshes; `training.step` adds it up once.
+This module holds the contract of such a file, and builds the model that a config names. A model
+returns terms and sums for one shard of the batch and knows nothing of meshes. `training.step`
+reduces them over all devices, once. A name with a dot, such as `my_package.my_model`, is a module
+from outside this package; the README of this folder has an example.
 """
 
 from collections.abc import Callable
@@ -20,54 +21,59 @@ Batch = dict[str, Array]
 
 
 class Model(Protocol):
-    """What a file of this folder defines. It is written for one shard of the batch.
+    """The contract of a file in this folder. Its methods see one shard of the batch.
 
-    A model with statistics of its own also has `updated_stats(sums)`, which returns the new `stats`
-    from the global sums. One that is trained on less than it is given also has
-    `augment(batch, *, keys)`, which returns the batch as training sees it: evaluation skips it.
-    One with a Gaussian posterior also has `posterior(batch)`, which returns its mean and
-    log-variance, [B, D] each, and `nll(z, batch)`, which returns −log p(x|z) [B] in nats.
+    Some models define more:
+
+    - A model with statistics of its own has `updated_stats(sums)`, which returns the new `stats`
+      from the global sums.
+    - A model that drops a part of its input in training has `augment(batch, *, keys)`. It returns
+      the batch that training uses; evaluation does not call it.
+    - A model with a Gaussian posterior has `posterior(batch)`, which returns its mean and
+      log-variance, [B, D] each. It also has `nll(z, batch)`, which returns −log p(x|z) [B] in nats.
     """
 
     def terms(self, batch: Batch, *, keys: Array, step: Array) -> tuple[Any, Any]:
         """Returns (terms, sums): a NamedTuple of [B, ...] arrays, and sums over these examples.
 
+        The model applies `mask` to the sums; the caller applies it to the terms.
+
         Args:
-            batch: `image` [B, H, W, C] uint8, `mask` [B] (0 where an example is padding; the sums,
-                not the terms, must heed it), `position` [B] int32 in the global batch (or, in
-                evaluation, in the data set), and what else the data set gives.
-            keys: [B], one PRNG key an example.
+            batch: `image` [B, H, W, C] uint8; `mask` [B], 0 if the example is padding; `position`
+                [B] int32, the example's index in the global batch (in evaluation, in the data set);
+                and the other entries of the data set.
+            keys: [B], one PRNG key per example.
             step: int32 scalar.
         """
 
     def objective(self, means: Any, *, step: Array) -> Array:
         """Returns the scalar to minimise, from the terms' means over the global batch.
 
-        Its gradient reaches the parameters through `means` alone. It need not be linear.
+        Its gradient reaches the parameters only through `means`. It need not be linear.
         """
 
     def metrics(self, means: Any, sums: Any, *, step: Array) -> Metrics:
-        """Returns what to log, from global means and sums, in training and evaluation.
+        """Returns the figures to log, from global means and sums, in training and evaluation.
 
-        A scalar [] becomes a curve, a vector [N] a histogram.
+        A scalar [] is logged as a curve, a vector [N] as a histogram.
         """
 
     def reconstruct(self, batch: Batch) -> Array:
-        """Returns images in [0, 1], [B, H, W, C]."""
+        """Returns the reconstructions of a batch, [B, H, W, C] in [0, 1]."""
 
     def sample(self, keys: Array) -> Array:
-        """Returns an image in [0, 1] drawn from the model for each key, [B, H, W, C]."""
+        """Returns one image drawn from the model for each key, [B, H, W, C] in [0, 1]."""
 
 
 def make(config: Any, example: Any) -> tuple[nnx.GraphDef, Callable[[], tuple[Any, Any]]]:
-    """Returns the model's structure, and a function that draws its first (params, stats).
+    """Returns the model's structure, and a function that draws its initial (params, stats).
 
     Raises:
-        InputError: the config names an unknown model, or one of its values can't work.
+        InputError: the config names an unknown model, or has a value that cannot work.
     """
     module = registry.load("models", config.model.name, field="model.name")
-    # A config that is not settled gets float32. Asking for the platform would start the backends,
-    # and a model is also described for devices that are not there.
+    # A config that is not settled gets float32. A query for the platform would start the backends,
+    # and `performance.planning` describes models for devices that this computer does not have.
     config = run_config.settled(config, "cpu")
 
     def build():
@@ -83,6 +89,6 @@ def make(config: Any, example: Any) -> tuple[nnx.GraphDef, Callable[[], tuple[An
 
 
 def abstract(config: Any, example: Any) -> Any:
-    """Returns the model without values: its methods and sizes can be asked for."""
+    """Returns the model with abstract values, so that its methods and sizes can be inspected."""
     graphdef, init = make(config, example)
     return nnx.merge(graphdef, *jax.eval_shape(init))

@@ -1,7 +1,7 @@
-"""β-VAE with capacity control: reconstruction + γ·|KL − C|, C rising from 0 to C_max nats.
+"""β-VAE with capacity control: reconstruction + γ·|KL − C|, as C rises from 0 to C_max nats.
 
 Burgess et al. 2018 (arXiv:1804.03599), eq. 8. The KL is summed over latents and averaged over the
-global batch before the absolute value; `per_example` takes |KL − C| of every example instead.
+global batch before the absolute value. With `per_example`, |KL − C| is averaged over examples.
 """
 
 import math
@@ -16,7 +16,7 @@ from pipeline.runtime import errors
 
 
 class Terms(NamedTuple):
-    """Per-example terms of the objective, nats; the first two as in `gaussian_vae.Terms`."""
+    """Per-example terms of the objective in nats; the first two as in `gaussian_vae.Terms`."""
 
     reconstruction: Array  # [B]
     kl: Array  # [B]
@@ -27,7 +27,7 @@ class Model(gaussian_vae.GaussianVAE):
     """Capacity-controlled VAE with a diagonal Gaussian posterior and a standard normal prior."""
 
     def __init__(self, config: Any, example: Any, *, rngs: nnx.Rngs):
-        """Builds the networks, see `GaussianVAE`; reads `gamma`, `per_example` and `capacity`."""
+        """Reads `gamma`, `per_example` and `capacity`; builds the networks of `GaussianVAE`."""
         self.gamma, self.per_example = config.model.gamma, config.model.per_example
         if not (math.isfinite(self.gamma) and self.gamma >= 0):
             raise errors.InputError(f"config.model.gamma={self.gamma} must not be negative")
@@ -35,7 +35,7 @@ class Model(gaussian_vae.GaussianVAE):
         super().__init__(config, example, rngs=rngs)
 
     def terms(self, batch: gaussian_vae.Batch, *, keys: Array, step: Array) -> tuple[Terms, dict]:
-        """Returns the terms of every example, with one sample of z, and no sums."""
+        """Returns the terms of every example, from one sample of z each, and no sums."""
         (reconstruction, kl), sums = super().terms(batch, keys=keys, step=step)
         return Terms(reconstruction, kl, jnp.abs(kl - self.capacity(step))), sums
 
@@ -44,13 +44,13 @@ class Model(gaussian_vae.GaussianVAE):
         return means.reconstruction + self.capacity_loss(means, step=step)
 
     def capacity_loss(self, means: Terms, *, step: Array) -> Array:
-        """Returns γ·|KL − C(step)|, of the mean KL or (`per_example`) the mean of the examples'."""
+        """Returns γ·|KL − C(step)| of the mean KL; with `per_example`, the mean over examples."""
         if self.per_example:
             return self.gamma * means.deviation
         return self.gamma * jnp.abs(means.kl - self.capacity(step))
 
     def metrics(self, means: Terms, sums: dict, *, step: Array) -> metrics.Metrics:
-        """Returns what is logged, from means over the global batch or data set."""
+        """Returns the figures to log, from means over the global batch or data set."""
         capacity = self.capacity(step)
         return super().metrics(means, sums, step=step) | {
             "capacity_loss": self.capacity_loss(means, step=step),
@@ -60,7 +60,7 @@ class Model(gaussian_vae.GaussianVAE):
 
 
 def cautions(config: Any) -> list[str]:
-    """Returns warnings for settings that work, but not as one would think."""
+    """Returns warnings about settings that run but have an unexpected effect."""
     clip, gamma = config.optimizer.clip_norm, config.model.gamma
     if not clip or gamma <= 1:
         return []

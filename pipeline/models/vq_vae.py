@@ -1,9 +1,10 @@
 """VQ-VAE: reconstruction + ‖sg[z] − e‖² + β·‖z − sg[e]‖² (van den Oord et al. 2017, eq. 3).
 
-arXiv:1711.00937. The quantiser is chosen by name; one that learns its codes by moving averages
-leaves the middle term out. How the distances are reduced follows the reconstruction: with
-`likelihood=mse` all are means over elements, as in Sonnet. With a likelihood in nats all are sums.
-The paper averages over the h·w vectors there, and its weight of the distances would hardly be felt.
+arXiv:1711.00937. `config.model.quantizer.name` chooses the quantiser. One that learns its codes by
+moving averages has no middle term. The reconstruction decides how the distances are reduced: with
+`likelihood=mse` every term is a mean over elements, as in Sonnet. With a likelihood in nats every
+term is a sum. The paper averages the distances over the h·w vectors; beside summed nats their
+weight would be negligible.
 """
 
 import math
@@ -18,22 +19,22 @@ from pipeline.nn import code_autoencoder, metrics, networks, quantizers
 class Terms(NamedTuple):
     """Per-example terms of the objective."""
 
-    reconstruction: Array  # [B]: −log p(x|z) in nats, summed over pixels; or error over variance
-    quantizer: dict[str, Array]  # [B, ...]: distances, means over vectors and dimensions; …
+    reconstruction: Array  # [B], −log p(x|z) in nats, summed over pixels; or error over variance
+    quantizer: dict[str, Array]  # [B, ...], such as distances, means over vectors and dimensions
 
 
 class Model(code_autoencoder.CodeAutoencoder):
     """An autoencoder whose decoder sees a grid of codes."""
 
     def __init__(self, config: Any, example: Any, *, rngs: nnx.Rngs):
-        """Builds the networks and the quantiser, see `CodeAutoencoder`."""
+        """Builds the networks and the quantiser as `CodeAutoencoder` does."""
         super().__init__(config, example, rngs=rngs)
-        # The distances are means over vectors and dimensions; times their number, they are sums.
+        # The distances are means over vectors and dimensions: h·w·D times a mean is the sum.
         sums = self.likelihood is not None
         self.scale = math.prod(self.grid) * quantizers.dim(config) if sums else 1
 
     def terms(self, batch: dict[str, Array], *, keys: Array, step: Array) -> tuple[Terms, dict]:
-        """Returns the terms of every example, and what the codebook learns from these examples."""
+        """Returns the terms of every example, and the sums that the codebook learns from."""
         del keys
         image = networks.unit_interval(batch["image"])
         quantized = self.quantizer(self.encodings(image))
@@ -42,16 +43,16 @@ class Model(code_autoencoder.CodeAutoencoder):
         return Terms(reconstruction, quantized.terms), sums
 
     def objective(self, means: Terms, *, step: Array) -> Array:
-        """Returns L = reconstruction + ‖sg[z] − e‖² (unless by averages) + β·‖z − sg[e]‖²."""
+        """Returns L = reconstruction + ‖sg[z] − e‖² (if not by averages) + β·‖z − sg[e]‖²."""
         del step
         return means.reconstruction + self.vq_loss(means)
 
     def vq_loss(self, means: Terms) -> Array:
-        """Returns what quantisation adds to the objective."""
+        """Returns the terms that quantisation adds to the objective, in the objective's unit."""
         return self.scale * self.quantizer.loss(means.quantizer)
 
     def metrics(self, means: Terms, sums: dict, *, step: Array) -> metrics.Metrics:
-        """Returns what is logged, from means and sums over the global batch or data set."""
+        """Returns the figures to log, from means and sums over the global batch or data set."""
         return super().metrics(means, sums, step=step) | {"vq_loss": self.vq_loss(means)}
 
 

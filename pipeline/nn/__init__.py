@@ -1,1 +1,1 @@
-"""What models are made of: losses, likelihoods, schedules, networks, quantizers."""
+"""The parts that models are built from: losses, likelihoods, schedules, networks, quantisers."""

@@ -1,7 +1,7 @@
-"""An autoencoder whose decoder sees a grid of codes: all of a VQ-VAE but its objective.
+"""An autoencoder whose decoder sees a grid of codes: all of a VQ-VAE except its objective.
 
-The reconstruction is a likelihood in nats or, with `likelihood=mse`, the squared error over the
-data's variance.
+The reconstruction term is −log p(x|z) in nats or, with `likelihood=mse`, the squared error divided
+by the data's variance.
 """
 
 import math
@@ -19,10 +19,10 @@ COLLAPSED = 0.1  # share of codes in use below which a codebook counts as collap
 
 
 class CodeAutoencoder(nnx.Module):
-    """Encoder, quantiser and decoder; h·w vectors of D dimensions an image."""
+    """Encoder, quantiser and decoder, with h·w vectors of D dimensions per image."""
 
     def __init__(self, config: Any, example: Any, *, rngs: nnx.Rngs):
-        """Builds the three for one example of the data set.
+        """Builds the three parts for one example of the data set.
 
         Args:
             config: the whole config; reads `model`, `data.variance`, `compute_dtype`, `batch_size`
@@ -31,8 +31,9 @@ class CodeAutoencoder(nnx.Module):
             rngs: the stream `params`.
 
         Raises:
-            InputError: a value of `config.model` or `config.data.variance` that can't work.
+            InputError: a value of `config.model` or `config.data.variance` cannot work.
         """
+        # Networks before the quantiser: they share a stream, so the order decides the values.
         section, self.image_shape = config.model, example["image"].shape
         self.encoder, self.decoder = grid_networks.autoencoder(
             config, self.image_shape, quantizers.dim(config), rngs=rngs
@@ -46,18 +47,18 @@ class CodeAutoencoder(nnx.Module):
         self.likelihood = None if section.likelihood == "mse" else likelihoods.Likelihood(section)
 
     def encode(self, image: Array) -> Array:
-        """Returns the codes of images, [B, h, w] int32 (of `residual_vq` [B, h, w, Q])."""
+        """Returns the codes of images, [B, h, w] int32 ([B, h, w, Q] for `residual_vq`)."""
         return self.quantizer(self.encodings(image)).codes
 
     def decode(self, codes: Array) -> Array:
-        """Returns the expected images in [0, 1], [B, H, W, C], of codes as `encode` gives them."""
+        """Returns the expected images, [B, H, W, C] in [0, 1], for codes from `encode`."""
         outputs = self.outputs(self.vectors(codes))
         if self.likelihood is None:
             return jnp.clip(outputs, 0.0, 1.0)
         return self.likelihood.display(outputs)
 
     def vectors(self, codes: Array) -> Array:
-        """Returns what the decoder sees of codes, [B, h, w, D] float32."""
+        """Returns the decoder's input for codes, [B, h, w, D] float32."""
         return self.quantizer.lookup(codes)
 
     def reconstruct(self, batch: dict[str, Array]) -> Array:
@@ -65,23 +66,23 @@ class CodeAutoencoder(nnx.Module):
         return self.decode(self.encode(batch["image"]))
 
     def sample(self, keys: Array) -> Array:
-        """Returns one image in [0, 1] for each key, decoded from codes drawn uniformly.
+        """Returns one image for each key, [B, H, W, C] in [0, 1], decoded from uniform codes.
 
-        These are images of random codes, not samples of the model: for those, a prior must be
-        fitted to the codes.
+        These are images of random codes, not samples of the model. Samples would need a prior that
+        is fitted to the codes.
         """
         shape, num_codes = (*self.grid, *self.quantizer.shape), self.quantizer.num_codes
         return self.decode(jax.vmap(lambda key: jax.random.randint(key, shape, 0, num_codes))(keys))
 
     def encodings(self, image: Array) -> Array:
-        """Returns what is quantised, [B, h, w, D] float32, of images [B, H, W, C]."""
-        # Centred, as in Sonnet: with inputs that are all positive, learning starts slower.
+        """Returns the vectors to quantise, [B, h, w, D] float32, for images [B, H, W, C]."""
+        # Centred, as in Sonnet: if all inputs are positive, learning starts more slowly.
         return self.encoder(networks.unit_interval(image) - 0.5).astype(jnp.float32)
 
     def outputs(self, values: Array) -> Array:
-        """Returns logits or means, [B, H, W, C] float32, of what the decoder sees, [B, h, w, D].
+        """Returns logits or means, [B, H, W, C] float32, for the decoder's input [B, h, w, D].
 
-        The decoder's zero is mid-grey in both.
+        In both, a zero from the decoder is mid-grey.
         """
         outputs = self.decoder(values).astype(jnp.float32)
         logits = self.likelihood is not None and self.likelihood.name == "bernoulli"
@@ -91,7 +92,7 @@ class CodeAutoencoder(nnx.Module):
         """Returns −log p(x|z), [B] nats, summed over pixels; or the error over the variance.
 
         Args:
-            values: [B, h, w, D], what the decoder sees.
+            values: [B, h, w, D], the decoder's input.
             image: [B, H, W, C] in [0, 1].
         """
         outputs = self.outputs(values)
@@ -100,16 +101,16 @@ class CodeAutoencoder(nnx.Module):
         return self.likelihood.nll(outputs, image)
 
     def updated_stats(self, sums: dict) -> Any:
-        """Returns the statistics with the codebook moved by sums over the global batch."""
+        """Moves the codebook by sums over the global batch, and returns the new statistics."""
         self.quantizer.update(sums)
         return nnx.as_pure(nnx.state(self, nnx.Not(nnx.Param)))
 
     def metrics(self, means: Any, sums: dict, *, step: Array) -> metrics.Metrics:
-        """Returns what is logged besides the objective's terms.
+        """Returns the figures to log, except those of the objective.
 
         Args:
-            means: of `reconstruction` and `quantizer`, over the global batch or data set.
-            sums: of the quantiser's statistics, over the same.
+            means: means of `reconstruction` and `quantizer` over the global batch or data set.
+            sums: sums of the quantiser's statistics over the same examples.
             step: int32 scalar.
         """
         del step
@@ -120,7 +121,8 @@ class CodeAutoencoder(nnx.Module):
         }
         if self.likelihood is None:
             return figures
-        # KL of one certain code from uniform ones: log K for each (section 3.2 of the paper).
+        # The KL between one certain code and a uniform prior is log K per code (the paper's
+        # section 3.2).
         num_codes = math.prod((*self.grid, *self.quantizer.shape))
         return figures | self.likelihood.metrics(
             distortion=means.reconstruction,
@@ -130,7 +132,7 @@ class CodeAutoencoder(nnx.Module):
 
 
 def warnings(figures: dict[str, float]) -> list[str]:
-    """Returns what is wrong by the held-out figures, and what helps."""
+    """Returns warnings that follow from the held-out figures, each with its remedies."""
     usage = figures.get("codebook_usage", 1.0)
     if usage >= COLLAPSED:
         return []

@@ -1,4 +1,4 @@
-"""Dense layers that see a condition beside their input, by name; see `networks.autoencoder`."""
+"""Dense layers that also see a condition, by name; `networks.autoencoder` takes them."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -29,11 +29,9 @@ class Concat(nnx.Module):
         self.dense = networks.Dense(num_inputs + condition_dim, widths, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array, condition: Array) -> Array:
-        """Applies the layers to both, concatenated.
-
-        The first is a sum of two products: the gradient of one, for the condition, would come with
-        that for the pixels, which nothing reads.
-        """
+        """Applies the layers to the concatenation of both, [B, F + E]."""
+        # Two products instead of one: in an encoder the condition needs a gradient and the pixels
+        # do not. One product would compute both.
         first: Any = self.dense.layers[0]
         arrays = (x, condition, first.kernel[...], first.bias[...])
         x, condition, kernel, bias = (array.astype(first.dtype) for array in arrays)
@@ -42,10 +40,10 @@ class Concat(nnx.Module):
 
 
 class Film(nnx.Module):
-    """`networks.Dense` whose hidden layers are scaled and shifted by the condition, before ReLU.
+    """`networks.Dense` whose condition scales and shifts the hidden layers, before the ReLU.
 
-    FiLM, Perez et al. 2018 (arXiv:1709.07871), eq. 2: scale 1 + Δγ(y) and shift β(y), linear in the
-    condition. They start at 1 and 0, so the first step sees the unconditioned network.
+    FiLM, Perez et al. 2018 (arXiv:1709.07871), eq. 2. The scale 1 + Δγ(y) and the shift β(y) are
+    linear in the condition. They start at 1 and 0, so the first step sees an unconditional network.
     """
 
     def __init__(
@@ -57,7 +55,7 @@ class Film(nnx.Module):
         dtype: Any,
         rngs: nnx.Rngs,
     ):
-        """Builds the layers, and for each hidden one the map from E to 2·width.
+        """Builds the layers, and for each hidden layer the map from E to 2·width.
 
         Raises:
             InputError: there is no hidden layer.
@@ -75,7 +73,7 @@ class Film(nnx.Module):
         )
 
     def __call__(self, x: Array, condition: Array) -> Array:
-        """Applies the layers."""
+        """Applies the layers: [B, F], [B, E] → [B, widths[-1]]."""
         *hidden, last = self.dense.layers
         for layer, film in zip(hidden, self.films, strict=True):
             scale, shift = jnp.split(film(condition), 2, axis=-1)
@@ -87,13 +85,13 @@ LAYERS = {"concat": Concat, "film": Film}
 
 
 def dense_layers(config: Any) -> Callable[..., Concat | Film]:
-    """Returns what stands for `networks.Dense` in a conditional network.
+    """Returns the replacement for `networks.Dense` in a conditional network.
 
     Args:
         config: the section `model`; reads `conditioning` and `embedding_dim`.
 
     Raises:
-        InputError: an unknown form of conditioning.
+        InputError: the form of conditioning is unknown.
     """
     layers = registry.choose(LAYERS, config.conditioning, field="model.conditioning")
     return functools.partial(layers, condition_dim=config.embedding_dim)

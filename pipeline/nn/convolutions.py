@@ -1,20 +1,21 @@
 """Convolutions and transposed convolutions, SAME padding, in the form that suits the platform.
 
-The one decision: TPU and GPU get XLA's plain convolution, CPU the equal forms below where XLA is
-slow: convolutions of a dilated array, images of few channels, kernels no larger than the stride,
-kernel gradients of large batches.
-Choosing is free: one form alone is lowered. Measured against the plain form on a two-core x86 CPU,
-both compiled by `compiling.jit`, value and gradients, batch 64, jax 0.10.2 and 0.11.2: the β-VAE of
-Burgess et al. runs 4.2 and 4.7 times as fast; transposed layers 2.0–12 and 2.1–12 times,
-convolutions 1.0–2.2 and 1.1–2.6 times. Channels are padded on no platform: filled up to 128, that
-β-VAE's step would take 1.5 to 2.4 times as long on TPUs by their compiler's own estimate.
+TPU and GPU use XLA's plain convolution. CPU uses the equal forms below if XLA is slow. It is slow
+for dilated arrays, images of few channels, kernels no larger than the stride, and kernel gradients
+of large batches. The choice costs nothing, because only one form is lowered.
 
-Put each s×s block of pixels into one pixel of s²·C channels (space to depth): a k×k convolution of
-stride s becomes an n×n one of stride 1, n = ⌈k/s⌉, and its transpose that one's transpose, then
-depth to space (sub-pixel convolution, Shi et al. 2016, arXiv 1609.05158): no dilation is left.
-Where s doesn't divide k, a convolution for each pixel of a block spares the zeros that fill K up.
-As a transposed convolution is the input gradient of the convolution with the mirrored kernel k',
-three linear maps make both layers and their gradients:
+The forms were compared with the plain one on a two-core x86 CPU, by jax 0.10.2 and 0.11.2. A call
+was value and gradients of batch 64, and `mesh.compiling.jit` compiled both. The β-VAE of Burgess
+et al. runs 4.2 and 4.7 times as fast. Transposed layers run 2.0–12 and 2.1–12 times as fast,
+convolutions 1.0–2.2 and 1.1–2.6 times. No platform pads channels. Padded to 128, that β-VAE's step
+would take 1.5 to 2.4 times as long on TPUs, by their compiler's own estimate.
+
+Space to depth puts each s×s block of pixels into one pixel of s²·C channels. A k×k convolution of
+stride s becomes an n×n convolution of stride 1 with a kernel K, n = ⌈k/s⌉. Its transpose becomes
+the transpose of that convolution, followed by depth to space (sub-pixel convolution, Shi et al.
+2016, arXiv:1609.05158). No dilation is left. If s does not divide k, zeros pad K; one convolution
+per pixel of a block avoids them. A transposed convolution is the input gradient of the convolution
+with the mirrored kernel k'. So three linear maps make both layers and their gradients:
 
                      value        input gradient    kernel gradient
     conv             down(x, k)   up(dy, k)         kernel_gradient(x, dy)
@@ -31,12 +32,12 @@ from jax.typing import DTypeLike
 
 from pipeline.nn import pixel_blocks
 
-FEW = 4  # channels: patches of such images are small
-LARGE = 2**22  # bytes: XLA's kernel gradient of such a batch is slower than those of its quarters
+FEW = 4  # channels; the patches of images with so few are small
+LARGE = 2**22  # bytes; from this size, four kernel gradients of quarter batches are faster than one
 
 
 def conv(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
-    """Convolves as `nnx.Conv(padding="SAME")` does, without a bias.
+    """Convolves like `nnx.Conv(padding="SAME")`, without a bias.
 
     Args:
       x: [B, H, W, C_in].
@@ -47,13 +48,14 @@ def conv(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
       [B, ⌈H/s⌉, ⌈W/s⌉, C_out], in x's dtype.
     """
     plain = functools.partial(_xla, lax.conv_general_dilated, stride)
+    # SAME pads other sides differently, so that their windows do not fit the blocks.
     whole_blocks = x.shape[1] % stride == x.shape[2] % stride == 0
     blocked = functools.partial(_down, stride) if whole_blocks else plain
     return _by_platform(blocked, plain, x, kernel, stride, image_channels=kernel.shape[2])
 
 
 def conv_transpose(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
-    """Upsamples as `nnx.ConvTranspose(padding="SAME")` does, without a bias.
+    """Upsamples like `nnx.ConvTranspose(padding="SAME")`, without a bias.
 
     Args:
       x: [B, H, W, C_in].
@@ -69,26 +71,28 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array
 
 
 def _by_platform(blocked, plain, x, kernel, stride, *, image_channels):
-    # XLA is as fast where there is nothing to dilate, unless the larger image has few channels.
+    # With stride 1 nothing is dilated, and XLA is as fast, unless the larger image has few
+    # channels. Every platform then shares one form, and no branch is traced.
     if kernel.shape[0] > stride == 1 and image_channels > FEW:
         return plain(x, kernel)
     return lax.platform_dependent(*_varying_alike(x, kernel), cpu=blocked, default=plain)
 
 
 def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
-    """Returns y + bias, [..., C] and [C].
+    """Returns y + bias, for y [..., C] and bias [C].
 
-    Its gradient, a sum over all other dimensions, is a product with ones on CPU: XLA's sum there
-    takes one thread, and 3 to 14 times as long.
+    The gradient of the bias is a sum over all other dimensions. On CPU it is computed as a product
+    with ones, because XLA's sum uses one thread there and takes 3 to 14 times as long.
     """
     return lax.platform_dependent(*_varying_alike(y, bias), cpu=_add, default=jnp.add)
 
 
 def _varying_alike(a, b):
-    """Casts both to vary over the same mesh axes.
+    """Casts both arrays to vary over the same mesh axes.
 
-    shard_map(check_vma=True) wants a custom gradient to vary as its input does. Cast first: the
-    cast's transpose then sums over the mesh, as it does for plain forms.
+    shard_map(check_vma=True) requires that a custom gradient varies over the axes of its input.
+    The cast comes before the custom gradient, so that its transpose sums over the mesh, as it does
+    for plain forms.
     """
     a_axes, b_axes = (jax.typeof(array).manual_axis_type.varying for array in (a, b))
     return (
@@ -103,31 +107,34 @@ def _xla(operation, stride, x, kernel, padding="SAME"):
 
 
 def _down_form(stride, x, kernel):
-    """y = patches(blocks(x))·K where patches are small; else XLA's own, which is fast."""
+    """y = patches(blocks(x))·K if patches are small, otherwise XLA's own form, which is fast."""
     n, low, high = pixel_blocks.geometry(stride, kernel)
     if not _small_patches(n, kernel):
         return _xla(lax.conv_general_dilated, stride, x, kernel)
     patches = pixel_blocks.patches(n, pixel_blocks.to_blocks(stride, low, high, x))
-    # Flat rows make the kernel gradient one flat product: over three dims the network loses 6 %.
+    # Flat rows make the kernel gradient one matrix product. With the three dimensions kept, the
+    # whole network is 6 % slower.
     rows = patches.reshape(-1, patches.shape[-1])
     y = rows @ pixel_blocks.kernel_to_blocks(stride, kernel).reshape(rows.shape[-1], -1)
     return y.reshape(*patches.shape[:3], -1)
 
 
+# JAX's own input gradient would be a convolution of a dilated array, which is slow on CPU.
 _down = jax.custom_vjp(_down_form, nondiff_argnums=(0,))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _up(stride, y, kernel):
-    """blocks(x) = overlap_add(y·Kᵀ) where patches are small; else y, padded, convolved with K'.
+    """blocks(x) = overlap_add(y·Kᵀ) if patches are small, otherwise y, padded, convolved with K'.
 
-    Where s doesn't divide k, each pixel of a block by itself: K would be filled up with zeros.
+    If s does not divide k, each pixel of a block gets its own convolution, since zeros would pad K.
     """
     n, low, high = pixel_blocks.geometry(stride, kernel)
     blocks_kernel = pixel_blocks.kernel_to_blocks(stride, kernel)
     if _small_patches(n, kernel):
         kernel_rows = blocks_kernel.reshape(-1, y.shape[-1])
-        wide = jnp.promote_types(y.dtype, jnp.float32)  # bfloat16 is rounded after the sum, once
+        # The n² parts of a pixel are added in float32, so that bfloat16 is rounded only once.
+        wide = jnp.promote_types(y.dtype, jnp.float32)
         parts = jnp.matmul(y, kernel_rows.T, preferred_element_type=wide)
         blocks = pixel_blocks.overlap_add(n, parts).astype(y.dtype)
     elif kernel.shape[0] % stride:
@@ -135,27 +142,28 @@ def _up(stride, y, kernel):
         parts = [convolve(*phase) for phase in pixel_blocks.phases(stride, kernel)]
         return pixel_blocks.interleave(stride, parts)
     else:
+        # Full padding: the result has every block that a window of `_down` reads.
         full = [(n - 1, n - 1)] * 2
         blocks = _xla(lax.conv_general_dilated, 1, y, pixel_blocks.mirror(blocks_kernel), full)
     return pixel_blocks.from_blocks(stride, low, high, blocks)
 
 
 def _kernel_gradient(stride, x, y, kernel):
-    """dK = patches(blocks(x))ᵀ·y, or XLA's own; K's values are moot.
+    """dK = patches(blocks(x))ᵀ·y, or XLA's own form; the values of `kernel` do not matter."""
 
-    XLA first brings the batch's dimension to the end, which misses the cache where arrays are
-    large. Hence quarters: a whole step is 1.05 to 1.10 times as fast (jax 0.10.2), none slower.
-    In bfloat16 each of them is rounded.
-    """
-
+    # The map is linear in the kernel, so its transpose is the gradient at any kernel.
     def gradient(x, y):
         return jax.vjp(functools.partial(_down_form, stride, x), kernel)[1](y)[0]
 
     if x.nbytes < LARGE or _small_patches(pixel_blocks.geometry(stride, kernel)[0], kernel):
         return gradient(x, y)
+    # XLA first moves the batch dimension to the end, which misses the cache if arrays are large.
+    # With quarters a whole step runs 1.05 to 1.10 times as fast (jax 0.10.2), and none runs slower.
+    # In bfloat16 the gradient of each quarter is rounded.
     return sum(map(gradient, jnp.array_split(x, 4), jnp.array_split(y, 4)))
 
 
+# `_up` is the transpose of `_down` in x, and the reverse: each is the other's input gradient.
 def _down_gradients(stride, saved, dy):
     x, kernel = saved
     return _up(stride, dy, kernel), _kernel_gradient(stride, x, dy, kernel)
@@ -166,6 +174,7 @@ def _up_gradients(stride, saved, dx):
     return _down(stride, dx, kernel), _kernel_gradient(stride, dx, y, kernel)
 
 
+# Only the inputs are saved: patches, n² times as large, are made again in the backward pass.
 _down.defvjp(lambda s, x, k: (_down(s, x, k), (x, k)), _down_gradients)
 _up.defvjp(lambda s, y, k: (_up(s, y, k), (y, k)), _up_gradients)
 
@@ -177,7 +186,8 @@ def _add(y, bias):
 
 def _add_gradients(_, dy):
     rows = dy.reshape(-1, dy.shape[-1])
-    wide = jnp.promote_types(dy.dtype, jnp.float32)  # bfloat16 is rounded after the sum, once
+    # The sum runs in float32, so that bfloat16 is rounded only once.
+    wide = jnp.promote_types(dy.dtype, jnp.float32)
     total = jnp.matmul(jnp.ones((1, len(rows)), dy.dtype), rows, preferred_element_type=wide)
     return dy, total[0].astype(dy.dtype)
 
@@ -186,7 +196,8 @@ _add.defvjp(lambda y, bias: (y + bias, None), _add_gradients)
 
 
 def _small_patches(n, kernel):
-    """Whether a product with patches (n² images large) beats XLA's convolution: n = 1 or C ≤ 4."""
+    """Says whether a product with patches beats XLA's convolution: n = 1 or C ≤ 4."""
+    # Patches are n² times as large as the image, whose C channels are `kernel.shape[2]`.
     return n == 1 or kernel.shape[2] <= FEW
 
 
@@ -205,12 +216,12 @@ class Conv(nnx.Module):
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        """Draws float32 parameters; `dtype` is the type of the computation and its result."""
+        """Draws float32 parameters; `dtype` is the dtype of the computation and of its result."""
         self.kernel, self.bias = _parameters(kernel_size, in_features, out_features, rngs)
         self.stride, self.dtype = stride, dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C_in] → what `function` gives, with the bias."""
+        """Applies `function` to [B, H, W, C_in] and adds the bias."""
         x, kernel, bias = (a.astype(self.dtype) for a in (x, self.kernel[...], self.bias[...]))
         return add_bias(self.function(x, kernel, stride=self.stride), bias)
 
@@ -222,7 +233,8 @@ class ConvTranspose(Conv):
 
 
 def _parameters(size: int, c_in: int, c_out: int, rngs: nnx.Rngs) -> tuple[nnx.Param, nnx.Param]:
-    """Flax's defaults in its order of keys: a seed gives the values that it gives to nnx.Conv."""
+    """Draws Flax's default initial values."""
+    # Kernel first, bias second, as in Flax: a seed then gives the same values as nnx.Conv.
     kernel = nnx.initializers.lecun_normal()(rngs.params(), (size, size, c_in, c_out), jnp.float32)
     bias = nnx.initializers.zeros_init()(rngs.params(), (c_out,), jnp.float32)
     return nnx.Param(kernel), nnx.Param(bias)

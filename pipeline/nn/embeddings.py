@@ -1,8 +1,8 @@
 """Embeddings of conditions: an example's classes and attributes as one vector.
 
-The one decision: the vector is the sum of an embedding for each column, computed as one product
-with a table. A product of one-hot rows is fast on CPU, and its gradient, unlike that of a look-up,
-is summed in the same order every time.
+The vector is the sum of one embedding per column, computed as one product with a table. A product
+of one-hot rows is fast on CPU. Its gradient is always summed in the same order, unlike that of a
+look-up.
 """
 
 import functools
@@ -18,15 +18,15 @@ from pipeline import datasets
 from pipeline.nn import streams
 from pipeline.runtime import errors
 
-# The entry that says which examples have lost their conditions, [B] bool.
+# The batch entry, [B] bool, that marks the examples whose conditions are dropped.
 DROPPED = "dropped"
 
 
 class Embedding(nnx.Module):
-    """Embeds the entries of a batch that `config.model.conditions` names, as [B, E] float32."""
+    """Embeds the batch entries that `config.model.conditions` names, as [B, E] float32."""
 
     def __init__(self, config: Any, example: Any, *, rngs: nnx.Rngs):
-        """Draws a table with a row for each class and attribute, and the null class, from N(0, 1).
+        """Draws a table row for each class and attribute, and the null class, from N(0, 1).
 
         Args:
             config: the section `model`; reads `conditions`, `embedding_dim` and `label_dropout`.
@@ -34,7 +34,7 @@ class Embedding(nnx.Module):
             rngs: the stream `params`.
 
         Raises:
-            InputError: a field out of its range, or an entry that the data set doesn't have.
+            InputError: a field is out of its range, or the data set does not have an entry.
         """
         _check(config, example)
         self.entries = tuple((name, example[name]) for name in config.conditions)
@@ -42,19 +42,19 @@ class Embedding(nnx.Module):
         num_rows = sum(sum(_rows(entry)) for _, entry in self.entries)
         dim = config.embedding_dim
         self.table = nnx.Param(jax.random.normal(rngs.params(), (num_rows, dim)))
-        # Only dropout trains it.
+        # Only dropped examples train the null class, so without dropout there is none.
         self.null = nnx.Param(jax.random.normal(rngs.params(), (dim,))) if self.dropout else None
 
     def __call__(self, conditions: Mapping[str, Array] | None, *, num: int) -> Array:
-        """Returns the embeddings, [num, E].
+        """Returns the embeddings, [num, E] float32.
 
         Args:
-            conditions: a batch, or its entries that are conditions, [num, ...] each; the null class
-                stands for examples that are `dropped`. None: the null class for all.
+            conditions: a batch, or only its entries that are conditions, [num, ...] each. Examples
+                marked in `dropped` get the null class. None means the null class for all.
             num: number of examples.
 
         Raises:
-            InputError: no conditions, and no null class either.
+            InputError: there are no conditions, and no null class either.
         """
         if conditions is None:
             if self.null is None:
@@ -69,9 +69,10 @@ class Embedding(nnx.Module):
         return jnp.where(conditions[DROPPED][:, None], self.null[...], embedded)
 
     def drop(self, batch: dict[str, Array], *, keys: Array) -> dict[str, Array]:
-        """Adds `dropped`: a coin that falls with probability `label_dropout` for each example.
+        """Adds the entry `dropped`, [B] bool, true with probability `label_dropout`.
 
-        Ho & Salimans 2022 (arXiv:2207.12598), algorithm 1. All conditions of an example go at once.
+        Ho & Salimans 2022 (arXiv:2207.12598), algorithm 1. All conditions of an example are dropped
+        together.
         """
         if not self.dropout:
             return batch
@@ -80,7 +81,7 @@ class Embedding(nnx.Module):
         return batch | {DROPPED: jax.vmap(coin)(own_keys)}
 
     def draw(self, keys: Array) -> dict[str, Array]:
-        """Returns conditions drawn uniformly over the classes, for each key."""
+        """Returns conditions drawn uniformly over the classes, one set for each key."""
 
         def draw_one(key):
             key, drawn = jax.random.fold_in(key, streams.CONDITIONS), {}
@@ -126,14 +127,14 @@ def _is_condition(entry: Any) -> bool:
 
 
 def _rows(entry: Any) -> tuple[int, ...]:
-    """The table's rows for each column of an entry: its classes, or one for an attribute."""
+    """Returns each column's number of rows in the table: its classes, or one for an attribute."""
     if isinstance(entry, datasets.Classes):
         return entry.num_classes
     return (1,) * (entry.shape[0] if entry.shape else 1)
 
 
 def _columns(entry: Any, values: Array) -> Array:
-    """One-hot rows of class indices, side by side; attributes as they are. [B, rows] float32."""
+    """Returns concatenated one-hot rows of classes, or unchanged attributes, [B, rows] float32."""
     columns = values.reshape(values.shape[0], -1)
     if not isinstance(entry, datasets.Classes):
         return columns.astype(jnp.float32)

@@ -1,7 +1,7 @@
-"""What every VAE with a Gaussian posterior and a standard normal prior has; a variant adds its L.
+"""The VAE with a Gaussian posterior and a standard normal prior; a variant adds its objective.
 
-A variant inherits from `GaussianVAE`, and defines `objective` and what it logs. One that sees more
-than the image, such as labels, also defines `condition`.
+A variant inherits from `GaussianVAE` and defines `objective` and `metrics`. A variant whose
+networks see more than the image, such as labels, also defines `condition`.
 """
 
 import math
@@ -18,7 +18,7 @@ Batch = dict[str, Array]
 
 
 class Terms(NamedTuple):
-    """Per-example terms of the objective, nats."""
+    """Per-example terms of the objective, in nats."""
 
     reconstruction: Array  # [B], −log p(x|z), summed over pixels
     kl: Array  # [B], KL(q(z|x) ‖ N(0, 1)), summed over latents
@@ -27,8 +27,9 @@ class Terms(NamedTuple):
 class GaussianVAE(nnx.Module):
     """q(z|x) is a diagonal Gaussian, p(z) is N(0, 1), and p(x|z) is the config's likelihood.
 
-    A conditional variant conditions q(z|x) and p(x|z) on y as well. Its methods then take y as
-    `conditions`, arrays [B, ...] by name, such as a batch; other variants ignore that argument.
+    A conditional variant also conditions q(z|x) and p(x|z) on y. Its methods take y as
+    `conditions`, a mapping from names to arrays [B, ...]; a batch is such a mapping. Other variants
+    ignore that argument.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class GaussianVAE(nnx.Module):
             dense_layers: builds dense layers, see `networks.autoencoder`.
 
         Raises:
-            InputError: a value of `config.model` that can't work.
+            InputError: a value of `config.model` cannot work.
         """
         self.shape = example["image"].shape
         self.latent_dim = config.model.latent_dim
@@ -58,9 +59,9 @@ class GaussianVAE(nnx.Module):
         )
 
     def condition(self, conditions: Mapping[str, Array] | None, *, num: int) -> tuple[Array, ...]:
-        """Returns what the networks see of `num` examples besides image and z, [num, E]: nothing.
+        """Returns the further inputs of the networks, [num, E] each: none.
 
-        A conditional variant returns the embedding of `conditions`.
+        A conditional variant returns the embedding of `conditions`, for `num` examples.
         """
         del conditions, num
         return ()
@@ -91,15 +92,15 @@ class GaussianVAE(nnx.Module):
         return self.decode(self.encode(batch["image"], batch)[0], batch)
 
     def sample(self, keys: Array, conditions: Mapping[str, Array] | None = None) -> Array:
-        """Returns one image in [0, 1] for each key, decoded from z ~ N(0, 1)."""
+        """Returns one image for each key, [B, H, W, C] in [0, 1], decoded from z ~ N(0, 1)."""
         z = jax.vmap(lambda key: jax.random.normal(key, (self.latent_dim,)))(keys)
         return self.decode(z, conditions)
 
     def terms(self, batch: Batch, *, keys: Array, step: Array) -> tuple[Any, dict]:
-        """Returns the terms of every example, with one sample of z, and no sums."""
+        """Returns the terms of every example, from one sample of z each, and no sums."""
         del step
         image = networks.unit_interval(batch["image"])
-        # Computed once, so that its gradient is, too.
+        # One call serves both networks, so that the embedding's gradient is computed only once.
         condition = self.condition(batch, num=image.shape[0])
         mean, log_variance = networks.gaussian(self.encoder(image, *condition))
         z = losses.sample_normal(mean, log_variance, keys)
@@ -108,7 +109,7 @@ class GaussianVAE(nnx.Module):
         return Terms(reconstruction, kl), {}
 
     def metrics(self, means: Any, sums: dict, *, step: Array) -> metrics.Metrics:
-        """Returns what every variant logs, from means over the global batch or data set."""
+        """Returns the figures of every variant, from means over the global batch or data set."""
         del sums, step
         return {
             "reconstruction_loss": means.reconstruction,

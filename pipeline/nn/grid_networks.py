@@ -1,7 +1,7 @@
 """Encoders to a grid of vectors, and decoders from it: `dense`, `conv`, `residual`, `scalable`.
 
-Images [B, H, W, C] become vectors [B, H/f, W/f, D] and back, f the downsampling. As in
-`pipeline.networks`, nothing stands behind the last layer.
+An encoder maps images [B, H, W, C] to vectors [B, H/f, W/f, D], with f the downsampling. A decoder
+maps them back. As in `nn.networks`, no activation follows the last layer.
 """
 
 import functools
@@ -23,7 +23,7 @@ class Residual(nnx.Module):
     """x + f(x)."""
 
     def __init__(self, layers: Layers):
-        """Takes the layers of f, which keeps the channels."""
+        """Stores the layers of f, whose result must have the shape of its input."""
         self.layers = nnx.Sequential(*layers)
 
     def __call__(self, x: Array) -> Array:
@@ -32,10 +32,10 @@ class Residual(nnx.Module):
 
 
 class Builder:
-    """Makes layers of one computation type with keys from one stream."""
+    """Builds layers of one computation dtype, with keys from one stream."""
 
     def __init__(self, dtype: Any, rngs: nnx.Rngs):
-        """Keeps both."""
+        """Binds both to `conv`, `up` and `norm`."""
         options: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
         self.conv: Any = functools.partial(convolutions.Conv, **options)
         self.up: Any = functools.partial(convolutions.ConvTranspose, **options)
@@ -93,6 +93,7 @@ def residual(section: Any, build: Builder, channels: int, dim: int) -> tuple[Lay
             for _ in range(2)
         ]
 
+    # The blocks come last, on the smallest grid, because they cost least there.
     encoder: Layers = [
         build.conv(channels, 64),
         jax.nn.relu,
@@ -104,6 +105,7 @@ def residual(section: Any, build: Builder, channels: int, dim: int) -> tuple[Lay
         jax.nn.relu,
         build.conv(128, dim, kernel_size=1, stride=1),
     ]
+    # No ReLU stands before the blocks, because each begins with one.
     decoder: Layers = [
         build.conv(dim, 128, kernel_size=3, stride=1),
         *blocks(),
@@ -119,7 +121,7 @@ def scalable(section: Any, build: Builder, channels: int, dim: int) -> tuple[Lay
     """Residual blocks with group normalisation, log₂ f halvings, after Esser et al. 2021.
 
     arXiv:2012.09841, table 7, without attention. Level i has `channels`·`channel_multipliers`[i]
-    channels and `blocks_per_level` blocks; a 4×4 convolution of stride 2 leads to the next.
+    channels and `blocks_per_level` blocks. A 4×4 convolution of stride 2 leads to the next level.
     """
     widths = [section.channels * m for m in section.channel_multipliers]
     blocks = range(section.blocks_per_level)
@@ -155,7 +157,7 @@ NETWORKS = {"dense": dense, "conv": conv, "residual": residual, "scalable": scal
 
 
 def check(section: Any, shape: tuple[int, int, int]) -> None:
-    """Raises an InputError where `config.model` and images of `shape` don't fit."""
+    """Raises an InputError if `config.model` does not fit images of `shape`."""
     registry.check(section.network, NETWORKS, field="model.network")
     sizes = ("downsampling", "channels", "blocks_per_level", "channel_multipliers", "hidden")
     for field in sizes:
@@ -185,7 +187,7 @@ def autoencoder(
     """Returns the encoder to D = `dim` channels and the decoder from them.
 
     Raises:
-        InputError: an unknown network, or one that doesn't fit `shape`.
+        InputError: the network is unknown, or does not fit `shape`.
     """
     check(config.model, shape)
     build = Builder(config.compute_dtype, rngs)

@@ -1,4 +1,4 @@
-"""The value of --labels: rows of classes and attributes, checked against the model's conditions."""
+"""The --labels flag: rows of classes and attributes, checked against the model's conditions."""
 
 import math
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ from pipeline.runtime import errors
 
 
 class Rows(NamedTuple):
-    """What was asked for, R rows."""
+    """The R rows that the flag requests."""
 
     texts: tuple[str, ...]  # for the picture's margin
-    values: np.ndarray  # [R], or [R, n] where there are several columns; int32 if all are classes
-    entries: dict[str, np.ndarray]  # the same, as a batch has them
+    values: np.ndarray  # [R], or [R, n] if there are n > 1 columns; int32 if all are classes
+    entries: dict[str, np.ndarray]  # the same values as entries of a batch, [R, ...] by name
 
 
 class Column(NamedTuple):
@@ -29,11 +29,11 @@ def parse(text: str, conditions: Mapping[str, Any]) -> Rows:
     """Parses rows: `0,1,2` of one column, `0,1;0,2` of several, `all` for each class of one.
 
     Args:
-        text: the flag's value; empty for none.
+        text: the flag's value; an empty text requests no rows.
         conditions: abstract entries by name, in the order of their columns.
 
     Raises:
-        InputError: there are no conditions, or the rows don't fit them.
+        InputError: there are no conditions, or the rows do not fit them.
     """
     if not text:
         return Rows((), np.zeros(0, np.int32), {})
@@ -96,7 +96,7 @@ def _value(text: str, column: Column) -> float:
 
 
 def _describe(columns: list[Column]) -> str:
-    """For example "2 columns (label: 0 to 9, height: a number)"."""
+    """Returns, for example, "2 columns (label: 0 to 9, height: a number)"."""
     ranges = [
         f"{name}: {'a number' if size is None else f'0 to {size - 1}'}" for name, size in columns
     ]

@@ -1,4 +1,4 @@
-"""The likelihood p(x|z) that `config.model.likelihood` names, with its σ where it has one."""
+"""The likelihood p(x|z) that `config.model.likelihood` names, with its σ if it has one."""
 
 import math
 from typing import Any
@@ -12,21 +12,22 @@ from pipeline.nn import losses, metrics
 from pipeline.runtime import errors, registry
 
 NAMES = ("bernoulli", "gaussian")
-# A learned σ stays above e⁻⁶: beyond the 8 bits of the data, the density would grow without limit.
+# A learned σ stays above e⁻⁶: below the resolution of 8-bit pixels the density could grow without
+# limit.
 MIN_LOG_SIGMA = -6.0
 
 
 class Likelihood(nnx.Module):
-    """Scores and displays what a decoder returns: logits (bernoulli) or means (gaussian)."""
+    """Scores and displays a decoder's outputs: logits (bernoulli) or means (gaussian)."""
 
     def __init__(self, config: Any):
         """Reads `likelihood`, `sigma` and `learn_sigma` of the section `model`.
 
-        With `learn_sigma`, one σ for all pixels is a parameter that starts at `sigma`: the σ-VAE of
-        Rybkin et al. 2021 (arXiv:2006.13202).
+        With `learn_sigma`, one σ for all pixels is a parameter that starts at `sigma`. This is the
+        σ-VAE of Rybkin et al. 2021 (arXiv:2006.13202).
 
         Raises:
-            InputError: an unknown name, or a σ that is not positive and finite.
+            InputError: the name is unknown, σ is not positive and finite, or σ cannot be learned.
         """
         registry.check(config.likelihood, NAMES, field="model.likelihood")
         if not (math.isfinite(config.sigma) and config.sigma > 0):
@@ -42,6 +43,7 @@ class Likelihood(nnx.Module):
             raise errors.InputError(
                 f"config.model.sigma={config.sigma} must be above e⁻⁶ ≈ 0.0025 to be learned"
             )
+        # log σ is its least value plus the parameter's softplus: clipping would have no gradient.
         self.log_sigma: nnx.Param | float
         if config.learn_sigma:
             start = math.log(math.expm1(log_sigma - MIN_LOG_SIGMA))  # softplus⁻¹
@@ -58,7 +60,7 @@ class Likelihood(nnx.Module):
 
     @property
     def bin_width(self) -> float:
-        """Width of a value of 8-bit data: 1 for probabilities, 1/255 for densities over [0, 1]."""
+        """Width of one 8-bit value: 1 for probabilities, 1/255 for densities over [0, 1]."""
         return 1.0 / 255.0 if self.name == "gaussian" else 1.0
 
     def nll(self, outputs: Array, image: Array) -> Array:
@@ -73,17 +75,17 @@ class Likelihood(nnx.Module):
         return losses.gaussian_nll(outputs, image, log_sigma=jnp.log(self.sigma))
 
     def display(self, outputs: Array) -> Array:
-        """Returns the expected image in [0, 1], for pictures."""
+        """Returns the expected image, [B, H, W, C] in [0, 1], for pictures."""
         if self.name == "bernoulli":
             return jax.nn.sigmoid(outputs)
         return jnp.clip(outputs, 0.0, 1.0)
 
     def metrics(self, *, distortion: Array, rate: Array, num_dims: int) -> metrics.Metrics:
-        """Returns `metrics.rate_distortion` in the units of `nll`, and `sigma` where there is one.
+        """Returns `metrics.rate_distortion` with this `bin_width`, and `sigma` of a Gaussian.
 
         Args:
-            distortion: mean of `nll`, nats.
-            rate: KL(q(z|x) ‖ p(z)), nats, summed over latents, mean over the batch.
+            distortion: mean of `nll` over the batch, nats per example.
+            rate: KL(q(z|x) ‖ p(z)), nats per example, summed over latents, mean over the batch.
             num_dims: H·W·C of an image.
         """
         bound = metrics.rate_distortion(

@@ -1,9 +1,8 @@
-"""Likelihoods and divergences: one value an example, in nats, summed over pixels and latents.
+"""Likelihoods and divergences: one value per example, in nats, summed over pixels and latents.
 
-`scaled_squared_error` alone is a mean over pixels, and not in nats.
-
-The caller averages over the batch, so β = 1 is the evidence lower bound (ELBO) and "25 nats" of
-capacity are 25 nats. All arithmetic is float32, whatever the compute type of the networks.
+Only `scaled_squared_error` differs: it is a mean over pixels, and not in nats. The caller averages
+over the batch. With sums, β = 1 is the evidence lower bound (ELBO), and a capacity of 25 means
+25 nats. All arithmetic is float32, whatever the compute type of the networks.
 """
 
 import math
@@ -17,9 +16,10 @@ def bernoulli_nll(logits: Array, image: Array) -> Array:
     """Negative log-likelihood of `image` under independent Bernoullis, −log p(x|z).
 
     Args:
-        logits: [B, ...] log-odds; no sigmoid is applied before (it is applied here, stably).
-        image: [B, ...] in [0, 1]. For values strictly between, this is the cross-entropy that the
-            literature uses in the likelihood's place.
+        logits: [B, ...] log-odds. Do not apply a sigmoid first: this function includes it, in a
+            numerically stable form.
+        image: [B, ...] in [0, 1]. For values strictly between 0 and 1 the result is the
+            cross-entropy, which the literature uses in place of the likelihood.
 
     Returns:
         [B] float32, nats per example, summed over all other axes.
@@ -29,10 +29,10 @@ def bernoulli_nll(logits: Array, image: Array) -> Array:
 
 
 def gaussian_nll(mean: Array, image: Array, *, log_sigma: Array | float) -> Array:
-    """Negative log-density of `image` under N(mean, σ²), the normaliser included.
+    """Negative log-density of `image` under N(mean, σ²), with the normaliser.
 
-    σ² = 1 gives ½·SSE plus the constant ½·log 2π a pixel, which moves no gradient but makes a
-    learned σ right (Rybkin et al. 2021, arXiv:2006.13202).
+    With σ² = 1 it is ½·SSE plus the constant ½·log 2π per pixel. The normaliser does not change the
+    gradient of the mean, but a learned σ needs it (Rybkin et al. 2021, arXiv:2006.13202).
 
     Args:
         mean: [B, ...].
@@ -51,14 +51,15 @@ def gaussian_nll(mean: Array, image: Array, *, log_sigma: Array | float) -> Arra
 
 
 def scaled_squared_error(mean: Array, image: Array, *, variance: float) -> Array:
-    """Squared error over the variance of the data, as Sonnet's VQ-VAE has it. Not nats.
+    """Squared error divided by the variance of the data, as in Sonnet's VQ-VAE. Not nats.
 
-    1 is the error of the best constant image, so that values compare between data sets.
+    The value 1 is the error of the best constant, so that values of two data sets can be compared.
 
     Args:
         mean: [B, ...].
         image: [B, ...] in [0, 1].
-        variance: of the data's pixels in [0, 1]; the same for any other interval of length 1.
+        variance: variance of the data's pixels in [0, 1]. Any other interval of length 1 gives the
+            same variance.
 
     Returns:
         [B] float32, dimensionless, mean over all other axes.
@@ -101,10 +102,10 @@ def log_prior_ratio(z: Array, mean: Array, log_variance: Array) -> Array:
 
 
 def sample_normal(mean: Array, log_variance: Array, keys: Array) -> Array:
-    """Draws z = μ + σ·ε, ε ~ N(0, 1), with a key of its own for every example.
+    """Draws z = μ + σ·ε, ε ~ N(0, 1), with a separate key for every example.
 
-    A key per example (and not one for the batch) makes the noise of an example independent of how
-    the batch is cut over devices, processes and accumulation steps.
+    With one key for the batch, an example's noise would depend on how the batch is divided among
+    devices, processes and accumulation steps.
 
     Args:
         mean: [B, D].

@@ -1,7 +1,7 @@
 """Encoders and decoders by name: stride-2 convolutions (possibly none), and dense layers.
 
-An encoder ends in plain outputs, a decoder in logits or means: no sigmoid and no activation stands
-before the likelihood (a ReLU there would confine the pixels to [½, 1)). Activations are ReLU.
+Activations are ReLU, and none follows the last layer: a decoder returns logits or means. A ReLU
+before the likelihood's sigmoid would confine the pixels to [½, 1).
 """
 
 import itertools
@@ -25,7 +25,7 @@ class Dense(nnx.Module):
     """Linear layers with ReLU between them and none at the end: [B, F] → [B, widths[-1]]."""
 
     def __init__(self, num_inputs: int, widths: Sequence[int], *, dtype: Any, rngs: nnx.Rngs):
-        """Builds len(widths) layers; parameters are float32, arithmetic is in `dtype`."""
+        """Builds len(widths) layers with float32 parameters and arithmetic in `dtype`."""
         sizes = (num_inputs, *widths)
         self.layers = nnx.List(
             nnx.Linear(inputs, outputs, dtype=dtype, rngs=rngs)
@@ -37,17 +37,17 @@ class Dense(nnx.Module):
         return self.after_first(self.layers[0](x))
 
     def after_first(self, x: Array) -> Array:
-        """Applies all layers but the first, whose outputs are `x` [B, widths[0]]."""
+        """Applies all layers after the first, whose outputs are `x` [B, widths[0]]."""
         for layer in list(self.layers)[1:]:
             x = layer(jax.nn.relu(x))
         return x
 
 
 class Architecture(NamedTuple):
-    """What tells two networks of this family apart.
+    """The parameters of a network in this family.
 
-    `convs` are (output channels, kernel size) from the image down; `deconvs` are (input channels,
-    kernel size) from the smallest map up; the last one gives the image's channels. `dense_layers`
+    `convs` are (output channels, kernel size) from the image down. `deconvs` are (input channels,
+    kernel size) from the smallest map up; the last one returns the image's channels. `dense_layers`
     builds the dense layers.
     """
 
@@ -67,8 +67,8 @@ def dense(shape: Shape, *, hidden: Sequence[int]) -> Architecture:
 def burgess(shape: Shape, *, hidden: Sequence[int]) -> Architecture:
     """Burgess et al. 2018 (arXiv:1804.03599), appendix A.1: 4×4 convolutions of 32 channels.
 
-    One for each halving down to 4×4 (64×64 has four), then two dense layers of 256. Sides that turn
-    odd stop the halving, so 28×28 has two.
+    There is one convolution for each halving down to 4×4 (64×64 has four), then two dense layers of
+    256. The halving stops at odd sides, so 28×28 has two convolutions.
     """
     del hidden
     num_layers, side = 0, shape[:2]
@@ -113,7 +113,7 @@ class Encoder(nnx.Module):
         self.dense = net.dense_layers(flat, (*net.hidden, num_outputs), dtype=dtype, rngs=rngs)
 
     def __call__(self, image: Array, *condition: Array) -> Array:
-        """Encodes images; `condition` is for dense layers that take one."""
+        """Encodes images; dense layers that need a condition get `condition`, [B, E]."""
         x = image
         for conv in self.convs:
             x = jax.nn.relu(conv(x))
@@ -140,7 +140,7 @@ class Decoder(nnx.Module):
         )
 
     def __call__(self, z: Array, *condition: Array) -> Array:
-        """Decodes latents to logits or means; `condition` is for dense layers that take one."""
+        """Decodes latents to logits or means; `condition` is as in `Encoder`."""
         x = self.dense(z, *condition).reshape(z.shape[0], *self.smallest)
         for deconv in self.deconvs:
             x = deconv(jax.nn.relu(x))
@@ -150,17 +150,17 @@ class Decoder(nnx.Module):
 def autoencoder(
     config: Any, shape: Shape, *, rngs: nnx.Rngs, dense_layers: Callable[..., Any] = Dense
 ) -> tuple[Encoder, Decoder]:
-    """Returns the encoder to 2·D outputs (see `gaussian`) and the decoder from D latents.
+    """Returns an encoder with 2·D outputs (see `gaussian`) and a decoder with D inputs.
 
     Args:
         config: the whole config; reads `model.network`, `model.hidden`, `model.latent_dim` and
             `compute_dtype`.
         shape: (H, W, C) of an image.
         rngs: the stream `params`.
-        dense_layers: builds dense layers; those of `pipeline.conditioning` see a condition, too.
+        dense_layers: builds dense layers; those of `nn.conditioning` also see a condition.
 
     Raises:
-        InputError: an unknown network, one that doesn't fit `shape`, or sizes below 1.
+        InputError: the network is unknown or does not fit `shape`, or a size is below 1.
     """
     section = config.model
     for field in ("latent_dim", "hidden"):
@@ -179,7 +179,7 @@ def gaussian(outputs: Array) -> tuple[Array, Array]:
     """Splits an encoder's outputs into the posterior's mean and log-variance.
 
     The log-variance is clipped to [−20, 20] (σ from 5e-5 to 2e4), so that its exponential stays
-    finite; outside, its gradient is zero.
+    finite. Outside that range its gradient is zero.
 
     Args:
         outputs: [B, 2·D].
@@ -192,7 +192,7 @@ def gaussian(outputs: Array) -> tuple[Array, Array]:
 
 
 def unit_interval(image: Array) -> Array:
-    """Converts uint8 [B, H, W, C] to float32 in [0, 1]; floats pass unchanged."""
+    """Converts uint8 [B, H, W, C] to float32 in [0, 1]; returns floats unchanged."""
     if jnp.issubdtype(image.dtype, jnp.integer):
         return image.astype(jnp.float32) / 255.0
     return image

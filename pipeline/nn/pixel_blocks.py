@@ -1,8 +1,9 @@
-"""Blocks of pixels: rearrangements that make a convolution of stride s one of stride 1.
+"""Blocks of pixels: rearrangements that turn a convolution of stride s into one of stride 1.
 
-Each s×s block of an image's pixels becomes one pixel of s²·C channels, and a k×k kernel one of n×n
-blocks, n = ⌈k/s⌉. Windows of n×n blocks follow, as rows of a product, and back. Where s doesn't
-divide k, some pixels of a block have fewer taps than n², and each can be made by itself.
+Each s×s block of an image's pixels becomes one pixel of s²·C channels. A k×k kernel becomes a
+kernel of n×n blocks, n = ⌈k/s⌉. `patches` makes each window of n×n blocks a row of a product, and
+`overlap_add` is its transpose. If s does not divide k, some pixels of a block have fewer than n²
+taps; `phases` and `interleave` compute each pixel of a block separately.
 """
 
 import functools
@@ -14,7 +15,7 @@ from jax import Array
 
 
 def geometry(stride: int, kernel: Array) -> tuple[int, int, int]:
-    """Returns n, and the padding: SAME's before the image; after it, up to whole blocks."""
+    """Returns n, SAME's padding before the image, and the padding after it up to whole blocks."""
     k = kernel.shape[0]
     n, low = -(-k // stride), max(k - stride, 0) // 2
     return n, low, (n - 1) * stride - low
@@ -35,21 +36,22 @@ def from_blocks(s: int, low: int, high: int, blocks: Array) -> Array:
 
 
 def kernel_to_blocks(s: int, kernel: Array) -> Array:
-    """[k, k, C_in, C_out] → [n, n, s·s·C_in, C_out], filled up with zeros if s doesn't divide k."""
+    """[k, k, C_in, C_out] → [n, n, s·s·C_in, C_out], padded with zeros if s does not divide k."""
     blocks = to_blocks(s, 0, -kernel.shape[0] % s, jnp.moveaxis(kernel, 3, 0))
     return jnp.moveaxis(blocks, 0, 3)
 
 
 def mirror(kernel: Array) -> Array:
-    """[k, k, C_in, C_out] → [k, k, C_out, C_in], turned by 180°."""
+    """[k, k, C_in, C_out] → [k, k, C_out, C_in], rotated by 180°."""
     return kernel[::-1, ::-1].swapaxes(2, 3)
 
 
 def phases(s: int, kernel: Array) -> Iterator[tuple[Array, list[tuple[int, int]]]]:
-    """Yields what each of the s² pixels of a block is in a transposed convolution, row by row.
+    """Yields the convolution that computes each of the s² pixels of a block, row by row.
 
-    From the taps of `kernel` [k, k, C_in, C_out] that reach it, k > s: the kernel of a convolution
-    of stride 1, [≤n, ≤n, C_out, C_in], and its padding.
+    Together they are the transposed convolution with `kernel` [k, k, C_in, C_out], k > s. A pixel's
+    convolution has stride 1 and only the taps that reach the pixel. It is yielded as its kernel,
+    [≤n, ≤n, C_out, C_in], and its padding.
     """
     _, low, _ = geometry(s, kernel)
     sides = [_taps(s, kernel.shape[0], place + low) for place in range(s)]
@@ -58,23 +60,22 @@ def phases(s: int, kernel: Array) -> Iterator[tuple[Array, list[tuple[int, int]]
 
 
 def _taps(s: int, k: int, pixel: int) -> tuple[slice, tuple[int, int]]:
-    """Returns which of k taps reach a padded block's pixel, and how far to both sides they go."""
+    """Returns which of k taps reach a pixel of a padded block, and their reach on both sides."""
     taps = range(pixel % s, k, s)
     return slice(taps.start, k, s), ((taps[-1] - pixel) // s, (pixel - taps[0]) // s)
 
 
 def interleave(s: int, parts: Sequence[Array]) -> Array:
-    """[B, h, w, C] of each of the s² pixels of a block, row by row → [B, s·h, s·w, C]."""
+    """s² arrays [B, h, w, C], one per pixel of a block, row by row → [B, s·h, s·w, C]."""
     b, h, w, c = parts[0].shape
     rows = [jnp.stack(parts[start : start + s], 3) for start in range(0, s * s, s)]
     return jnp.stack(rows, 2).reshape(b, s * h, s * w, c)
 
 
 def patches(n: int, blocks: Array) -> Array:
-    """[B, h+n-1, w+n-1, C] → [B, h, w, n·n·C].
-
-    Columns first, then rows: XLA computes anew what goes into each of the 2n slices, not of n².
-    """
+    """[B, h+n-1, w+n-1, C] → [B, h, w, n·n·C]."""
+    # Columns first, then rows: XLA computes the input of every slice again. This takes 2n slices;
+    # a direct form would take n².
     h, w = blocks.shape[1] - n + 1, blocks.shape[2] - n + 1
     columns = jnp.concatenate([blocks[:, :, v : v + w] for v in range(n)], -1)
     return jnp.concatenate([columns[:, u : u + h] for u in range(n)], -1)
@@ -86,6 +87,6 @@ def overlap_add(n: int, patches: Array) -> Array:
 
 
 def _added(n: int, parts: Array, *, axis: int) -> Array:
-    """Adds n parts of the channels up, each a place further along `axis` than the one before."""
+    """Adds up n parts of the channels, each shifted by one more place along `axis`."""
     pads = [[(0, 0)] * axis + [(i, n - 1 - i)] + [(0, 0)] * (3 - axis) for i in range(n)]
     return functools.reduce(jnp.add, map(jnp.pad, jnp.split(parts, n, -1), pads))

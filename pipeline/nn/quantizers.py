@@ -1,9 +1,13 @@
 """Quantisers by name: `vq`, `residual_vq`, `fsq`, `lfq`, all with one interface.
 
-Called on encodings [B, h, w, D], one returns a `Quantized`. `lookup` gives codes' vectors; `loss`
-is its part of the objective, from the means of its terms; `statistics` is what to add up over the
-global batch, and `update` takes the sums. `num_codes` is K, `shape` what a vector's code has as
-axes: (), or (Q,) where it is made of Q codes; `statistics["counts"]` is then [Q, K], else [K].
+A quantiser maps encodings [B, h, w, D] to a `Quantized`. Its methods and attributes are:
+
+- `lookup` returns the vectors of codes.
+- `loss` returns the quantiser's part of the objective, from the means of its terms.
+- `statistics` returns sums over a shard, which the caller adds up over the global batch.
+- `update` moves the codebook by those global sums.
+- `num_codes` is K. `shape` is () if a vector has one code, and (Q,) if it has Q codes.
+  `statistics(…)["counts"]` is [K] or [Q, K] accordingly.
 """
 
 import functools
@@ -23,14 +27,14 @@ NAMES = ("vq", "residual_vq", "fsq", "lfq")
 
 
 class ResidualVQ(nnx.Module):
-    """Q vector quantisers in a row, each of what the ones before it left over.
+    """Q vector quantisers in sequence, each of which quantises the residual of those before it.
 
     Zeghidour et al. 2021 (arXiv:2107.03312), algorithm 1; Lee et al. 2022 (arXiv:2203.01941), eq. 4
-    and, for the loss, 9.
+    and, for the loss, eq. 9.
     """
 
     def __init__(self, config: Any, dim: int, num_sites: int, *, rngs: nnx.Rngs):
-        """Builds `quantizer.num_quantizers` of them; else as `VectorQuantizer`."""
+        """Builds `quantizer.num_quantizers` stages from the arguments of a `VectorQuantizer`."""
         depth = config.model.quantizer.num_quantizers
         self.stages = nnx.List(
             VectorQuantizer(config, dim, num_sites, stream=i, rngs=rngs) for i in range(depth)
@@ -42,6 +46,8 @@ class ResidualVQ(nnx.Module):
         residual, parts = z, []
         for stage in self.stages:
             parts.append(stage(residual))
+            # Without stop_gradient the straight-through gradient of `values` would cancel that of
+            # `residual`, and the commitment of later stages would not reach the encoder.
             residual = residual - lax.stop_gradient(parts[-1].values)
         codes = jnp.stack([part.codes for part in parts], axis=-1)
         terms = jax.tree.map(lambda *values: sum(values), *[part.terms for part in parts])
@@ -49,16 +55,18 @@ class ResidualVQ(nnx.Module):
         return Quantized(values, codes, terms, [part.inputs for part in parts])
 
     def lookup(self, codes: Array) -> Array:
-        """Returns the sum of the Q codes' vectors, always in one order: [..., Q] → [..., D]."""
+        """Returns the sum of the Q codes' vectors: [..., Q] → [..., D] float32."""
+        # Always in the same order, so that training and decoding get the same bits.
         parts = [stage.lookup(codes[..., i]) for i, stage in enumerate(self.stages)]
         return functools.reduce(jnp.add, parts)
 
     def loss(self, means: dict[str, Array]) -> Array:
         """Returns the sum of the quantisers' losses."""
+        # The terms are already summed over the stages, and the loss is linear in them.
         return self.stages[0].loss(means)
 
     def statistics(self, quantized: Quantized, batch: dict[str, Array], step: Array) -> dict:
-        """Returns the statistics of the quantisers, stacked: `counts` [Q, K] and so on."""
+        """Returns the statistics of all quantisers, stacked: `counts` [Q, K] and so on."""
         parts = []
         for i, stage in enumerate(self.stages):
             part = quantized._replace(codes=quantized.codes[..., i], inputs=quantized.inputs[i])
@@ -71,7 +79,7 @@ class ResidualVQ(nnx.Module):
             stage.update({name: value[i] for name, value in sums.items()})
 
     def metrics(self, means: dict[str, Array]) -> dict[str, Array]:
-        """Returns the summed distance, the highest age and all restarts."""
+        """Returns the summed distance, the highest code age and the total of restarts."""
         parts = [stage.metrics(means) for stage in self.stages]
         return parts[0] | {
             "code_age": jnp.stack([part["code_age"] for part in parts]).max(),
@@ -82,10 +90,11 @@ class ResidualVQ(nnx.Module):
 def dim(config: Any) -> int:
     """Returns D, the dimensions of the vectors to quantise, and checks `config.model.quantizer`.
 
-    `vq` and `residual_vq` take `model.latent_dim`; `fsq` has as many as levels, `lfq` log₂ K.
+    D is `model.latent_dim` for `vq` and `residual_vq`, the number of levels for `fsq`, and log₂ K
+    for `lfq`.
 
     Raises:
-        InputError: a value that can't work.
+        InputError: a value cannot work.
     """
     section = config.model.quantizer
     _check(section)
@@ -108,7 +117,11 @@ def dim(config: Any) -> int:
 
 
 def make(config: Any, num_sites: int, *, rngs: nnx.Rngs) -> Any:
-    """Returns the quantiser that `config.model.quantizer` names, for h·w = `num_sites` vectors."""
+    """Returns the quantiser that `config.model.quantizer` names, for `num_sites` = h·w vectors.
+
+    Raises:
+        InputError: a value of `config.model.quantizer` cannot work.
+    """
     section, size = config.model.quantizer, dim(config)
     if section.name == "fsq":
         return FSQ(section.levels)
@@ -120,12 +133,13 @@ def make(config: Any, num_sites: int, *, rngs: nnx.Rngs) -> Any:
 
 
 def _check(section: Any) -> None:
-    """Raises an InputError where a field of `config.model.quantizer` can't work."""
+    """Raises an InputError if a field of `config.model.quantizer` cannot work."""
     field = "model.quantizer"
     registry.check(section.name, NAMES, field=f"{field}.name")
     registry.check(section.codebook, ("ema", "loss"), field=f"{field}.codebook")
     registry.check(section.init, ("uniform", "data"), field=f"{field}.init")
     registry.check(section.gradient, vectors.GRADIENTS, field=f"{field}.gradient")
+    # Each number has a least value, whether or not the chosen quantiser reads it.
     limits = dict.fromkeys(("num_codes", "candidates", "num_quantizers", "entropy_bits"), 1)
     nonnegative = (
         "restart_steps",
@@ -150,10 +164,10 @@ def _check(section: Any) -> None:
 
 
 def _check_restart_usage(section: Any, num_vectors: int) -> None:
-    """Raises an InputError where restarts by use can't work, or would never end.
+    """Raises an InputError if restarts by use cannot work, or would never end.
 
-    Some codes are always used less than the average; and a restarted code starts at twice the
-    threshold, which is to be no more than its fair share of the vectors.
+    Some codes are always used less than the average. A restarted code starts at twice the
+    threshold, which must not exceed its fair share of the vectors.
     """
     field, usage = "config.model.quantizer.restart_usage", section.restart_usage
     if usage and section.codebook == "loss":
@@ -166,5 +180,5 @@ def _check_restart_usage(section: Any, num_vectors: int) -> None:
         raise errors.InputError(
             f"{field}={usage} must be at most {limit:g}, half of a code's average use of "
             f"{num_vectors} vectors a step / num_codes={section.num_codes}: above, codes would "
-            "restart for ever"
+            "restart forever"
         )

@@ -1,4 +1,4 @@
-"""Quantisers without a codebook: every dimension is rounded by itself (FSQ, LFQ)."""
+"""Quantisers without a codebook, which round every dimension separately: FSQ and LFQ."""
 
 import math
 from typing import Any
@@ -16,21 +16,22 @@ from pipeline.nn.vector_quantizer import Quantized
 class FSQ(nnx.Module):
     """Finite scalar quantisation: each dimension is rounded to one of its levels.
 
-    Mentzer et al. 2023 (arXiv:2309.15505), section 3.1 and appendix A.1. Nothing is added to the
-    objective, and nothing can collapse.
+    Mentzer et al. 2023 (arXiv:2309.15505), section 3.1 and appendix A.1. It adds no term to the
+    objective, and has no codebook that could collapse.
     """
 
     def __init__(self, levels: tuple[int, ...]):
-        """Takes L_1 … L_D; K is their product."""
+        """Stores the levels L_1 … L_D; K is their product."""
         self.levels = tuple(levels)
         self.num_codes, self.shape = math.prod(levels), ()
 
     def __call__(self, z: Array) -> Quantized:
-        """Rounds f(z), which lies between the outermost levels; the gradient passes the rounding.
+        """Rounds f(z), which lies between the outermost levels; the gradient skips the rounding.
 
-        f(z) = tanh(z + s)·l − o with l = (L − 1)(1 − ε)/2 and, for even L, o = ½ (else 0); with
-        s = tan(o/l), f(0) is nearly 0.
+        f(z) = tanh(z + s)·l − o, with l = (L − 1)(1 − ε)/2, o = ½ for even L and 0 for odd L, and
+        s = tan(o/l).
         """
+        # The paper has tan and not artanh in s, so f(0) is only nearly 0.
         levels = np.array(self.levels)
         offset, half = np.where(levels % 2, 0.0, 0.5), (levels - 1) * (1.0 - 1e-3) / 2.0
         offset, half, shift = np.array((offset, half, np.tan(offset / half)), np.float32)
@@ -41,7 +42,7 @@ class FSQ(nnx.Module):
         return Quantized(vectors.straight_through(scaled, self.lookup(codes)), codes, {}, z)
 
     def lookup(self, codes: Array) -> Array:
-        """Returns the levels, in [−1, 1], that are the codes' digits: [...] → [..., D] float32."""
+        """Returns the codes' digits as levels in [−1, 1]: [...] → [..., D] float32."""
         levels = np.array(self.levels, np.int32)
         digits, half = codes[..., None] // self._basis % levels, levels // 2
         return (digits - half).astype(jnp.float32) / half.astype(np.float32)
@@ -60,7 +61,7 @@ class FSQ(nnx.Module):
         """Does nothing: there is no codebook."""
 
     def metrics(self, means: dict[str, Array]) -> dict[str, Array]:
-        """Returns nothing besides the use of the codes."""
+        """Returns no figures: only the use of the codes is logged."""
         del means
         return {}
 
@@ -70,17 +71,17 @@ class FSQ(nnx.Module):
 
 
 class LFQ(nnx.Module):
-    """Lookup-free quantisation: each dimension becomes its sign, K = 2^D.
+    """Lookup-free quantisation: each dimension becomes its sign, so K = 2^D.
 
-    Yu et al. 2023 (arXiv:2310.05737), section 3.2. An entropy term makes every vector choose one
-    code, and all vectors together use all codes.
+    Yu et al. 2023 (arXiv:2310.05737), section 3.2. An entropy term makes each vector choose one
+    code with confidence, and makes all vectors together use all codes.
     """
 
     def __init__(self, section: Any, dim: int):
         """Reads `commitment`, `entropy_weight`, `diversity`, `temperature` and `entropy_bits`.
 
-        Above 2^entropy_bits codes, the entropy of their mean is that of groups of dimensions taken
-        as independent, an upper bound: the probabilities of all codes would not fit in memory.
+        Above 2^entropy_bits codes, the probabilities of all codes would not fit in memory. The
+        batch entropy then treats groups of dimensions as independent, which is an upper bound.
         """
         self.num_codes, self.shape, self.dim = 2**dim, (), dim
         self.commitment, self.temperature = section.commitment, section.temperature
@@ -88,7 +89,7 @@ class LFQ(nnx.Module):
         self.group_size = section.entropy_bits
 
     def __call__(self, z: Array) -> Quantized:
-        """Takes signs; the code of z is Σ_i 2^i·1{z_i > 0}, i from 0 on."""
+        """Replaces z by its signs; the code of z is Σ_i 2^i·1{z_i > 0}, for i from 0."""
         bits = jnp.int32(z > 0) << np.arange(self.dim, dtype=np.int32)
         codes = bits.sum(axis=-1, dtype=jnp.int32)
         values = self.lookup(codes)
@@ -113,7 +114,7 @@ class LFQ(nnx.Module):
         """Does nothing: there is no codebook."""
 
     def metrics(self, means: dict[str, Array]) -> dict[str, Array]:
-        """Returns the distance and both entropies, in nats."""
+        """Returns the commitment distance, and both entropies in nats."""
         return {
             "commitment_loss": means["commitment"],
             "sample_entropy": means["entropy"],
@@ -121,10 +122,10 @@ class LFQ(nnx.Module):
         }
 
     def _soft(self, z: Array) -> dict[str, Array]:
-        """The soft choice q(c|z) ∝ exp(−‖z − c‖²/τ): its entropy, and its mean over a picture.
+        """Returns the entropy of the soft choice q(c|z) ∝ exp(−‖z − c‖²/τ), and its image mean.
 
-        Dimensions are independent in it, p(1|z_i) = σ(4·z_i/τ), so that entropies add up. A mean
-        over vectors isn't of this form: a group has a probability for each of its codes.
+        In q the dimensions are independent, p(1|z_i) = σ(4·z_i/τ), so their entropies add up. The
+        mean of q over vectors is not of this form, so a group stores a probability for each code.
         """
         logits = 4.0 * z / self.temperature
         entropy = jax.nn.softplus(logits) - logits * jax.nn.sigmoid(logits)
@@ -139,7 +140,7 @@ class LFQ(nnx.Module):
     def _batch_entropy(self, means: dict[str, Array]) -> Array:
         groups = [value for name, value in means.items() if name.startswith("probabilities_")]
         mean = jnp.concatenate(groups)
-        # Bounded below: the gradient of p·log p is infinite at 0.
+        # The bound keeps the gradient finite: that of p·log p is infinite at 0.
         return -(mean * jnp.log(jnp.maximum(mean, 1e-12))).sum()
 
 

@@ -1,6 +1,6 @@
-"""Schedules: pure functions of the checkpointed step, explicit in start, end and steps.
+"""Schedules: pure functions of the checkpointed step, with explicit start, end and steps.
 
-Because a schedule holds no state, a run that is resumed at step k continues at the value of step k.
+A schedule holds no state, so a run that resumes at step k continues with the value of step k.
 """
 
 import math
@@ -16,26 +16,26 @@ Schedule = Callable[[Array | int], Array]
 
 
 def constant(step: Array | int, *, start: float, end: float, steps: int) -> Array:
-    """Returns `end` at every step; `start` and `steps` have no meaning."""
+    """Returns `end` at every step, [] float32; ignores `start` and `steps`."""
     del step, start, steps
     return jnp.float32(end)
 
 
 def linear(step: Array | int, *, start: float, end: float, steps: int) -> Array:
-    """Rises (or falls) linearly from `start` at step 0 to `end` at `steps`, and stays there."""
+    """Goes linearly from `start` at step 0 to `end` at step `steps`, and stays there."""
     return start + (end - start) * _progress(step, steps)
 
 
 def cosine(step: Array | int, *, start: float, end: float, steps: int) -> Array:
-    """Goes from `start` to `end` along half a cosine over `steps`, and stays there."""
+    """Goes from `start` to `end` along half a cosine over `steps` steps, and stays there."""
     return start + (end - start) * 0.5 * (1.0 - jnp.cos(math.pi * _progress(step, steps)))
 
 
 def cyclical(step: Array | int, *, start: float, end: float, steps: int) -> Array:
-    """Repeats cycles of `steps`: linear from `start` to `end` in the first half, then `end`.
+    """Repeats cycles of `steps` steps: linear from `start` to `end` in the first half, then `end`.
 
-    Fu et al. 2019 (arXiv:1903.10145), eq. 6–7 with R = ½; the number of cycles is the length of
-    the run over `steps`.
+    Fu et al. 2019 (arXiv:1903.10145), eq. 6–7 with R = ½. The number of cycles is the length of
+    the run divided by `steps`.
     """
     return start + (end - start) * jnp.minimum(1.0, 2.0 * ((step % steps) / steps))
 
@@ -48,11 +48,11 @@ def make(section: Any, *, field: str) -> Schedule:
 
     Args:
         section: the section, for example `config.model.beta`.
-        field: its name, for errors.
+        field: its name in error messages, for example "model.beta".
 
     Raises:
-        InputError: an unknown shape, `steps` below 1 (a ramp over 0 steps would silently do
-            nothing), or a value that is negative or not finite.
+        InputError: the shape is unknown; `steps` is below 1, which would make a ramp that silently
+            does nothing; or a value is negative or not finite.
     """
     shape = registry.choose(SHAPES, section.schedule, field=f"{field}.schedule")
     if section.schedule != "constant":

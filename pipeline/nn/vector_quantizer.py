@@ -1,8 +1,7 @@
 """The vector quantiser: nearest codes, their gradients, and a codebook that learns.
 
-Van den Oord et al. 2017 (arXiv:1711.00937). The one decision: what the decoder gets is `lookup` of
-the codes and nothing else, so that training and decoding see the very same bits, in float32
-whatever the type of the networks.
+Van den Oord et al. 2017 (arXiv:1711.00937). The decoder only ever sees `lookup` of the codes. So
+training and decoding see exactly the same bits, in float32 whatever the dtype of the networks.
 """
 
 import math
@@ -15,18 +14,18 @@ from jax import Array, lax
 
 from pipeline.nn import streams, vectors
 
-UNPLACED = -1  # the age of a code that still waits for the data it is to start from
-# A young average is that of few batches: a code's use is judged from this weight (1 − γᵗ) on.
+UNPLACED = -1  # the age of a code that still waits for its first vector from the data
+# A young average covers few batches, so a code's use counts only from this weight (1 − γᵗ) on.
 SETTLED = 0.5
 
 
 class Quantized(NamedTuple):
-    """What a quantiser makes of encodings z, [B, h, w, D]; Q codebooks put [Q] behind `codes`."""
+    """The result of quantising encodings z, [B, h, w, D]."""
 
-    values: Array  # [B, h, w, D] float32, the codes' vectors, with a gradient towards z
-    codes: Array  # [B, h, w] int32
+    values: Array  # [B, h, w, D] float32, the codes' vectors, whose gradient goes to z
+    codes: Array  # [B, h, w] int32; [B, h, w, Q] with Q codebooks
     terms: dict[str, Array]  # per-example terms of the objective, [B, ...]
-    inputs: Any  # what was quantised, [B, h, w, D], one for each codebook
+    inputs: Any  # the quantised vectors, [B, h, w, D]; with Q codebooks a list of Q
 
 
 class VectorQuantizer(nnx.Module):
@@ -40,8 +39,8 @@ class VectorQuantizer(nnx.Module):
         Args:
             config: the whole config; reads `model.quantizer`, `seed` and `batch_size`.
             dim: D.
-            num_sites: h·w, vectors an example.
-            stream: tells several quantisers of one model apart.
+            num_sites: h·w, the number of vectors per example.
+            stream: differs between the quantisers of one model, so that their draws differ.
             rngs: the stream `params`.
         """
         section = config.model.quantizer
@@ -51,12 +50,14 @@ class VectorQuantizer(nnx.Module):
         self.decay, self.epsilon = section.decay, section.epsilon
         self.restart_steps, self.seed, self.stream = section.restart_steps, config.seed, stream
         self.num_vectors, self.num_sites = config.batch_size * num_sites, num_sites
+        # At most one candidate per code and per vector of a batch, and none if no code restarts.
         from_data = section.init == "data"
         self.restart_usage = section.restart_usage  # vectors a step
         restarts = from_data or self.restart_steps or self.restart_usage
         wanted = section.candidates if restarts else 0
         self.num_candidates = min(wanted, self.num_codes, self.num_vectors)
 
+        # With init="data" these codes serve the first step, before any candidate replaces them.
         limit = math.sqrt(3.0 / dim)
         codes = jax.random.uniform(rngs.params(), (self.num_codes, dim), jnp.float32, -limit, limit)
         codes = vectors.unit(codes) if self.cosine else codes
@@ -65,7 +66,7 @@ class VectorQuantizer(nnx.Module):
         self.by_loss = section.codebook == "loss"
         if self.by_loss:
             self.codebook: Any = nnx.Param(codes)
-            # Only the optimizer may change a parameter: a restart moves where the code counts from.
+            # Only the optimizer may change a parameter, so a restart moves the code's start.
             self.start, self.origin = nnx.Variable(codes), nnx.Variable(codes)
         else:
             self.codebook = nnx.Variable(codes)
@@ -74,11 +75,11 @@ class VectorQuantizer(nnx.Module):
             self.weight = nnx.Variable(jnp.float32(0.0))  # 1 − γᵗ, for zero-debiasing
 
     def __call__(self, z: Array) -> Quantized:
-        """Replaces each vector of z, [B, h, w, D], by its nearest code (eq. 1–2 of the paper)."""
+        """Replaces each vector of z, [B, h, w, D], by its nearest code (the paper's eq. 1–2)."""
         z = vectors.unit(z) if self.cosine else z
         codes = vectors.nearest(z, self.codes, chunk=self.chunk)
         values = self.lookup(codes)
-        # Eq. 3's second and third term: each moves one of the two towards the other.
+        # The last two terms of eq. 3: each stop_gradient holds one side, and the other moves to it.
         terms = {"commitment": vectors.example_mean(jnp.square(z - lax.stop_gradient(values)))}
         if self.by_loss:
             terms["codebook"] = vectors.example_mean(jnp.square(lax.stop_gradient(z) - values))
@@ -89,14 +90,14 @@ class VectorQuantizer(nnx.Module):
         return self.codes[codes]
 
     def loss(self, means: dict[str, Array]) -> Array:
-        """Returns ‖sg[z] − e‖² (`loss` alone) + β·‖z − sg[e]‖², mean over vectors and dims."""
+        """Returns ‖sg[z] − e‖² (only with `loss`) + β·‖z − sg[e]‖², mean over vectors and dims."""
         return means.get("codebook", 0.0) + self.commitment * means["commitment"]
 
     def statistics(self, quantized: Quantized, batch: dict[str, Array], step: Array) -> dict:
-        """Returns sums over these examples, padding left out.
+        """Returns sums over these examples, without padding.
 
-        `counts` [K]; for moving averages `sums` [K, D] of each code's vectors; and, where codes
-        restart, `candidates` [R, D]: vectors of the global batch to restart from.
+        These are `counts` [K]; with moving averages `sums` [K, D] of each code's vectors; and, if
+        codes restart, `candidates` [R, D], vectors of the global batch to restart from.
         """
         z, codes = quantized.inputs, quantized.codes
         sums = {"counts": vectors.count(codes, batch["mask"], self.num_codes)}
@@ -117,7 +118,7 @@ class VectorQuantizer(nnx.Module):
             self._restart(sums["candidates"])
 
     def metrics(self, means: dict[str, Array]) -> dict[str, Array]:
-        """Returns what is logged besides the use of the codes."""
+        """Returns the figures to log in addition to the use of the codes."""
         return {
             "commitment_loss": means["commitment"],
             "code_age": jnp.maximum(self.age[...].max(), 0).astype(jnp.float32),
@@ -133,11 +134,11 @@ class VectorQuantizer(nnx.Module):
         return vectors.unit(codes) if self.cosine else codes
 
     def _average(self, sums: dict[str, Array]) -> None:
-        """e = m̂/Ñ, of moving averages N of the counts and m of the sums (appendix A.1).
+        """Sets e = m̂/Ñ, from moving averages N of the counts and m of the sums (appendix A.1).
 
-        As in Sonnet: both start at 0 and are debiased (N̂ = N/(1 − γᵗ)); Laplace smoothing,
-        Ñ = (N̂ + ε)/(n + K·ε)·n with n = ΣN̂, stays out of what is stored. So a code that was never
-        used goes to the origin at the first update, and one that is used no more follows slowly.
+        As in Sonnet, both start at 0 and are debiased (N̂ = N/(1 − γᵗ)). Laplace smoothing,
+        Ñ = (N̂ + ε)/(n + K·ε)·n with n = ΣN̂, is not stored. So a code that was never used moves to
+        the origin at the first update; one that is no longer used moves there slowly.
         """
         mean = lambda old, new: self.decay * old[...] + (1.0 - self.decay) * new  # noqa: E731
         self.weight[...] = mean(self.weight, 1.0)
@@ -150,9 +151,9 @@ class VectorQuantizer(nnx.Module):
         self.codebook[...] = vectors.unit(codes) if self.cosine else codes
 
     def _candidates(self, z: Array, position: Array, step: Array) -> Array:
-        """Returns R vectors of the global batch, [R, D]; zeros where another shard holds them.
+        """Returns R vectors of the global batch, [R, D]; zeros for those of other shards.
 
-        One is drawn from each of R equal stretches of the batch, by a key that all devices share.
+        A key that all devices share draws one vector from each of R equal parts of the batch.
         """
         key = jax.random.fold_in(jax.random.key(self.seed), streams.RESTARTS)
         key = jax.random.fold_in(jax.random.fold_in(key, step), self.stream)
@@ -161,16 +162,14 @@ class VectorQuantizer(nnx.Module):
         number += stretch * jnp.arange(self.num_candidates)
         held = position[:, None] == number // self.num_sites
         vector = z.reshape(z.shape[0], -1, z.shape[-1])[:, number % self.num_sites]
-        # A sum of one vector and zeros is that vector, exactly, however the batch is cut.
+        # A sum of one vector and zeros is exactly that vector, however the batch is divided.
         return jnp.where(held[..., None], vector, 0.0).sum(axis=0)
 
     def _restart(self, candidates: Array) -> None:
-        """Puts candidates in the place of codes that are due, those unused for longest first.
+        """Replaces codes that are due by candidates, those unused for longest first.
 
-        Due are codes that wait for their first place, were unused for `restart_steps`, or whose
-        averaged use is below `restart_usage` (lucidrains' `threshold_ema_dead_code`). Code, count
-        and sum change together, so that the averages go on from there: from one vector a step, or
-        twice `restart_usage`, half of which must be forgotten before the code is due again.
+        A code is due if it waits for its first vector, was unused for `restart_steps`, or has an
+        average use below `restart_usage` (lucidrains' `threshold_ema_dead_code`).
         """
         last = jnp.iinfo(jnp.int32).max
         unused = jnp.where(self.age[...] == UNPLACED, last, self.age[...])
@@ -178,6 +177,7 @@ class VectorQuantizer(nnx.Module):
         if self.restart_usage:
             seldom = self.counts[...] < self.restart_usage * self.weight[...]
             due |= seldom & (self.weight[...] >= SETTLED)
+        # Of equally old codes `top_k` takes the first, so every device replaces the same ones.
         longest, index = lax.top_k(jnp.where(due, unused, -1), self.num_candidates)
         due = longest >= 0
 
@@ -187,9 +187,11 @@ class VectorQuantizer(nnx.Module):
             variable[...] = variable[...].at[index].set(chosen)
 
         if self.by_loss:
-            put(self.start, candidates)  # exactly: of two equal codes the first is the nearest
+            put(self.start, candidates)  # exactly, so that of two equal codes only one is used
             put(self.origin, self.codebook[...][index])
         else:
+            # Code, count and sum change together. The averages continue from one vector per step or
+            # twice `restart_usage`; half of that must decay before the code is due again.
             put(self.codebook, candidates)
             count = max(1.0, 2.0 * self.restart_usage) * self.weight[...]
             put(self.counts, count)

@@ -1,1 +1,1 @@
-"""What is made of a saved run: reports, comparisons, samples, codes."""
+"""What is made from a saved run: reports, comparisons, samples, codes."""

@@ -1,7 +1,7 @@
 """The files that hold a split's codes: a description in JSON, and arrays cut into shards.
 
-The decision: a description stands beside the files that it names or not at all, whatever is
-stopped half-way; so it is written last, and removed first.
+A description exists only if all files that it names exist, even if a process stops half-way. So it
+is written last and removed first.
 """
 
 import json
@@ -15,24 +15,24 @@ import numpy as np
 from pipeline import datasets
 from pipeline.runtime import errors, files
 
-Rows = Mapping[str, jax.ShapeDtypeStruct]  # by the array's name, shape and type of one row
+Rows = Mapping[str, jax.ShapeDtypeStruct]  # shape and dtype of one row, by the array's name
 
 
 class Shard(NamedTuple):
-    """The rows of a split that one process writes, and the files that get them."""
+    """The rows of a split that one process writes, and the files that hold them."""
 
     first: int
-    stop: int  # the row behind the last
-    files: dict[str, str]  # by the array's name
+    stop: int  # the last row + 1
+    files: dict[str, str]  # file names, by the array's name
 
 
 def rows(example: Mapping[str, Any], shape: tuple[int, ...], *, num_codes: int) -> Rows:
-    """Returns the arrays to write: `tokens`, and each entry of the data set but `image`.
+    """Returns the arrays to write: the codes as `tokens`, and the data set's entries but `image`.
 
     Args:
         example: abstract example of the data set.
-        shape: of an image's codes, [h, w], or [h, w, Q].
-        num_codes: K; the codes' type is the smallest of uint8, uint16 and int32 that holds K − 1.
+        shape: of an image's codes, [h, w] or [h, w, Q].
+        num_codes: K; the codes' dtype is the smallest of uint8, uint16 and int32 that holds K − 1.
     """
     dtype = np.uint8 if num_codes <= 2**8 else np.uint16 if num_codes <= 2**16 else np.int32
     entries = {name: entry for name, entry in example.items() if name != "image"}
@@ -43,7 +43,7 @@ def rows(example: Mapping[str, Any], shape: tuple[int, ...], *, num_codes: int) 
 
 
 def shards(split: str, num_examples: int, processes: int, arrays: Rows) -> list[Shard]:
-    """Returns the shards of all processes: contiguous ranges, of nearly equal length."""
+    """Returns the shards of all processes: contiguous ranges of nearly equal length."""
     bounds = [num_examples * i // processes for i in range(processes + 1)]
     cut = []
     for i in range(processes):
@@ -57,16 +57,23 @@ def shards(split: str, num_examples: int, processes: int, arrays: Rows) -> list[
 def describe(
     path: Path, arrays: Rows, cut: list[Shard], example: Mapping[str, Any], about: dict[str, Any]
 ) -> None:
-    """Writes the description, `about` and what the files hold, atomically.
+    """Writes the description atomically: `about`, and what the files hold.
+
+    Args:
+        path: of the description; the files lie beside it.
+        arrays: result of `rows`.
+        cut: result of `shards`.
+        example: abstract example of the data set.
+        about: entries that describe the run and the codes.
 
     Raises:
-        InputError: a file of another process isn't here.
-        OSError: it cannot be written.
+        InputError: a file of another process is not here.
+        OSError: the description cannot be written.
     """
     for name in (name for shard in cut for name in shard.files.values()):
         if not (path.parent / name).is_file():
             raise errors.InputError(
-                f"{path.parent} lacks {name}, which another process has written: give a --workdir "
+                f"{path.parent} lacks {name}, which another process has written: use a --workdir "
                 "or --out that all processes share"
             )
     listed: dict[str, dict[str, Any]] = {}
@@ -84,7 +91,7 @@ def describe(
 
 
 def remove(path: Path) -> None:
-    """Removes the description `path`, then all arrays of its split, however they were cut."""
+    """Removes the description `path` and then all arrays of its split, for any number of shards."""
     with errors.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)

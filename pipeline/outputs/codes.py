@@ -1,7 +1,7 @@
-"""The codes of a data set, which a prior over codes can be fitted to.
+"""Writes the codes of a split, to which a prior over codes can be fitted.
 
-The decision: every device encodes the same number of images at a time, by a program that knows of
-no other device, so that the codes are the same bits whatever devices and processes made them.
+Every device encodes the same number of images at a time, with a program that contains no
+collective. So the codes are bitwise the same for any number of devices and processes.
 """
 
 import contextlib
@@ -25,43 +25,46 @@ from pipeline.training import batching, evaluation, setup, step
 SPLITS = ("train", "heldout")
 ROWS = 64  # images a device encodes at a time
 REPORT_SECONDS = 5.0
-WAIT_SECONDS = 3600  # for the other processes, whose data or devices may be slower
+WAIT_SECONDS = 3600  # limit for the other processes, whose data or devices may be slower
 
 
 def model_of(config: Any, example: Any) -> Any:
-    """Returns the run's model without values: `quantizer` and `grid` describe its codes.
+    """Returns the run's model without values; its `quantizer` and `grid` describe the codes.
 
     Raises:
-        InputError: it has no codes.
+        InputError: the model has no codes.
     """
     model = models.abstract(config, example)
     if not hasattr(model, "quantizer"):
         raise errors.InputError(
-            f"--tokens: the run's model {config.model.name!r} has no codes: give the --workdir of "
+            f"--tokens: the run's model {config.model.name!r} has no codes: use the --workdir of "
             "a run of vq_vae"
         )
     return model
 
 
 def write(ready: setup.Setup, state: step.TrainState, *, split: str, folder: Path) -> Path:
-    """Writes the codes of a split, each process those of a contiguous range of its rows.
+    """Writes the codes of a split; each process writes a contiguous range of its rows.
 
-    Rows are in the split's own order. `tokens-<split>.json` says what the files hold; it appears
-    last, when all of them are whole. What an earlier call left of this split is removed first.
+    Rows are in the split's own order. `tokens-<split>.json` says what the files hold. It appears
+    last, when all files are complete. The files of an earlier call for this split are removed
+    first.
 
     Args:
         ready: of the run, on all devices of all processes; its data need not be open.
         state: as restored on these devices.
         split: "train" or "heldout".
-        folder: one that all processes share.
+        folder: for the files; all processes share it.
 
     Returns:
         The path of the JSON file.
 
     Raises:
-        InputError: a model without codes, more processes than examples, or a folder not shared.
+        InputError: a model without codes, more processes than examples, or a folder that is not
+            shared.
         OSError: the files cannot be written.
     """
+    # Mistakes in the input are found before any file is removed.
     config, example, mesh = ready.given, ready.example, ready.mesh
     model = model_of(ready.config, example)
     source = getattr(datasets.load(config), split)
@@ -70,9 +73,11 @@ def write(ready: setup.Setup, state: step.TrainState, *, split: str, folder: Pat
         raise errors.InputError(
             f"--num_processes={processes} exceeds the {len(source)} examples of --tokens={split}"
         )
+    # Every process knows all shards, so process 0 can describe them without a message.
     num_codes, shape = model.quantizer.num_codes, (*model.grid, *model.quantizer.shape)
     arrays = code_files.rows(example, shape, num_codes=num_codes)
     shards = code_files.shards(split, len(source), processes, arrays)
+    # The first barrier keeps the removal from deleting new files of a faster process.
     description = folder / f"tokens-{split}.json"
     if process == 0:
         code_files.remove(description)
@@ -81,6 +86,7 @@ def write(ready: setup.Setup, state: step.TrainState, *, split: str, folder: Pat
     encode = _encoder(ready, state)
     batches = _batches(source, config, shards[process], size, encode)
     _write_shard(shards[process], arrays, batches, folder)
+    # The second barrier keeps the description from appearing before the last shard.
     _wait_for_all("written")
     if process == 0:
         about = {
@@ -99,8 +105,8 @@ def write(ready: setup.Setup, state: step.TrainState, *, split: str, folder: Pat
 def _encoder(ready: setup.Setup, state: step.TrainState) -> Callable:
     """Returns images [n, H, W, C] uint8 → codes [ROWS·devices, h, w] on this process's devices.
 
-    How a sum is taken hangs on the shapes, and of two near codes its last bit decides: so every
-    device always gets ROWS images, the last one again and again where there are fewer.
+    Rounding depends on array shapes, and the last bit can decide between two close codes. So every
+    device always encodes exactly ROWS images; a short batch repeats its last image.
     """
     local = sharding.make_mesh({"data": -1}, devices=ready.mesh.local_devices)
     held = jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
@@ -127,12 +133,12 @@ def _encoder(ready: setup.Setup, state: step.TrainState) -> Callable:
 def _batches(
     source: datasets.Source, config: Any, shard: code_files.Shard, size: int, encode: Callable
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields the shard's rows, `size` at a time: `tokens` in the place of `image`."""
+    """Yields the shard's rows, `size` at a time, with `tokens` in place of `image`."""
     before = None
     for first in range(shard.first, shard.stop, size):
         batch = batching.read(source, np.arange(first, min(first + size, shard.stop)), config)
         batch["tokens"] = encode(batch.pop("image"))
-        # One late: while the devices encode a batch, the next one is read.
+        # Codes are fetched one batch later, so the next batch is read while devices encode this.
         if before is not None:
             yield _fetched(before)
         before = batch
@@ -169,5 +175,5 @@ def _write_shard(
 
 
 def _wait_for_all(key: str) -> None:
-    """Returns when every process is here; a collective operation would give up sooner."""
+    """Waits until every process is here; a collective would time out sooner."""
     multihost.get_barrier_sync_fn()(key=f"tokens {key}", timeout_ms=1000 * WAIT_SECONDS)

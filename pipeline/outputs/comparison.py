@@ -27,13 +27,13 @@ class Run(NamedTuple):
     """One run's report."""
 
     workdir: Path
-    folder: Path  # of metrics.json
+    folder: Path  # holds metrics.json
     found: Mapping[str, Any]  # contents of metrics.json
     config: Mapping[str, Any]  # flat
 
 
 class Comparison(NamedTuple):
-    """What is shown: for each name a list with one entry a run, in the order of the runs."""
+    """What is shown: each name has a list with one entry per run, in the order of the runs."""
 
     names: list[str]  # of the runs
     runs: list[Run]
@@ -57,7 +57,7 @@ def compare(
 
     Args:
         runs: two or more.
-        across: functions of all runs that return figures by name, one value a run, such as
+        across: functions of all runs that return figures by name, one value per run, such as
             `ranking`.
     """
     # A figure that a run lacks is None in its row.
@@ -102,7 +102,7 @@ def write(page: Path, found: Comparison, screen: terminal.Terminal) -> None:
 
 
 def ranking(runs: Sequence[Run]) -> Mapping[str, list[float | None]]:
-    """Returns `udr_lasso` and `udr_spearman` of every run, or nothing if runs don't compare.
+    """Returns `udr_lasso` and `udr_spearman` of every run, or {} if the runs are not comparable.
 
     All runs need a Gaussian posterior, and data of the same name and image shape.
     """

@@ -1,7 +1,7 @@
 """Makes the report on one checkpoint of a run: restores it, evaluates it, and writes the files.
 
-The run itself is only read. Config, data and evaluations are the run's own, and only fields that
-may change on resuming may differ, so the figures equal those of the training loop.
+The run itself is only read. Config, data and evaluations are the run's own. Overrides may change
+only fields that may change on resuming, so the figures equal those of the training loop.
 """
 
 from collections.abc import Sequence
@@ -33,21 +33,22 @@ def make(
     Args:
         workdir: of the run.
         choice: "best", "latest", or the number of a step.
-        asked: "all" for all that apply, or names of files in `evals/`, separated by commas.
-        batch_size: examples of a batch; 0 means the run's.
+        asked: "all" for all that apply, or names of evaluations, separated by commas.
+        batch_size: examples in a batch; 0 means the run's batch size.
         overrides: arguments --config.field=value.
         out: the folder; None means RUN/reports/<step>/.
         screen: shows progress and warnings.
 
     Raises:
-        InputError: no run, no such checkpoint, or evaluations that don't apply.
+        InputError: no run, no such checkpoint, or evaluations that do not apply.
     """
-    # The mesh has all devices of these machines, also if the run's mesh was another.
+    # The mesh has all devices at hand, even if the run's mesh was another.
     config = _config(workdir, overrides)
     ready = setup.prepare_evaluation(config, batch_size=batch_size, note=screen.note)
     at, state = saved_state.restore(workdir, choice, ready)
     ready = setup.with_data(ready)
     config, mesh, splits = ready.config, ready.mesh, ready.opened
+    # Every process runs every evaluation, because the model needs all devices.
     chosen = evals.choose(asked, config, mesh, splits.heldout)
     for name, reason in chosen.left_out.items():
         screen.note(f"{name} is left out: {reason}")
@@ -56,7 +57,7 @@ def make(
     warnings = evals.warnings(config, chosen, evals.scalars(values))
     for text in warnings:
         screen.warn(text)
-    # What describes the run in metrics.json, without a trace of devices and batches.
+    # What describes the run in metrics.json must not depend on devices and batches.
     about = {
         "run": workdir.name,
         "workdir": str(workdir),
@@ -74,7 +75,7 @@ def make(
         "evaluations": list(chosen.evaluations),
         "left_out": chosen.left_out,
     }
-    # Only process 0 has the pictures, and writes.
+    # Only process 0 has the pictures and writes.
     folder = out or workdir / "reports" / str(at)
     if jax.process_index():
         return folder, {**about, "figures": {}}

@@ -1,6 +1,6 @@
 """What an evaluation writes to RUN/reports/<step>/: metrics.json, pictures, and index.html.
 
-metrics.json has everything that a program would read; it does not depend on devices, processes or
+metrics.json holds everything that a program would read; it does not depend on devices, processes or
 batches. index.html shows all of it in one file, with the run's config and curves.
 """
 
@@ -30,9 +30,9 @@ def metrics(
 ) -> dict[str, Any]:
     """Returns the contents of metrics.json.
 
-    `figures` are numbers (null if not finite), `distributions` lists of numbers, `texts` Markdown,
-    and `files` the names of pictures and animations in the folder. `units` has a sentence on every
-    name, with its meaning and unit; "" if the name has no row in the table of figures.
+    `figures` holds numbers (null if not finite), `distributions` lists of numbers, `texts`
+    Markdown, and `files` the names of pictures and animations in the folder. `units` has a sentence
+    for every name with its meaning and unit, or "" if the name has no row in the table of figures.
     """
     whole: dict[str, Any] = {**about, "warnings": warnings}
     whole |= {"figures": {}, "distributions": {}, "texts": {}, "files": {}, "units": {}}
@@ -115,7 +115,7 @@ def shown(found: Mapping[str, Any]) -> dict[str, str]:
 
 
 def curves(workdir: Path) -> list[str]:
-    """Returns SVG charts of what the run has logged so far, also while it trains."""
+    """Returns SVG charts of what the run has logged so far; the run may still train."""
     points = event_files.read_scalars(workdir / "tensorboard")
     logged = {tag.rpartition("/")[2] for tag in points}
     charts: dict[str, list[figures.Figure]] = {title: [] for title in ORDER}
@@ -132,7 +132,7 @@ def curves(workdir: Path) -> list[str]:
 
 
 def _parts(figure: figures.Figure) -> tuple[str, ...]:
-    """Returns the first parts of the tags that are drawn."""
+    """Returns the prefixes of the tags that are drawn for a figure."""
     return ("train",) if figure.train_only else ("train", "heldout")
 
 

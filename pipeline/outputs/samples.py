@@ -1,7 +1,6 @@
 """Images drawn from a run's model, and the files that show them: samples.png and samples.npz.
 
-The decision: the i-th image of every row comes from the same z, so that along a column only the
-label changes.
+The i-th image of every row comes from the same z, so only the label changes along a column.
 """
 
 from collections.abc import Sequence
@@ -22,7 +21,10 @@ MAX_COLUMNS = 32  # images in a row of the picture; the npz file has all of them
 
 
 def draw(ready: setup.Setup, state: Any, rows: labels.Rows, *, num: int, seed: int) -> np.ndarray:
-    """Returns `num` images a row, or of the prior without rows: [N, H, W, C] uint8."""
+    """Returns `num` images per row of labels, [N, H, W, C] uint8.
+
+    Without rows, it returns `num` images drawn from the prior.
+    """
     conditions = {name: np.repeat(rows.entries[name], num, axis=0) for name in rows.entries}
     sample = evaluation.make_method(ready.config, ready.example, "sample")
     keys = _keys(seed, num, max(len(rows.texts), 1))
@@ -30,7 +32,7 @@ def draw(ready: setup.Setup, state: Any, rows: labels.Rows, *, num: int, seed: i
 
 
 def write(folder: Path, images: np.ndarray, rows: labels.Rows, *, num: int, seed: int) -> None:
-    """Writes samples.png and samples.npz (`images`, `labels` where there are rows, `seed`)."""
+    """Writes samples.png, and samples.npz with `images`, `seed`, and `labels` if there are rows."""
     arrays: dict[str, Any] = {"images": images, "seed": seed}
     if rows.texts:
         arrays["labels"] = np.repeat(rows.values, num, axis=0)
@@ -44,7 +46,7 @@ def write(folder: Path, images: np.ndarray, rows: labels.Rows, *, num: int, seed
 
 
 def _keys(seed: int, num: int, rows: int) -> jax.Array:
-    """Returns [rows·num] keys, the same `num` in every row."""
+    """Returns [rows·num] keys: the same `num` keys in every row."""
     fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
     return fold(jax.random.key(seed), np.tile(np.arange(num, dtype=np.uint32), rows))
 
@@ -59,7 +61,7 @@ def _in_chunks(sample: Any, state: Any, keys: jax.Array, conditions: Any) -> np.
 
 
 def _picture(images: np.ndarray, texts: Sequence[str], num: int) -> np.ndarray:
-    """Returns uint8 [H, W] or [H, W, 3]: a row a label, or all samples of the prior."""
+    """Returns uint8 [H, W] or [H, W, 3]: a row per label, or all samples of the prior."""
     columns = min(num, MAX_COLUMNS)
     if texts:
         shown = images.reshape(len(texts), num, *images.shape[1:])[:, :columns]

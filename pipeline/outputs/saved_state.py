@@ -1,6 +1,6 @@
-"""The state of the checkpoint that --step names, of a run that is only read, also while it trains.
+"""The state of the checkpoint that --step names; the run is only read, and may still train.
 
-The decision: process 0 chooses for all.
+Process 0 chooses the checkpoint for all processes.
 """
 
 import textwrap
@@ -15,15 +15,15 @@ from pipeline.training import checkpoint, setup, step
 
 
 def restore(workdir: Path, choice: str, ready: setup.Setup) -> tuple[int, step.TrainState]:
-    """Returns the number of the step that `choice` means, and its state as it lies on the mesh.
+    """Returns the number of the step that `choice` means, and its state on the mesh.
 
     Args:
-        workdir: the run's.
-        choice: "best", "latest", or a step's number.
-        ready: of `setup.prepare_evaluation`; its data need not be open.
+        workdir: of the run.
+        choice: "best", "latest", or the number of a step.
+        ready: result of `setup.prepare_evaluation`; its data need not be open.
 
     Raises:
-        InputError: no checkpoint, none of this name, or one that cannot be read.
+        InputError: the run has no checkpoint, none that `choice` names, or it cannot be read.
     """
     checkpoints = _open(workdir, ready.config)
     at = _agreed(checkpoints, workdir, choice)
@@ -39,7 +39,7 @@ def restore(workdir: Path, choice: str, ready: setup.Setup) -> tuple[int, step.T
 
 
 def number(workdir: Path, choice: str, config: Any) -> int:
-    """Returns the number of the step that `choice` means, see `restore`, without reading it."""
+    """Returns the number of the step that `choice` means, as in `restore`; reads no state."""
     checkpoints = _open(workdir, config)
     at = _agreed(checkpoints, workdir, choice)
     checkpoints.close()
@@ -54,7 +54,7 @@ def _open(workdir: Path, config: Any) -> checkpoint.Checkpoints:
 
 
 def _agreed(checkpoints: checkpoint.Checkpoints, workdir: Path, choice: str) -> int:
-    # One that the run commits meanwhile may be the latest to some processes, and not to others.
+    # If the run commits a checkpoint now, only some processes may see it as the latest.
     chosen = np.int32(_choose(checkpoints, workdir, choice))
     return int(multihost_utils.broadcast_one_to_all(chosen))
 

@@ -1,7 +1,8 @@
-"""How the process keeps memory: what a step has freed, the next step takes again.
+"""Keeps freed memory in the process, so that the next step uses it again.
 
-glibc hands large freed blocks back to the kernel. A step on the CPU frees its temporaries and asks
-for them anew, and each page that comes back is a fault and is cleared: a quarter of a step's time.
+By default glibc returns large freed blocks to the kernel. Each step on the CPU frees its
+temporaries and the next one allocates them again. The kernel must then clear every page on a page
+fault, which takes a quarter of a step's time.
 """
 
 import ctypes
@@ -11,13 +12,14 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
 
 
 def keep_freed() -> bool:
-    """Tells glibc to keep what is freed; must precede the first thread.
+    """Makes glibc keep freed memory; must be called before the first thread starts.
 
-    One arena for all threads: a thread's own can't hold a block above 64 MiB, which then comes from
-    the kernel whatever the settings are. One that a thread has got already stays in use.
+    All threads share one arena. A thread's own arena cannot hold a block above 64 MiB: such a block
+    would come from the kernel whatever the settings are. An arena that a thread already has stays
+    in use, so a later call would not reach it.
 
     Returns:
-        False where the C library is another one, which is left as it is.
+        True if all settings took effect. False if one did not, or if the C library is not glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
@@ -25,7 +27,7 @@ def keep_freed() -> bool:
     settings = {
         M_ARENA_MAX: 1,
         M_MMAP_THRESHOLD: 2**30,
-        M_TRIM_THRESHOLD: -1,  # never; 2³¹ − 1 bytes are less than some steps free
+        M_TRIM_THRESHOLD: -1,  # never trim: some steps free more than the largest value, 2³¹ − 1
         M_TOP_PAD: 64 * 2**20,
     }
     return all(mallopt(name, value) == 1 for name, value in settings.items())

@@ -1,4 +1,4 @@
-"""The user's cache folder: what is fetched, derived or compiled once."""
+"""The user's cache folder, which keeps what is fetched, derived or compiled once."""
 
 import contextlib
 import fcntl
@@ -14,9 +14,9 @@ from pipeline.runtime import errors, files, processor
 
 
 def folder() -> Path:
-    """Returns `vae-pipeline` in XDG_CACHE_HOME, or in ~/.cache; it may not exist yet."""
+    """Returns the path of `vae-pipeline` in XDG_CACHE_HOME or ~/.cache; it may not exist yet."""
     root = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG base directory specification: a relative path is invalid and to be ignored.
+    # The XDG base directory specification says to ignore a relative path, which is invalid.
     return (Path(root) if os.path.isabs(root) else Path.home() / ".cache") / "vae-pipeline"
 
 
@@ -26,7 +26,7 @@ def key(*parts: object) -> str:
 
 
 def open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Maps an npy file of uint8, or returns None where there is none that is whole and fits."""
+    """Maps an npy file of uint8; returns None if it is missing, damaged or of another shape."""
     if not path.is_file():
         return None
     try:
@@ -37,7 +37,7 @@ def open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def write_header(file: BinaryIO, shape: tuple[int, ...]) -> int:
-    """Begins an npy file of uint8 of its full length, all zero; returns where its bytes begin."""
+    """Begins an npy file of uint8, all zero; returns the offset of the array's first byte."""
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
     file.flush()
@@ -48,9 +48,10 @@ def write_header(file: BinaryIO, shape: tuple[int, ...]) -> int:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Lets one process at a time make `path`; the lock ends with the process, however it dies.
+    """Lets one process at a time make `path`; the kernel frees the lock of a process that dies.
 
-    Where the file system knows no locks, several make it at once, which costs time and no harm.
+    If the file system has no locks, several processes make `path` at once. That costs time but does
+    no harm, because each of them replaces the file atomically.
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
@@ -64,10 +65,10 @@ def locked(path: Path) -> Iterator[None]:
 def writing(path: Path) -> Iterator[BinaryIO]:
     """Opens a file that becomes `path` when the block ends without an exception.
 
-    As `files.replacing` does; the folder is made if it is missing.
+    It works as `files.replacing` does, and also makes the folder if it is missing.
 
     Raises:
-        OSError: the folder cannot be made or written, or the disk is full; nothing is left behind.
+        OSError: the folder cannot be made or written, or the disk is full; no file remains.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,24 +82,26 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         ) from error
 
 
-LEAST_SECONDS = 0.2  # of compiling: what takes less is compiled again
+LEAST_SECONDS = 0.2  # a program that compiles faster is not cached
 
 
 def enable_compilation_cache(place: str) -> None:
-    """Turns the cache on, before anything is compiled.
+    """Turns JAX's compilation cache on; must be called before anything is compiled.
 
     Args:
-        place: a folder that all processes share (only process 0 writes); "auto": as the environment
-            (JAX_COMPILATION_CACHE_DIR) says, else in the user's cache folder; "": no cache.
+        place: a folder that all processes share (only process 0 writes to it). "auto" means the
+            environment's JAX_COMPILATION_CACHE_DIR, or else the user's cache folder; "" means no
+            cache.
 
     Raises:
-        InputError: the folder can't be made.
+        InputError: the folder cannot be made.
     """
     import jax
 
     if not place:
         jax.config.update("jax_enable_compilation_cache", False)
         return
+    # A folder that the user names must work; the one in the user's cache may fail without harm.
     if place == "auto":
         if jax.config.values["jax_compilation_cache_dir"]:
             return
@@ -112,16 +115,17 @@ def enable_compilation_cache(place: str) -> None:
                 f"config.compilation_cache={place} cannot be made ({error.strerror}): choose "
                 "another folder, or '' for none"
             ) from None
+    # Programs for the CPU use the instructions of the processor that compiled them.
     settings: dict[str, Any] = {
         "jax_compilation_cache_dir": str(made / _processor()),
         "jax_persistent_cache_min_compile_time_secs": LEAST_SECONDS,
-        "jax_raise_persistent_cache_errors": False,  # a full disk costs time and no run
+        "jax_raise_persistent_cache_errors": False,  # a full disk must not stop a run
     }
     for name, value in settings.items():
         jax.config.update(name, value)
 
 
 def _processor() -> str:
-    """Returns a name for this machine's kind of processor."""
+    """Returns a name for this machine's kind of processor: its architecture and a hash."""
     traits = sorted(set(processor.lines("model name", "flags", "Features")))
     return f"{os.uname().machine}-{key(*traits)[:8]}"

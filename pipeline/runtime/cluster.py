@@ -1,4 +1,4 @@
-"""The processes of a command: how they find each other, and what ends one of them ends all."""
+"""The processes of a command: they find each other, and if one of them fails, all end."""
 
 import contextlib
 import os
@@ -12,20 +12,22 @@ def initialize(options: Any) -> None:
     """Joins the processes of this run; must precede every other use of JAX's devices.
 
     Args:
-        options: of the command. `distributed` is "auto": join where a cluster is described
-            (explicitly, by SLURM, Open MPI, or on a TPU VM), else run alone; or "off": run alone.
-            `coordinator` is host:port of process 0, `num_processes` how many there are,
-            `process_id` this one, from 0: all three or None.
+        options: of the command. With `distributed` "auto" this process joins a cluster if one is
+            described (by the options, SLURM, Open MPI, or a TPU VM); with "off" it runs alone.
+            `coordinator` is host:port of process 0, `num_processes` is their number, and
+            `process_id` is this process, from 0. All three are given, or all are None.
 
     Raises:
-        InputError: only some of the three are given, or values that can't be.
+        InputError: only some of the three are given, or a value is out of range.
     """
     import jax
 
     coordinator, num_processes = options.coordinator, options.num_processes
     process_id, mode = options.process_id, options.distributed
-    # JAX's preemption service would replace the handlers above, and miss signals of its own.
+    # JAX's preemption service would replace the handlers of `runtime.signals`, and can miss a
+    # signal.
     jax.config.update("jax_enable_preemption_service", False)
+    # Values that the user gives take precedence over what the environment describes.
     if not coordinator is num_processes is process_id is None:
         if coordinator is None or num_processes is None or process_id is None or mode == "off":
             raise errors.InputError(
@@ -42,8 +44,12 @@ def initialize(options: Any) -> None:
 
 
 def in_cluster(environment: Mapping[str, str]) -> bool:
-    """Says whether the environment describes several processes, or a TPU VM, which may be one."""
-    from jax._src import hardware_utils  # looks for TPUs on the bus: device files differ by kind
+    """Says whether the environment describes several processes or a TPU VM.
+
+    A TPU VM counts even if it is the only one.
+    """
+    # It finds TPUs on the PCI bus; the names of their device files differ between generations.
+    from jax._src import hardware_utils
 
     sizes = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
     return any(int(environment.get(size) or 1) > 1 for size in sizes) or bool(
@@ -53,12 +59,12 @@ def in_cluster(environment: Mapping[str, str]) -> bool:
 
 
 def connect() -> peers.Peers:
-    """Connects the processes that `initialize` joined; a process that is the only one is alone.
+    """Connects the processes that `initialize` joined; does nothing for a single process.
 
     Raises:
-        OSError: process 0 can't be reached.
+        OSError: process 0 cannot be reached.
     """
-    from jax._src import distributed  # its key-value store is one that all processes share already
+    from jax._src import distributed  # all processes already share its key-value store
 
     shared = distributed.global_state
     if shared.client is None or shared.num_processes == 1:
@@ -73,11 +79,11 @@ def connect() -> peers.Peers:
 
 @contextlib.contextmanager
 def joined(options: Any, doing: str) -> Iterator[None]:
-    """Joins the processes for the block.
+    """Joins the processes for the block; if it raises, the other processes end, too.
 
     Args:
         options: has `distributed`, `coordinator`, `num_processes` and `process_id`.
-        doing: what the others are told of this process.
+        doing: what this process does, for the other processes' error lines.
     """
     initialize(options)
     others = connect()
@@ -86,7 +92,7 @@ def joined(options: Any, doing: str) -> Iterator[None]:
         yield
     except BaseException as error:
         if type(error).__name__ == "JaxRuntimeError":
-            others.settle()  # the sum that failed may be another process's death
+            others.settle()  # a collective also fails if another process died
         others.fail(*_said(error))
         raise
     others.leave()

@@ -1,4 +1,4 @@
-"""The command line: a command is what it declares here, and is read and explained by it."""
+"""The command line: a command declares its flags, and its parser and its help follow from them."""
 
 import difflib
 import itertools
@@ -13,22 +13,23 @@ HELP = ("-h", "-help", "--help", "-helpshort", "--helpshort", "--helpfull")
 
 
 class Command(NamedTuple):
-    """A command: its module, its flags, and what its help says."""
+    """A command: its module, its flags, and the texts of its help."""
 
-    module: str  # python -m …
-    does: str  # a line
+    module: str  # for `python -m`
+    does: str  # one line
     takes: tuple[flags.Flag, ...]
     examples: tuple[str, ...]  # arguments that work
-    instead: str = ""  # what to write instead of an argument that is no flag
-    arguments: str = ""  # what may follow the flags
+    instead: str = ""  # what the error suggests for an argument that is not a flag
+    arguments: str = ""  # the arguments that may follow the flags; "": none may
     codes: str = "0 complete, 2 a mistake in the input, 130 after Ctrl-C, 1 a fault"
 
     def parse(self, arguments: Sequence[str]) -> Any:
-        """Parses `sys.argv`, and returns absl's values; `config` is the locked config.
+        """Parses `sys.argv` and returns absl's values; `config` is the locked config.
 
         Raises:
             SystemExit: after the help was shown.
-            InputError: an unknown flag or config field, a value that can't work, or a flag missing.
+            InputError: an unknown flag or config field, a value that cannot work, or a missing
+                flag.
         """
         values, rest = self.read(arguments)
         if "config" in values and values.config is None:
@@ -39,7 +40,7 @@ class Command(NamedTuple):
         return values
 
     def read(self, arguments: Sequence[str]) -> tuple[Any, list[str]]:
-        """Parses `sys.argv`; returns absl's values, and the arguments that are no flags.
+        """Parses `sys.argv`; returns absl's values, and the arguments that are not flags.
 
         Raises:
             SystemExit: after the help was shown.
@@ -69,7 +70,7 @@ class Command(NamedTuple):
             raise SystemExit(0)
 
     def check(self, values: Any) -> None:
-        """Raises an InputError if a needed flag is missing, or a number too small."""
+        """Raises an InputError if a needed flag is missing or a number is too small."""
         if any(flag.example and values[flag.name].value is None for flag in self.takes):
             raise self._needed()
         for flag in self.takes:
@@ -104,7 +105,7 @@ class Command(NamedTuple):
 
 
 def _check_fields(arguments: Sequence[str]) -> None:
-    """Loads the config file apart from the flags, whose errors for these mistakes are long."""
+    """Checks the config file and its overrides before absl does, whose errors are long."""
     from pipeline.runtime import run_config
 
     given = dict(assigned(arguments[1:]))
@@ -120,14 +121,17 @@ def _check_fields(arguments: Sequence[str]) -> None:
 
 
 def assigned(arguments: Sequence[str]) -> Iterable[tuple[str, str]]:
-    """Yields (name, value) of what may be flags: `--config FILE` is `--config=FILE`."""
+    """Yields (name, value) of each argument that may be a flag.
+
+    `--config FILE` means the same as `--config=FILE`.
+    """
     for text, following in itertools.pairwise([*arguments, ""]):
         name, equals, value = text.lstrip("-").partition("=")
         yield name, value if equals else following
 
 
 def overridden(config: Any, overrides: Sequence[str]) -> Any:
-    """Returns the config after overrides `--config.FIELD=VALUE`; the given one changes, too.
+    """Applies overrides `--config.FIELD=VALUE` to the config in place, and returns it.
 
     Raises:
         InputError: an unknown field, or a value that is missing or of the wrong type.
@@ -153,7 +157,7 @@ def overridden(config: Any, overrides: Sequence[str]) -> Any:
 
 
 def check_field(field: str, known: Sequence[str]) -> None:
-    """Raises an InputError, with names that are close, if the config has no such field."""
+    """Raises an InputError that suggests similar names if the config has no such field."""
     if field not in known:
         close = difflib.get_close_matches(field, known, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "see configs/default.py"

@@ -1,4 +1,4 @@
-"""Fetches a published file into the user's cache, and keeps it only if its checksum is right."""
+"""Fetches a published file into the user's cache, and keeps it only if its checksum matches."""
 
 import contextlib
 import gzip
@@ -14,12 +14,12 @@ from pipeline.runtime import cache
 
 TIMEOUT_SECONDS = 30.0  # without a byte from the server
 BLOCK = 2**20  # bytes read at a time
-# What reading an answer may raise; the last three if it is gzipped.
+# What reading a response may raise. Unpacking a damaged gzip raises the last two, or an OSError.
 FAILURES = (OSError, ValueError, http.client.HTTPException, EOFError, zlib.error)
 
 
 class Unfetched(Exception):
-    """No address gave the file; `reasons` has one a line for each, in their order."""
+    """No address returned the file; `reasons` has one line for each address, in order."""
 
     def __init__(self, reasons: Sequence[str]):
         """Keeps the reasons."""
@@ -35,14 +35,15 @@ def fetch(
     Args:
         path: in the cache; the folder is made if it is missing.
         addresses: of the same file, tried in order.
-        md5: of the file, after it was unpacked.
-        max_bytes: how much of an answer is read.
-        gzipped: the answers are to be unpacked.
+        md5: of the unpacked file, in hexadecimal digits.
+        max_bytes: how much of a response is read; unpacked bytes count.
+        gzipped: whether the responses must be unpacked.
 
     Raises:
-        Unfetched: no address gives it.
+        Unfetched: no address returns it.
         OSError: it cannot be written.
     """
+    # A full disk is no reason to try the next address: its OSError is not caught here.
     reasons: list[str] = []
     for address in addresses:
         digest, size = hashlib.md5(usedforsecurity=False), 0
@@ -53,7 +54,7 @@ def fetch(
                     size += file.write(block)
                 if digest.hexdigest() != md5:
                     found = f"{size} bytes with the MD5 {digest.hexdigest()}"
-                    raise Unfetched([f"{found} where {md5} is due"])
+                    raise Unfetched([f"{found}, expected {md5}"])
             return
         except Unfetched as error:
             reasons += error.reasons
@@ -61,7 +62,7 @@ def fetch(
 
 
 def _blocks(address: str, max_bytes: int, *, gzipped: bool) -> Iterator[bytes]:
-    """Yields the answer; only what the network raises becomes `Unfetched`, never a full disk."""
+    """Yields the response in blocks; an error of the network becomes `Unfetched`."""
     size = 0
     try:
         with (
@@ -72,7 +73,7 @@ def _blocks(address: str, max_bytes: int, *, gzipped: bool) -> Iterator[bytes]:
                 size += len(block)
                 yield block
     except urllib.error.HTTPError as error:
-        error.close()  # it is also the open answer
+        error.close()  # the error is also the open response
         raise Unfetched([str(error)]) from error
     except FAILURES as error:
         raise Unfetched([" ".join(str(error).split()) or type(error).__name__]) from error

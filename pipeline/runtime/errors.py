@@ -1,4 +1,4 @@
-"""Why a command cannot go on: an `InputError` is the user's to repair, all else is a fault."""
+"""Why a command cannot go on: the user can repair an `InputError`, everything else is a fault."""
 
 import contextlib
 import errno
@@ -12,22 +12,22 @@ from pathlib import Path
 class InputError(ValueError):
     """A value from outside (config, flag, path, file) that cannot work.
 
-    The message is one line: the value received and the repair. Commands print it and exit with 2,
-    before anything is compiled.
+    The message is one line that names the value received and the repair. Commands print it and
+    exit with 2, before anything is compiled.
     """
 
 
 def check_range(
     name: str, value: float, least: float, most: float | None = None, *, hint: str = ""
 ) -> None:
-    """Raises an InputError if `value` is less than `least`, more than `most`, or no number.
+    """Raises an InputError if `value` is less than `least`, more than `most`, or NaN.
 
     Args:
         name: as the user writes it: a flag, or a field of the config.
-        value: what was given.
+        value: what the user gave.
         least: the smallest value that works.
-        most: the largest.
-        hint: what the message ends with.
+        most: the largest value that works; None means no limit.
+        hint: text that ends the message.
     """
     if most is None and not value >= least:
         raise InputError(f"{name}={value} must be at least {least}{hint}")
@@ -36,25 +36,30 @@ def check_range(
 
 
 def check_not_negative(name: str, value: float, *, hint: str = "") -> None:
-    """Raises an InputError if `value` is less than 0, or no number; see `check_range`."""
+    """Raises an InputError if `value` is less than 0 or NaN; see `check_range`."""
     if not value >= 0:
         raise InputError(f"{name}={value} must not be negative{hint}")
 
 
 def reason(error: OSError) -> str:
-    """Returns what a command prints of a fault; a text of ours stands without its number."""
+    """Returns the text that a command prints for a fault; our own texts lose the error number."""
     return str(error) if error.filename or not error.strerror else error.strerror
 
 
 def say(text: str) -> None:
-    """Prints on stderr what ends the process; a log that can't be written is no reason to stay."""
+    """Prints why the process ends to stderr; the process ends even if that cannot be written."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what a failing disk raises in the block into an OSError that names `path`."""
+    """Replaces an error of the disk in the block by an OSError that names `path`.
+
+    Raises:
+        OSError: the disk failed; the text names the repair.
+        ValueError: the block raised one that comes from no disk.
+    """
     try:
         yield
     except (OSError, ValueError) as error:  # TensorStore, below Orbax, raises a ValueError
@@ -64,13 +69,13 @@ def writing(path: Path) -> Iterator[None]:
             raise
         raise OSError(
             number,
-            f"cannot write to {path} ({os.strerror(number)}): what was complete before stands; "
-            "mend that, and give the same command again",
+            f"cannot write to {path} ({os.strerror(number)}): earlier complete files are intact; "
+            "repair this, then run the same command again",
         ) from error
 
 
 def check_writable(path: Path) -> None:
-    """Raises an OSError where a folder can't be made or written at `path`; makes nothing."""
+    """Raises an OSError if a folder cannot be made or written at `path`; makes nothing."""
     place = path
     while not place.exists() and place != place.parent:
         place = place.parent

@@ -1,7 +1,7 @@
-"""Event loops that see all their tasks end before they close.
+"""Event loops that wait for all their tasks before they close.
 
-When one of its concurrent reads or writes fails, Orbax closes the event loop under the others. Each
-of those would then write a traceback to stderr, from a thread of its own and at any later time.
+If one of its concurrent reads or writes fails, Orbax closes the event loop while the others still
+run. Each of those would later write a traceback to stderr from its own thread.
 """
 
 import asyncio
@@ -10,10 +10,10 @@ from typing import Any
 
 
 class DrainingLoop(asyncio.SelectorEventLoop):
-    """A selector loop with another `close`."""
+    """A selector event loop whose `close` waits."""
 
     def close(self) -> None:
-        """Waits for the tasks that are left, then closes; what they return or raise is dropped."""
+        """Waits for the remaining tasks, drops their results and errors, and closes."""
         if not self.is_closed():
             while tasks := asyncio.all_tasks(self):
                 self.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
@@ -21,7 +21,7 @@ class DrainingLoop(asyncio.SelectorEventLoop):
 
 
 class _Asyncio(ModuleType):
-    """asyncio, but for the loops that it makes."""
+    """asyncio with another `new_event_loop`."""
 
     new_event_loop = DrainingLoop
 
@@ -30,8 +30,8 @@ class _Asyncio(ModuleType):
 
 
 def drain(module: ModuleType) -> None:
-    """Lets the loops drain that `module` makes by `asyncio.new_event_loop`, in whatever thread.
+    """Makes `module` create draining loops by `asyncio.new_event_loop`, in every thread.
 
-    Nobody else's do: only the name `asyncio` in that module stands for another one.
+    Other modules keep asyncio's own loops: only the name `asyncio` in that module changes.
     """
     vars(module)["asyncio"] = _Asyncio("asyncio")

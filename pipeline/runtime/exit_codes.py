@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and one line on stderr where it can't go on."""
+"""How a command ends: with an exit code, and with one line on stderr if it failed."""
 
 import contextlib
 import os
@@ -10,20 +10,20 @@ from pipeline.runtime import errors
 
 COMPLETE = 0
 FAULT = 1
-MISTAKE = 2  # in the input: no launcher tries again
-RETRY = 75  # of a preempted run: the same command resumes it
-INTERRUPTED = 130  # after Ctrl-C, so that no launcher restarts it
+MISTAKE = 2  # in the input; launchers do not retry it
+RETRY = 75  # of a preempted run, which the same command resumes
+INTERRUPTED = 130  # after Ctrl-C; launchers do not restart it
 
 
 def of(command: Callable[[], int | None], *, again: bool = False) -> int:
     """Runs the command and returns its exit code.
 
     Args:
-        command: returns its own code; None is 0.
-        again: after Ctrl-C, say that the same command starts again.
+        command: returns its own exit code; None means 0.
+        again: whether the line after Ctrl-C says that the same command starts again.
 
     Returns:
-        The command's; 2 after a mistake in the input, 130 after Ctrl-C, 1 after a fault.
+        The command's own code; 2 after a mistake in the input, 130 after Ctrl-C, 1 after a fault.
     """
     try:
         return command() or COMPLETE
@@ -44,12 +44,12 @@ def of(command: Callable[[], int | None], *, again: bool = False) -> int:
 
 
 def leave(code: int) -> None:
-    """Ends the process at once, its output written.
+    """Flushes the output and ends the process at once, without exit handlers.
 
-    Of several processes, a failed one must not wait for the others at JAX's barrier: their death
-    there would replace this exit code.
+    JAX's exit handler would wait at a barrier for the other processes. If they died there, this
+    process would end with another exit code.
     """
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # a full disk under a log
+        with contextlib.suppress(OSError):  # a full disk must not change the exit code
             stream.flush()
     os._exit(code)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: a kill at any moment leaves the old one, or the new."""
+"""Files that are complete or absent: a kill at any moment leaves the old file or the new one."""
 
 import contextlib
 import glob
@@ -15,19 +15,19 @@ from numpy.lib import format as npy
 
 from pipeline.runtime import errors
 
-ABANDONED_SECONDS = 86_400.0  # a temporary file untouched for a day belongs to no living writer
+ABANDONED_SECONDS = 86_400.0  # a temporary file unchanged for a day has no writer any more
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Opens a file that becomes `path` when the block ends without an exception.
 
-    Each writer has a temporary file of its own beside `path` and renames it into place, so several
-    processes may write at once and a killed one leaves nothing under the final name. A device, such
-    as /dev/stdout, is written as it is.
+    Each writer has its own temporary file beside `path` and renames it. So several processes may
+    write at once, and a killed one leaves nothing under the final name. A device, such as
+    /dev/stdout, is written directly.
 
     Raises:
-        OSError: the folder is missing or can't be written, or the disk is full; nothing is left.
+        OSError: the folder is missing or cannot be written, or the disk is full; no file remains.
     """
     if path.exists() and not path.is_file():
         with open(path, "wb") as file:
@@ -39,7 +39,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with open(temporary, "xb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())  # the name must not outlive a crash that loses the content
+            os.fsync(file.fileno())  # else a crash could keep the new name and lose the content
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -67,9 +67,9 @@ def _remove_abandoned(path: Path) -> None:
 
 
 class ArrayFile:
-    """An npy file that is written from its first row to its last.
+    """An npy file that is written row by row, from first to last.
 
-    Left with an exception, nothing remains; left before the last row, an assertion fails.
+    If the block raises, no file remains. If it ends before the last row, an assertion fails.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype):
@@ -83,9 +83,9 @@ class ArrayFile:
             npy.write_array_header_1_0(self._file, header)
 
     def append(self, rows: np.ndarray) -> None:
-        """Writes rows [n, ...], in the file's type."""
+        """Writes rows [n, ...], converted to the file's dtype."""
         assert rows.shape[1:] == self._shape[1:], rows.shape
-        # A memory map would do, but dies of a full disk without an error.
+        # Not a memory map: a full disk would kill the process without an error.
         with errors.writing(self._path):
             self._file.write(rows.astype(self._dtype, order="C", copy=False).tobytes())
         self._rows += len(rows)
@@ -100,7 +100,7 @@ class ArrayFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Gives the file its name, or removes it after an exception."""
+        """Renames the file to its final name, or removes it after an exception."""
         if error is None and self._rows != self._shape[0]:
             error = AssertionError(f"{self._rows} rows of {self._shape[0]}")
             self._open.__exit__(AssertionError, error, None)

@@ -1,7 +1,7 @@
-"""Flags, as a command declares them; and those that several commands share.
+"""Flags as a command declares them, and the flags that several commands share.
 
-absl, which ml_collections needs for `--config` and its overrides, parses them. It is imported when
-flags are read, so that `--help` answers at once.
+absl parses them, because ml_collections needs it for `--config` and its overrides. It is imported
+only when flags are read, so that `--help` answers at once.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,20 +10,20 @@ from typing import Any, NamedTuple
 
 
 class Flag(NamedTuple):
-    """A flag, as it is parsed and as the help shows it."""
+    """A flag: how it is parsed, and how the help shows it."""
 
     name: str
     value: str  # what the help shows after "="; "" for a switch
     text: str
     default: Any = None
     kind: str = "string"  # absl's, or "config", or "field": an override of the config
-    least: int | None = None  # of a number
-    shown: str = ""  # the default in the help, if its own text would not do
-    example: str = ""  # a value for a flag that the command can't do without
+    least: int | None = None  # the smallest value of a number
+    shown: str = ""  # what the help shows as the default; "": the default itself
+    example: str = ""  # a value that works, for a flag that the command needs
 
 
 def switch(name: str, text: str) -> Flag:
-    """Returns a flag that is off if it isn't given."""
+    """Returns a flag that is off by default."""
     return Flag(name, "", text, False, "bool", shown="off")
 
 
@@ -38,7 +38,7 @@ def choice(name: str, values: Sequence[str], text: str) -> Flag:
 
 
 def workdir(example: str = "") -> Flag:
-    """Returns the flag for the folder of a run; with an example the command needs it."""
+    """Returns the flag for the folder of a run; if it has an example, the command needs it."""
     return Flag("workdir", "DIR", "folder of the run", example=example)
 
 
@@ -55,14 +55,14 @@ PROCESSES = (
     choice(
         "distributed", ("auto", "off"), "auto joins the processes of a cluster, if there is one"
     ),
-    Flag("coordinator", "HOST:PORT", "address of process 0, if no cluster tells it"),
+    Flag("coordinator", "HOST:PORT", "address of process 0, if no cluster sets it"),
     integer("num_processes", "number of processes, with --coordinator"),
     integer("process_id", "number of this process, from 0, with --coordinator"),
 )
 
 
 class Processes(NamedTuple):
-    """Where the processes of a command are: what `cluster.initialize` takes."""
+    """Where the processes of a command are, as `cluster.initialize` expects it."""
 
     distributed: str
     coordinator: str | None
@@ -86,12 +86,12 @@ def path_or_none(text: str | None) -> Path | None:
 
 
 def is_needed(flag: Flag) -> bool:
-    """Says whether the command can't do without the flag."""
+    """Says whether the command needs the flag."""
     return bool(flag.example) or flag.shown == "needed"
 
 
 def shown_default(flag: Flag) -> str:
-    """Returns what the help shows of the default."""
+    """Returns the default as the help shows it."""
     if is_needed(flag):
         return "(needed)"
     shown = flag.shown or ("none" if flag.default in (None, "") else str(flag.default))
@@ -99,7 +99,7 @@ def shown_default(flag: Flag) -> str:
 
 
 def define(flag: Flag, values: Any, arguments: Sequence[str]) -> None:
-    """Defines the flag for absl, among `values`; overrides of the config are in `arguments`."""
+    """Defines the flag in absl's `values`; `arguments` may hold overrides of the config."""
     from absl import flags
     from ml_collections import config_flags
 
@@ -110,7 +110,7 @@ def define(flag: Flag, values: Any, arguments: Sequence[str]) -> None:
     elif flag.kind == "enum":
         choices = flag.value.split("|")
         flags.DEFINE_enum(flag.name, flag.default, choices, flag.text, flag_values=values)
-    elif flag.kind != "field":  # which the flag for the config defines
+    elif flag.kind != "field":  # the flag for the config defines these
         defines: dict[str, Callable[..., Any]] = {
             "string": flags.DEFINE_string,
             "bool": flags.DEFINE_bool,

@@ -1,22 +1,22 @@
-"""Reads the pickles of NumPy arrays that Python 2 wrote, and runs nothing that they ask for.
+"""Reads pickles of NumPy arrays that Python 2 wrote, without running anything that they name.
 
-Not even NumPy's own functions are called with arguments from a file. What would be an array becomes
-a `Recorded`, which the caller checks.
+Not even NumPy's own functions are called with arguments from the file. An array becomes a
+`Recorded`, which the caller checks.
 """
 
 import io
 import pickle
 from typing import Any
 
-# All that a pickled array refers to.
+# Everything that a pickled array refers to.
 NAMES = (("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"))
 
 
 class Recorded:
-    """Stands for a NumPy object: the arguments that made it, and the state it was given.
+    """Stands for a NumPy object: the arguments of its constructor, and its pickled state.
 
-    Of an array the state is (version, shape, dtype, Fortran order, bytes); of a dtype the first
-    argument is its name.
+    The state of an array is (version, shape, dtype, Fortran order, bytes). The first argument of a
+    dtype is its name.
     """
 
     def __init__(self, *arguments: Any):
@@ -40,7 +40,7 @@ def loads(content: bytes) -> Any:
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """Refuses every other name before anything of it is imported."""
+        """Returns `Recorded` for a known name, and refuses every other one before any import."""
         if (module, name) not in NAMES:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not run")
         return Recorded

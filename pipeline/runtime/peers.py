@@ -1,9 +1,10 @@
-"""Whether all processes live: when one is lost, fails or stalls, the others learn it in seconds.
+"""Whether all processes live: if one is lost, fails or stalls, the others learn it in seconds.
 
 Every process holds a connection to process 0, on which both sides say each second what they are
-doing. A process that is killed closes its connections; one whose machine is gone, or that is
-frozen, falls silent. Either way process 0 tells all others, each prints the line and leaves: they
-would else wait in their next sum, for ever or until the runtime aborts without a name.
+doing. The kernel closes the connections of a killed process. A frozen process, or one whose machine
+is lost, falls silent. In both cases process 0 tells all others, and each prints the line and
+leaves. Otherwise they would wait in their next collective, for ever or until the runtime aborts
+without naming the lost process.
 """
 
 import dataclasses
@@ -20,13 +21,13 @@ from typing import Any
 from pipeline.runtime import errors, exit_codes
 
 BEAT_SECONDS = 1.0
-SILENCE_SECONDS = 25.0  # longer than any pause of a live process, shorter than launchers' patience
-LEAVE_SECONDS = 30.0  # how long an orderly end waits for the other processes'
+SILENCE_SECONDS = 25.0  # longer than any pause of a live process, shorter than launchers wait
+LEAVE_SECONDS = 30.0  # how long a process that has finished waits for the others
 KEY = "pipeline/peers"
 
 
 def alone() -> "Peers":
-    """Returns the peers of a process that is the only one."""
+    """Returns the peers of a single process: there are none."""
     return Peers(0, 1, None, "")
 
 
@@ -34,14 +35,14 @@ def connect(store: Any, *, process: int, num_processes: int, coordinator: str) -
     """Connects the processes of a run.
 
     Args:
-        store: a key-value store that all of them share, as `jax.distributed` has one: has
+        store: a key-value store that all of them share, such as that of `jax.distributed`; it has
             `key_value_set` and `blocking_key_value_get`.
-        process: this process, from 0.
-        num_processes: how many there are.
-        coordinator: host:port of process 0, of which only the host is used.
+        process: number of this process, from 0.
+        num_processes: of the run.
+        coordinator: host:port of process 0; only the host is used.
 
     Raises:
-        OSError: process 0 can't be reached.
+        OSError: process 0 cannot be reached.
     """
     if process == 0:
         listener = socket.create_server(("", 0), backlog=num_processes)
@@ -67,7 +68,7 @@ class _Peer:
     """The other end of a connection."""
 
     connection: socket.socket
-    process: int | None  # None: has not said who it is
+    process: int | None  # None until it has shown its number and the token
     host: str = ""
     doing: str = "starting"
     heard: float = dataclasses.field(default_factory=time.monotonic)
@@ -78,7 +79,7 @@ class _Peer:
         return f"process {self.process} on {self.host}" if self.host else f"process {self.process}"
 
     def send(self, message: dict[str, Any]) -> None:
-        # One that is gone or frozen is found by its silence, not here.
+        # A lost or frozen process is detected by its silence, not here.
         try:
             self.connection.send(json.dumps(message).encode() + b"\n")
         except OSError:
@@ -86,25 +87,32 @@ class _Peer:
 
 
 class Peers:
-    """The connections of one process, watched by a thread; `doing` is what it tells the others."""
+    """The connections of one process, which a thread watches.
+
+    Attributes:
+        doing: what this process does; the others name it if this process is lost.
+        on_end: called with the line and the exit code if another process ends the run; the default
+            prints the line and exits.
+    """
 
     def __init__(
         self, process: int, num_processes: int, endpoint: socket.socket | None, token: str
     ):
-        """Starts to watch.
+        """Starts the watching thread.
 
         Args:
-            process: this process.
+            process: number of this process.
             num_processes: of the run.
-            endpoint: the listening socket of process 0, or the connection to it; None if alone.
-            token: what a peer must show.
+            endpoint: the listening socket of process 0, or the connection to it; None for a single
+                process.
+            token: what another process must send first. It keeps strangers out of the connection.
         """
         self.doing = "starting"
         self.on_end: Callable[[str, int], None] = _leave_at_once
         self._process, self._token = process, token
         self._missing = set(range(1, num_processes)) if process == 0 else set()
         self._peers: list[_Peer] = []
-        self._message: dict[str, Any] | None = None  # the last thing to say
+        self._message: dict[str, Any] | None = None  # what the main thread wants sent: leave or end
         self._said, self._left = threading.Event(), threading.Event()
         self._over = endpoint is None
         if endpoint is None:
@@ -120,27 +128,27 @@ class Peers:
         threading.Thread(target=self._watch, name="peers", daemon=True).start()
 
     def fail(self, reason: str, code: int = exit_codes.FAULT) -> None:
-        """Tells the others why this process leaves, and that they leave with `code`."""
+        """Tells the others why this process leaves, so that they leave with `code`."""
         if self._over:
             return
         self._message = {"end": f"{self}: {reason}", "code": code}
-        self._said.wait(2 * BEAT_SECONDS)
+        self._said.wait(2 * BEAT_SECONDS)  # the watching thread sends it
 
     def __str__(self) -> str:
-        """Returns this process, its host and what it does."""
+        """Names this process, its host and what it does."""
         return f"process {self._process} on {socket.gethostname()}, {self.doing}"
 
     def leave(self) -> None:
-        """Returns when all processes are ready to leave: an end in order is no loss."""
+        """Waits until all processes are ready to leave, so that none counts as lost."""
         if self._over:
             return
         self._message = {"leave": True}
         self._left.wait(LEAVE_SECONDS)
 
     def settle(self) -> None:
-        """Waits a moment for news of a lost process; where there is some, doesn't return.
+        """Waits a moment for news of a lost process; with such news it does not return.
 
-        To be called before a failed sum is blamed on this process.
+        Call it after a collective failed, before the failure is blamed on this process.
         """
         if not self._over:
             time.sleep(3 * BEAT_SECONDS)
@@ -148,6 +156,7 @@ class Peers:
     def _watch(self) -> None:
         began = beat = time.monotonic()
         while not self._left.is_set():
+            # Messages come first: they may end a silence.
             for key, _ in self._selector.select(timeout=0.1):
                 if key.data is None:
                     self._add(key.fileobj.accept()[0], None)  # type: ignore[union-attr]
@@ -171,7 +180,7 @@ class Peers:
         self._selector.close()
 
     def _say(self) -> None:
-        """Sends what the main thread wants said; an end in order waits for all."""
+        """Sends what the main thread wants sent; process 0 says "leave" only after all others."""
         if self._message is None:
             return
         if "end" in self._message or self._process:
@@ -206,7 +215,7 @@ class Peers:
             peer.connection.close()
             self._peers.remove(peer)
             if self._process and self._message and "leave" in self._message:
-                self._left.set()  # process 0 left: then all were ready
+                self._left.set()  # process 0 leaves only after all are ready
             elif peer.process is not None and not peer.leaving:
                 self._end(f"{peer} was lost; it was last {peer.doing}", exit_codes.FAULT)
 
@@ -226,13 +235,14 @@ class Peers:
         peer.doing = message.get("doing", peer.doing)
         if "leave" in message:
             peer.leaving = True
-            if self._process:  # process 0 says so when all are ready
+            if self._process:  # process 0 sends it only after all are ready
                 self._left.set()
         if "end" in message:
             self._end(message["end"], message["code"])
 
     def _end(self, text: str, code: int) -> None:
-        if self._message is None or "leave" in self._message:  # else it leaves for a reason
+        # A process that has reported its own failure keeps its own exit code.
+        if self._message is None or "leave" in self._message:
             for peer in self._peers:
                 peer.send({"end": text, "code": code})
             self.on_end(text, code)

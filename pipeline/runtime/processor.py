@@ -1,4 +1,4 @@
-"""What kind of processor this machine has."""
+"""The kind of processor of this machine."""
 
 import platform
 from pathlib import Path
@@ -7,12 +7,15 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def lines(*fields: str) -> list[str]:
-    """Returns the lines that begin with one of the fields, of every core; none if unknown."""
+    """Returns the lines of /proc/cpuinfo that begin with one of the fields, for every core.
+
+    The list is empty if the file does not exist.
+    """
     found = CPUINFO.read_text().splitlines() if CPUINFO.is_file() else []
     return [line for line in found if line.startswith(fields)]
 
 
 def name() -> str:
-    """Returns its name, or the architecture's if it has none."""
+    """Returns the processor's name, or that of its architecture if it has none."""
     names = [line.partition(":")[2].strip() for line in lines("model name")]
     return names[0] if names else platform.machine()

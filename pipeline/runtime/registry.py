@@ -1,7 +1,7 @@
-"""The file name is the registry: `config.model.name = "x"` is the file `models/x.py`.
+"""The file name is the registry: `config.model.name = "x"` means the file `models/x.py`.
 
-A dotted name is a module from outside this package: `my_package.my_model`. It is looked for in the
-current directory, too, also if the command is an installed script.
+A dotted name means a module from outside this package: `my_package.my_model`. It is also searched
+for in the current directory, even if the command is an installed script.
 """
 
 import importlib
@@ -14,14 +14,15 @@ from typing import Any
 
 from pipeline.runtime import errors
 
-# What a module must define, by the folder in which its kind lies.
+# What a module of each kind must define. The kind is the name of its folder.
 NEEDED = {"models": ("Model",), "datasets": ("spec", "load"), "evals": ("make",)}
 
 
 def names(folder: str) -> tuple[str, ...]:
-    """Returns the names of the modules in `pipeline/<folder>/`, sorted; imports none of them.
+    """Returns the sorted names of the modules in `pipeline/<folder>/`; imports none of them.
 
-    Packages, and modules whose names begin with an underscore, are parts of others.
+    Packages and modules whose names begin with an underscore are left out: they are parts of
+    others.
     """
     path = Path(__file__).parents[1].joinpath(*folder.split("."))
     found = pkgutil.iter_modules([str(path)])
@@ -33,13 +34,13 @@ def load(folder: str, name: str, *, field: str, given: str = "") -> ModuleType:
 
     Args:
         folder: "models", "datasets" or "evals".
-        name: the value that the config gives.
+        name: the value of the config field.
         field: the config field that holds it, for the error.
-        given: what the user wrote, for the error, if it is not that field.
+        given: what the user wrote, for the error; "" means that field.
 
     Raises:
-        InputError: no such module; one that cannot be imported, because another is missing; or one
-            that lacks what its kind needs. The message says which.
+        InputError: there is no such module, it cannot be imported because another one is missing,
+            or it lacks what its kind must define. The message says which.
     """
     if "." not in name:
         check(name, names(folder), field=field)
@@ -56,7 +57,7 @@ def load(folder: str, name: str, *, field: str, given: str = "") -> ModuleType:
 
 
 def check(name: str, known: Iterable[str], *, field: str) -> None:
-    """Raises an `InputError` that lists the `known` names if `name` is none of them."""
+    """Raises an InputError that lists the `known` names if `name` is not among them."""
     if name not in known:
         raise errors.InputError(
             f"config.{field}={name!r} is unknown: choose one of {', '.join(sorted(known))}"
@@ -64,7 +65,7 @@ def check(name: str, known: Iterable[str], *, field: str) -> None:
 
 
 def choose(table: Mapping[str, Any], name: str, *, field: str) -> Any:
-    """Returns `table[name]`, checked as `check` does."""
+    """Returns `table[name]`, or raises the InputError of `check`."""
     check(name, table, field=field)
     return table[name]
 
@@ -72,7 +73,7 @@ def choose(table: Mapping[str, Any], name: str, *, field: str) -> Any:
 def _outside(name: str, given: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
         raise errors.InputError(f"{given}: {name!r} is no name of a module, such as my_package.x")
-    # As `python -m` does; an installed script has its own folder in this place.
+    # `python -m` searches the current directory; an installed script searches its own instead.
     if not {"", str(Path.cwd())} & set(sys.path):
         sys.path.insert(0, str(Path.cwd()))
     try:

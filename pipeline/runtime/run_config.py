@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 from configs import default
 from pipeline.runtime import errors, files, registry
 
-# What may change when a run is resumed: its length, what is shown and kept, and where it runs. An
-# evaluation's own section, which has its name, may change, too.
+# The fields that may change when a run is resumed: its length, what is shown and kept, and where it
+# runs. An evaluation's own section, which has the evaluation's name, may also change.
 MAY_CHANGE = (
     "total_steps",
     "log_every_steps",
@@ -62,10 +62,10 @@ NOT_NEGATIVE = (
 
 
 def check(config: Any) -> None:
-    """Checks the fields that belong to no module of their own.
+    """Checks the fields that no other module checks.
 
     Raises:
-        InputError: a value that can't work.
+        InputError: a value that cannot work.
     """
     flat = flatten(config)
     for field in POSITIVE:
@@ -79,9 +79,9 @@ def settled(config: Any, platform: str, workdir: Path | None = None) -> Any:
     """Returns the config with the dtype that `compute_dtype="auto"` stands for.
 
     Args:
-        config: of a run; it is returned as it is where it names a dtype.
+        config: of a run; if it already names a dtype, it is returned unchanged.
         platform: "cpu", or that of an accelerator.
-        workdir: where a run may lie, whose dtype is then taken: it may go on elsewhere.
+        workdir: where a saved run may lie. A resumed run keeps its dtype, even on another platform.
 
     Raises:
         InputError: an unknown dtype.
@@ -98,7 +98,7 @@ def settled(config: Any, platform: str, workdir: Path | None = None) -> Any:
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Returns {"model.name": …} with the types that JSON knows (tuples become lists)."""
+    """Returns {"model.name": …} with the types of JSON; tuples become lists."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         if hasattr(value, "items"):
@@ -109,7 +109,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def hyperparameters(config: Any) -> dict[str, bool | float | str]:
-    """Returns the fields that decide what a run learns, flat; a list is a text."""
+    """Returns the fields that decide what a run learns, flat; a list becomes a text."""
     may_change = _may_change(config)
     return {
         field: value if isinstance(value, bool | int | float) else str(value)
@@ -119,7 +119,7 @@ def hyperparameters(config: Any) -> dict[str, bool | float | str]:
 
 
 def differences(saved: dict[str, Any], config: Any) -> list[str]:
-    """Returns a text for every field that differs and may not."""
+    """Returns a text for every field that differs although it must not change on resuming."""
     flat = flatten(config)
     missing, may_change = object(), _may_change(config)
     return [
@@ -131,17 +131,21 @@ def differences(saved: dict[str, Any], config: Any) -> list[str]:
 
 
 def _may_change(config: Any) -> tuple[str, ...]:
-    """Returns what the names of the fields begin with that may change on resuming."""
-    # Of an evaluation from outside this package, my_package.my_evaluation, the last part.
+    """Returns the prefixes of the fields that may change on resuming."""
+    # The section of an evaluation from outside, my_package.my_evaluation, has the last part's name.
     evaluations = {*registry.names("evals"), *(name.rpartition(".")[2] for name in config.evals)}
     return (*MAY_CHANGE, *(f"{name}." for name in sorted(evaluations)))
 
 
 def changed(config: Any, changes: str) -> ConfigDict:
-    """Returns the config with other values: `changes` is FIELD=VALUE, and more after commas.
+    """Returns a copy of the config with other values.
+
+    Args:
+        config: of a run.
+        changes: FIELD=VALUE pairs, separated by commas.
 
     Raises:
-        InputError: a field that doesn't exist, or a value of another type.
+        InputError: a field that does not exist, or a value of another type.
     """
     flat = flatten(config)
     for change in re.split(r",(?=[a-z_.0-9]+=)", changes):
@@ -165,7 +169,7 @@ def check_against_run(config: Any, workdir: Path) -> bool:
     """Says whether `workdir` holds a run of this config, which would then be resumed.
 
     Raises:
-        InputError: it holds a run of another config, or files that are no run of ours.
+        InputError: it holds a run of another config, or files that do not belong to a run.
     """
     path = workdir / "config.json"
     if path.exists():
@@ -185,7 +189,7 @@ def check_against_run(config: Any, workdir: Path) -> bool:
 
 
 def load(workdir: Path) -> ConfigDict:
-    """Returns the config that `save` wrote, locked; what an older one lacks has its default.
+    """Returns the config that `save` wrote, locked; fields missing in an older one get defaults.
 
     Raises:
         InputError: the folder holds no run, or its config.json is damaged.
@@ -197,7 +201,7 @@ def load(workdir: Path) -> ConfigDict:
 
 
 def save(config: Any, workdir: Path) -> None:
-    """Writes `config.json`, atomically; a resumed run's newest values replace the older."""
+    """Writes `config.json` atomically; on resuming the new values replace the old ones."""
     text = json.dumps(flatten(config), indent=2, sort_keys=True) + "\n"
     files.write(workdir / "config.json", text)
 

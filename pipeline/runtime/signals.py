@@ -1,4 +1,4 @@
-"""How a process learns that it was asked to stop: SIGTERM, SIGUSR1 or Ctrl-C."""
+"""Stop requests: SIGTERM, SIGUSR1 or Ctrl-C asks the process to save and leave."""
 
 import os
 import signal
@@ -9,46 +9,51 @@ from collections.abc import Callable
 
 from pipeline.runtime import exit_codes
 
-REPEAT_SECONDS = 5.0  # in which a second SIGTERM or SIGUSR1 repeats the first
+REPEAT_SECONDS = 5.0  # until then another SIGTERM or SIGUSR1 counts as the same stop request
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class StopRequest:
-    """Notes SIGTERM, SIGUSR1 (as SLURM sends it) and Ctrl-C; the loop asks between steps.
+    """Notes SIGTERM, SIGUSR1 (which SLURM can send) and Ctrl-C; the loop reads it between steps.
 
-    Installed before the slow imports, so that a signal during start-up counts as well. A thread
-    hears of signals from the C level, also while the main thread compiles or waits for a device. A
-    second Ctrl-C, another signal 5 s after the first, or the end of the grace period ends the
-    process at once; checkpoints commit atomically, so nothing is damaged.
+    It is installed before the slow imports, so that it notes a signal during start-up. A thread
+    receives signals from Python's C-level handler, even while the main thread compiles or waits
+    for a device. A second Ctrl-C, another signal more than 5 s after the first, or the end of the
+    grace period ends the process at once. Checkpoints commit atomically, so this damages nothing.
+
+    Attributes:
+        signal: number of the first signal; None before.
+        grace_seconds: time from the first signal until the process ends; 0 means no limit.
+        on_end: called with the reason and the exit code before the grace period ends the process.
     """
 
     def __init__(self, grace_seconds: float = 0.0) -> None:
-        """Installs the handlers; `grace_seconds` may be set later, 0 is no limit."""
+        """Installs the handlers; `grace_seconds` may be set later."""
         self.signal: int | None = None
         self.grace_seconds = grace_seconds
-        # Told why and with which code, where the grace period ends the process.
         self.on_end: Callable[[str, int], object] = lambda reason, code: None
         heard, self._wakeup = socket.socketpair()
         self._wakeup.setblocking(False)
         signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
         for number in SIGNALS:
-            signal.signal(number, lambda number, frame: None)  # else it would end the process
+            signal.signal(number, lambda number, frame: None)  # the default would end the process
         threading.Thread(target=self._watch, args=(heard,), name="signals", daemon=True).start()
 
     def _watch(self, heard: socket.socket) -> None:
         number = self._next(heard)
-        # Before the flag is seen: the process may leave right after.
+        # The line must precede the flag: the process may leave as soon as the loop sees it.
         os.write(
             2, f"{signal.Signals(number).name}: saving after this step, then leaving\n".encode()
         )
         self.signal, began = number, time.monotonic()
-        heard.settimeout(0.2)  # the grace period may become known meanwhile
+        heard.settimeout(0.2)  # the config may set grace_seconds after the signal came
         while not self.grace_seconds or time.monotonic() - began < self.grace_seconds:
             try:
                 number = self._next(heard)
             except TimeoutError:
                 continue
-            # SLURM sends SIGTERM twice, to the task and through srun; a person means it.
+            # SLURM sends SIGTERM twice, to the task and through srun. A second Ctrl-C comes from a
+            # person who wants the process to end now.
             if number == signal.SIGINT or time.monotonic() - began > REPEAT_SECONDS:
                 os.write(2, b"second signal: leaving at once; the last checkpoint stands\n")
                 os._exit(self.exit_code)
@@ -64,5 +69,5 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """Exit code for this stop; also right where another process got the signal."""
+        """Exit code for this stop; also right if another process received the signal."""
         return exit_codes.INTERRUPTED if self.signal == signal.SIGINT else exit_codes.RETRY

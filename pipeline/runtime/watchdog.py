@@ -1,4 +1,4 @@
-"""A watchdog: a process that makes no progress says where it hangs, and all end to be run again."""
+"""A watchdog: a process that makes no progress prints its stacks, and all end to be run again."""
 
 import faulthandler
 import os
@@ -11,10 +11,15 @@ from pipeline.runtime import errors, exit_codes, peers
 
 
 class Watchdog:
-    """Ends all processes if `mark` is not called for too long; counts from the first timed mark."""
+    """Ends all processes if `mark` is not called for too long; starts at the first timed mark."""
 
     def __init__(self, seconds: float, others: peers.Peers):
-        """Starts to watch; 0 seconds: only tells the others what is done."""
+        """Starts the watching thread.
+
+        Args:
+            seconds: the longest time between two marks; 0 only tells the others what is done.
+            others: the other processes.
+        """
         self._seconds, self._others = seconds, others
         self._limit = seconds
         self._marked: float | None = None
@@ -26,10 +31,10 @@ class Watchdog:
         """Notes that there was progress, and what comes next.
 
         Args:
-            doing: told to the other processes, and named if it never ends.
-            waiting: for all other processes: there is twice as much patience, so that the process
-                that they wait for is found first, and named.
-            timed: False for what takes as long as it takes, as a compilation does.
+            doing: what comes next; the other processes learn it, and the error line names it.
+            waiting: whether it waits for all other processes. The limit is then twice as long, so
+                that the process that they wait for exceeds its limit first and is named.
+            timed: False if it has no time limit, such as a compilation.
         """
         self._limit = self._seconds * (2 if waiting else 1)
         self._others.doing, self._marked = doing, time.monotonic() if timed else None

@@ -1,4 +1,4 @@
-"""What a run says of itself at its start and at its end."""
+"""The banners that a run shows at its start and at its end."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from pipeline.training import checkpoint, setup
 
 
 def of_start(ready: setup.Setup, workdir: Path, steps: list[int]) -> dict[str, str]:
-    """Returns names and texts; `steps` are those of the checkpoints, ascending."""
+    """Returns names and texts for the start; `steps` are the checkpoints' steps, ascending."""
     config, mesh, splits = ready.config, ready.mesh, ready.opened
     device = mesh.devices.flat[0]
     axes = " × ".join(f"{name} {size}" for name, size in mesh.shape.items())
@@ -33,7 +33,7 @@ def of_start(ready: setup.Setup, workdir: Path, steps: list[int]) -> dict[str, s
 def of_end(
     steps: int, seconds: float, workdir: Path, checkpoints: checkpoint.Checkpoints
 ) -> dict[str, str]:
-    """Returns names and texts of a run that is complete."""
+    """Returns names and texts for the end of a complete run, which took `seconds`."""
     kept = ", ".join(map(str, checkpoints.steps()))
     return {
         "complete": f"{steps:,} steps in {seconds:.0f} s",

@@ -1,7 +1,7 @@
 """The batches of training: the examples of global batch k are a pure function of (seed, k).
 
-Whatever the number of processes and devices, every batch holds the same examples in the same order,
-and the position in the data is the step: there is no iterator state to save.
+On any number of processes and devices, every batch holds the same examples in the same order. The
+position in the data is the step, so there is no iterator state to save.
 """
 
 import itertools
@@ -25,10 +25,10 @@ Batch = dict[str, jax.Array]
 def ahead(source: datasets.Source, config: Any, mesh: Mesh, *, first_step: int) -> Iterator[Batch]:
     """Returns the global batches from `first_step` on, each cut over the mesh, `mask` all ones.
 
-    Threads read them ahead and place them on the devices.
+    Threads read the batches ahead and place them on the devices.
 
     Raises:
-        InputError: the examples are to be resident, and the devices can't hold them.
+        InputError: `data.resident` is set, and the devices cannot hold the examples.
     """
     own_rows = indices(
         len(source),
@@ -38,8 +38,8 @@ def ahead(source: datasets.Source, config: Any, mesh: Mesh, *, first_step: int) 
         process=jax.process_index(),
         processes=jax.process_count(),
     )
-    # A thread reads several batches at once: a step drives code and tables out of the CPU's caches,
-    # so that one read alone takes more than twice the time.
+    # A thread reads several batches at once. A step evicts code and tables from the CPU's caches,
+    # so a batch that is read on its own takes more than twice the time.
     num, threads = config.data.prefetch_batches, config.data.num_threads
     at_once = max(1, num // threads)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=num // at_once)
@@ -52,8 +52,8 @@ def indices(
 ) -> grain.MapDataset:
     """Returns this process's rows of every global batch from `first_step` on, as int64 [rows].
 
-    Each epoch has an order of its own. Batches are cut for all processes, and then dealt out in
-    turn, so that the rows of a process are contiguous in the global batch.
+    Each epoch has its own order. A global batch is cut into one run of rows for each process, so
+    that the rows of a process are contiguous in it.
     """
     rows, shuffled = batch_size // processes, order.Shuffled(num_examples, seed=seed)
     first = first_step * batch_size + process * rows
@@ -64,9 +64,9 @@ def indices(
 def _placing(
     source: datasets.Source, config: Any, mesh: Mesh
 ) -> Callable[[list[np.ndarray]], list[Batch]]:
-    """Returns what reads the batches of equally many rows, int64 [n] each, and places them."""
+    """Returns a function that reads batches and places them: a list of int64 [n] → batches."""
     rows = config.batch_size // jax.process_count()
-    mask = sharding.to_global({"mask": np.ones(rows, np.float32)}, mesh)  # of all batches
+    mask = sharding.to_global({"mask": np.ones(rows, np.float32)}, mesh)  # one for all batches
 
     def read(indices: np.ndarray) -> dict[str, np.ndarray]:
         return examples(source, indices, config)
@@ -79,9 +79,9 @@ def _placing(
 def _sent(
     read: Callable[[np.ndarray], dict[str, np.ndarray]], mesh: Mesh
 ) -> Callable[[list[np.ndarray]], Sequence[Batch]]:
-    """Returns what reads several batches, sends them as one, and takes that apart on the devices.
+    """Returns a function that sends several batches as one and splits them on the devices.
 
-    What it returns is used as that of `resident.place`.
+    It takes and returns the same as the result of `resident.place`.
     """
     apart = local_programs.program(_apart, mesh)
 
@@ -99,7 +99,7 @@ def _apart(together: dict[str, jax.Array]) -> list[Batch]:
 
 
 def check_batch(config: Any, mesh: Mesh) -> None:
-    """Raises an InputError where a training batch of the config can't be cut over the mesh."""
+    """Raises an InputError if the config's training batch cannot be cut over the mesh."""
     sharding.check_batch(
         config.batch_size,
         mesh=mesh,
@@ -109,7 +109,7 @@ def check_batch(config: Any, mesh: Mesh) -> None:
 
 
 def check_eval_batch(config: Any, mesh: Mesh) -> None:
-    """Raises an InputError if `config.eval_batch_size` examples can't be cut over the mesh."""
+    """Raises an InputError if `config.eval_batch_size` examples cannot be cut over the mesh."""
     sharding.check_batch(
         config.eval_batch_size,
         mesh=mesh,
@@ -124,9 +124,9 @@ def heldout_batches(
 ) -> Iterator[tuple[int, dict[str, jax.Array]]]:
     """Yields (first position, batch) over the first `num` held-out examples, in order.
 
-    Without `num` they are `config.eval_examples`; 0 stands for all. Batches have
-    `config.eval_batch_size` examples, or the training's number where that is 0. The last batch is
-    padded and masked, so that every process takes the same number of steps.
+    `num` defaults to `config.eval_examples`; 0 stands for all. A batch has `config.eval_batch_size`
+    examples, or `config.batch_size` if that is 0. The last batch is padded and masked, so that
+    every process takes the same number of steps.
     """
     batch_size = config.eval_batch_size or config.batch_size
     wanted = config.eval_examples if num is None else num
@@ -145,7 +145,7 @@ def first_images(source: datasets.Source, config: Any, num: int) -> dict[str, np
 
 
 def abstract_batch(config: Any, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns shapes, types and shardings of a global batch."""
+    """Returns the shapes, dtypes and shardings of a global batch."""
     spec = {**datasets.example_spec(config), "mask": jax.ShapeDtypeStruct((), np.float32)}
     return {
         name: jax.ShapeDtypeStruct(
@@ -156,7 +156,7 @@ def abstract_batch(config: Any, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def read(source: datasets.Source, indices: np.ndarray, config: Any) -> dict[str, np.ndarray]:
-    """Returns the examples `indices` [n] as a model sees them, and `mask` [n], all ones."""
+    """Returns the examples `indices` [n] as a model sees them, and `mask` [n] float32, all ones."""
     return examples(source, indices, config) | {"mask": np.ones(indices.shape, np.float32)}
 
 

@@ -1,9 +1,9 @@
-"""Checkpoints by Orbax: asynchronous, atomic, restored onto any mesh, and checked when they are.
+"""Checkpoints by Orbax: asynchronous, atomic, restored onto any mesh and checked on restoring.
 
-What is saved is the tree of the model, however the state lies on the mesh (see `layouts`). With it
-go digests of its arrays, computed where they lie: a flipped byte, which would
-be read back as a wrong value without a word, is found, as truncated and missing files are. A
-damaged checkpoint is set aside under another name and the one before it taken.
+A checkpoint holds the model's tree, however the state lies on the mesh (see `mesh.layouts`). It
+also holds a digest of each array, computed on the devices. Without digests a flipped byte would be
+read back as a wrong value; they find it, and truncated and missing files are found, too. A damaged
+checkpoint is set aside under another name, and the one before it is restored.
 """
 
 from collections.abc import Iterable
@@ -24,16 +24,16 @@ from pipeline.runtime import errors, event_loops
 from pipeline.training.step import TrainState
 
 ORBAX = str(Path(ocp.__file__).parent)
-FATAL = 50  # the level of absl's logging.FATAL as the standard library counts
+FATAL = 50  # the standard library's level of absl's logging.FATAL
 
 
 def _quieten_orbax() -> None:
-    """Keeps off the terminal what Orbax logs, and the tracebacks of what it leaves unfinished.
+    """Keeps Orbax's log, and the tracebacks of tasks that it leaves unfinished, off the terminal.
 
-    It logs what it then raises, in many lines, and warns of metrics that steps without an
-    evaluation don't have, and of the options that `read_only` overrules.
+    Orbax logs in many lines what it then raises. It also warns that steps without an evaluation
+    lack metrics, and that `read_only` overrules options.
     """
-    logging.get_absl_logger().addFilter(_is_not_orbaxs)  # once, however often it is called
+    logging.get_absl_logger().addFilter(_is_not_orbaxs)  # only the first call adds it
     event_loops.drain(asyncio_utils)
 
 
@@ -45,14 +45,15 @@ class Checkpoints:
     """The checkpoints of one run, `folder/<step>/`; a step folder appears only when it is whole."""
 
     def __init__(self, folder: Path, config: Any, *, read_only: bool = False):
-        """Opens the folder; creates it where it is missing.
+        """Opens the folder, and creates it if it is missing.
 
         Args:
             folder: absolute path.
             config: the section `checkpoint`.
-            read_only: nothing is created, removed or altered; the folder must exist.
+            read_only: creates, removes and alters nothing; the folder must exist.
         """
         self._folder = folder
+        # A step is kept if any of these policies wants it.
         keep: list[Any] = [managers.LatestN(config.keep_newest)]
         if config.keep_every_steps:
             keep.append(managers.EveryNSteps(config.keep_every_steps))
@@ -73,7 +74,7 @@ class Checkpoints:
         _quieten_orbax()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=managers.AnyPreservationPolicy(keep),
-            best_fn=best,  # without it the metrics are not written, and a restart forgets them
+            best_fn=best,  # without it no metrics are written, and a restart forgets which is best
             best_mode=config.best_mode,
             cleanup_tmp_directories=not read_only,
             create=not read_only,
@@ -91,9 +92,9 @@ class Checkpoints:
         return self._manager.best_step()
 
     def save(self, step: int, state: TrainState, metrics: dict[str, float] | None) -> None:
-        """Starts a save that goes on in the background; a failed earlier one raises here.
+        """Starts a save that continues in the background; raises if an earlier one failed.
 
-        `metrics` are the held-out figures of this very step, if it was evaluated.
+        `metrics` are the held-out figures of this step, or None if it was not evaluated.
         """
         if step in self._manager.all_steps():
             return
@@ -109,15 +110,15 @@ class Checkpoints:
             raise RuntimeError(f"Orbax refused to save step {step}")
 
     def check(self) -> None:
-        """Raises what stopped a save that has ended meanwhile; costs nothing, waits for none."""
+        """Raises the error of a save that has failed meanwhile; costs nothing and never waits."""
         with errors.writing(self._folder):
             self._manager.check_for_errors()
 
     def restore(self, step: int, abstract: TrainState, mesh: Mesh) -> TrainState:
-        """Returns the state of `step`, as it lies on `mesh`; `abstract` is its tree.
+        """Returns the state of `step`, laid out on `mesh`; `abstract` is its tree.
 
         Raises:
-            OSError: it is damaged.
+            OSError: the checkpoint is damaged.
         """
         state, fault = self._read(step, abstract, mesh)
         if fault:
@@ -127,13 +128,14 @@ class Checkpoints:
     def restore_newest(
         self, abstract: TrainState, mesh: Mesh
     ) -> tuple[int, TrainState, dict[int, str]]:
-        """Returns the newest step that is whole, its state, and the damaged ones after it.
+        """Returns the newest whole step, its state, and the faults of damaged steps after it.
 
-        Those are renamed to `damaged-<step>`, so that they are never chosen, nor in the way of the
-        save of that step, but not removed. Every process takes the same step.
+        Damaged checkpoints are renamed to `damaged-<step>` and not removed. So they are never
+        chosen, and do not stand in the way when that step is saved again. Every process takes the
+        same step.
 
         Raises:
-            OSError: all are damaged; none is renamed.
+            OSError: all checkpoints are damaged; none is renamed.
         """
         damaged: dict[int, str] = {}
         for step in reversed(self.steps()):
@@ -145,13 +147,13 @@ class Checkpoints:
         listed = "; ".join(f"{step}: {fault}" for step, fault in damaged.items())
         raise OSError(
             f"every checkpoint in {self._folder} is damaged ({listed}): put a good copy there, or "
-            "start anew with another --workdir"
+            "start again with another --workdir"
         )
 
     def _read(self, step: int, abstract: TrainState, mesh: Mesh) -> tuple[Any, str]:
-        """Returns the state of `step`, and what is wrong with it: "" where nothing is, anywhere."""
+        """Returns the state of `step` and its fault, which is "" if no process found one."""
         saved, fault = self._load(step, abstract, mesh)
-        # Together, and not before all have read: of arrays that are cut no process has the digest.
+        # The digest of an array that is cut needs every process, so all must have read it first.
         if not sharding.any_process(mesh, bool(fault)):
             wrong = np.asarray(saved["digests"]) != np.asarray(digests(saved["state"]))
             if wrong.any():
@@ -164,15 +166,16 @@ class Checkpoints:
         return None, fault or "another process could not read it"
 
     def _load(self, step: int, abstract: TrainState, mesh: Mesh) -> tuple[Any, str]:
-        """Returns what was saved at `step`, unchecked, and why it can't be read.
+        """Returns what was saved at `step`, unchecked, or why it cannot be read.
 
-        Without a word to other processes, which may find it whole.
+        It exchanges nothing with other processes, which may be able to read the step.
         """
         num, whole = len(jax.tree.leaves(abstract)), sharding.replicated(mesh)
         target = {
             "state": layouts.of_tree(abstract, mesh),
             "digests": jax.ShapeDtypeStruct((num,), np.uint32, sharding=whole),
         }
+        # Each process reads by itself: a shared barrier would wait for one whose read has failed.
         process = jax.process_index()
         alone = ocp.options.MultiprocessingOptions(
             primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"{process}"
@@ -182,7 +185,7 @@ class Checkpoints:
         try:
             with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
                 return reader.restore(folder, args=ocp.args.StandardRestore(target)), ""
-        except Exception as error:  # whatever it is, the one before may be whole
+        except Exception as error:  # whatever the error is, the step before may be whole
             return None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
     def _set_aside(self, steps: Iterable[int], mesh: Mesh) -> None:
@@ -199,21 +202,21 @@ class Checkpoints:
         self._manager.reload()
 
     def wait(self) -> None:
-        """Returns when all saves are committed; raises what stopped one."""
+        """Returns when all saves are committed; raises the error of a save that failed."""
         with errors.writing(self._folder):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and releases the threads."""
+        """Waits for all saves and releases the threads."""
         self._manager.close()
 
 
 @jax.jit
 def digests(state: Any) -> jax.Array:
-    """Returns a digest of each array, [leaves] uint32: the same on any mesh, and exact.
+    """Returns a digest of each array, [leaves] uint32, exact and the same on any mesh.
 
-    A sum modulo 2³² of the bits of all values, each times an odd number of its own: one changed
-    value changes it, and so do two that are exchanged.
+    It is the sum modulo 2³² of the bits of all values, each multiplied by its own odd number. So
+    it changes if one value changes, or if two values swap places.
     """
 
     def digest(leaf):

@@ -1,7 +1,7 @@
 """The speed of training, as it is logged.
 
-The decision: to wait for data costs nothing while the devices still work on the step before, which
-the host starts ahead of them; so that is not counted.
+The host launches steps ahead of the devices. A wait for data costs nothing while the devices still
+work on the step before, so such a wait is not counted.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Clock:
-    """Speed since the last lap, and the share of it in which devices waited for data."""
+    """Measures the speed since the last lap, and the share in which devices waited for data."""
 
     def __init__(self, batch_size: int):
         """Starts the first lap; a step has `batch_size` examples."""
@@ -19,15 +19,15 @@ class Clock:
         self.restart()
 
     def restart(self) -> None:
-        """Starts a lap anew: what was timed since the last one doesn't count."""
+        """Starts the lap again: what was timed since the last lap does not count."""
         self._since, self._steps, self._waited = time.perf_counter(), 0, 0.0
 
     @contextlib.contextmanager
     def waiting(self, num_steps: int, before: Any) -> Iterator[None]:
-        """Times the block as waiting for the data of so many steps.
+        """Times the block as waiting for the data of `num_steps` steps.
 
-        It counts where the devices had nothing to do at its end: `before`, a result of the newest
-        step (None: there is none), was there.
+        The wait counts only if the devices are idle when it ends, which is when `before` is ready.
+        `before` is a result of the newest step, or None if there is no step yet.
         """
         began = time.perf_counter()
         yield
@@ -36,7 +36,7 @@ class Clock:
         self._steps += num_steps
 
     def lap(self) -> dict[str, float]:
-        """Returns the figures to log; none where no step was timed."""
+        """Returns the figures to log, or none if no step was timed, and starts the next lap."""
         seconds, steps, waited = time.perf_counter() - self._since, self._steps, self._waited
         self.restart()
         if not steps:

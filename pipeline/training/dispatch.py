@@ -1,13 +1,13 @@
-"""Several steps in one dispatch (`config.steps_per_dispatch`), for steps that are soon done.
+"""Several short steps in one dispatch (`config.steps_per_dispatch`).
 
-The host then starts a program every N steps instead of every one. What a step computes, but for
-last bits, and the order of the data are the same. Steps are taken one by one up to where the host
-has something to do, if that is less than N ahead: so a run may be saved behind any step, and
-resumed there with another N. Signals are answered between programs.
+The host starts one program every N steps instead of one every step. A dispatch never crosses a step
+that logs, evaluates or saves: if one is less than N steps ahead, single steps lead up to it. So a
+run can stop after any step and resume there with another N. Results match single steps up to
+rounding, and the order of the data is the same. A stop request takes effect when the dispatch ends.
 
-The decision: steps follow each other in a `lax.scan`, but on CPUs, where XLA runs convolutions in a
-loop on one thread (28 times as long on two cores), the loop is unrolled. There a dense step
-of 6.8 ms gains a twentieth by N = 5, and one of 4.1 ms a sixth.
+Steps follow each other in a `lax.scan`. On CPUs the loop is unrolled, because XLA runs convolutions
+in a loop on one thread there, which takes 28 times as long on two cores. On CPUs, N = 5 makes a
+dense step of 6.8 ms a twentieth faster, and one of 4.1 ms a sixth.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from pipeline.training import step
 
 
 def check(config: Any) -> None:
-    """Raises an InputError where a dispatch would always have to stop before its last step."""
+    """Raises an InputError if no dispatch could ever take all of its steps."""
     num = config.steps_per_dispatch
     for field, every in _stops(config).items():
         if num > every:
@@ -36,10 +36,10 @@ def check(config: Any) -> None:
 
 
 class Dispatcher:
-    """Takes one step of a run, or N at once."""
+    """Takes one step of a run, or N steps in one dispatch."""
 
     def __init__(self, config: Any, example: Any, mesh: Mesh):
-        """Compiles nothing yet: each of the two programs is when it is first needed."""
+        """Compiles nothing yet; each of the two programs compiles at its first call."""
         self._num, self._last = config.steps_per_dispatch, config.total_steps
         self._stops = tuple(_stops(config).values())
         one_step = step.sharded_step(config, example, mesh)
@@ -52,21 +52,22 @@ class Dispatcher:
 
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
             state, (metrics, verdicts) = lax.scan(body, state, stacked, unroll=unrolled)
+            # The host logs no step in between, so only the last metrics leave the program.
             return state, jax.tree.map(lambda values: values[-1], metrics), verdicts
 
         self._one = step.make_train_step(config, example, mesh)
         self._several = compiling.jit(several_steps, mesh, donate_argnums=0)
 
     def num_steps(self, at: int) -> int:
-        """Returns how many steps to take behind step `at`: N, or 1 where a stop comes before."""
+        """Returns how many steps to take after step `at`: N, or 1 if the host is needed earlier."""
         stop = min(self._last, *((at // every + 1) * every for every in self._stops))
         return self._num if at + self._num <= stop else 1
 
     def __call__(self, state: step.TrainState, batches: Sequence[models.Batch], stop: Array) -> Any:
-        """Takes a step a batch: returns the new state, the last metrics and each step's verdict.
+        """Takes one step per batch; returns the new state, the last metrics and all verdicts.
 
-        `batches` are 1 or N, and the verdicts [2] or [N, 2]; see `step.sharded_step`. The state is
-        donated.
+        There are 1 or N batches, and the verdicts are [2] or [N, 2]; see `step.sharded_step`. The
+        state is donated.
         """
         if len(batches) > 1:
             return self._several(state, batches, stop)
@@ -74,7 +75,7 @@ class Dispatcher:
 
 
 def _stops(config: Any) -> dict[str, int]:
-    """Returns the numbers of steps behind whose multiples `loop.run` has something to do."""
+    """Returns the intervals, in steps, at which `loop.run` logs, evaluates and saves."""
     return {
         "log_every_steps": config.log_every_steps,
         "eval_every_steps": config.eval_every_steps,

@@ -1,7 +1,7 @@
-"""What a state is asked in evaluation: sums over held-out examples, metrics, the model's methods.
+"""Evaluation of a state: sums over held-out examples, metrics, and the model's methods.
 
-The decision: everything here sees the averaged parameters where the optimizer keeps them, and sees
-them whole, however the state lies on the mesh.
+If the optimizer averages the parameters, everything here uses the averages. It gets them whole on
+every device, however the state lies on the mesh.
 """
 
 import dataclasses
@@ -31,14 +31,14 @@ def make_eval_step(
 ) -> Callable:
     """Returns the jitted (state, batch, first_position) → sums over the batch's true examples.
 
-    The sums are a pytree, (terms, sums, number of examples), to be added over batches, and then
-    given to `make_summary`'s function. They are exact: padding is masked.
+    The sums are a pytree, (terms, sums, number of examples). Add them over batches, then pass them
+    to the function that `make_summary` returns. They are exact, because padding is masked.
 
     Args:
         config: of the run.
         example: abstract example of the data set.
-        mesh: its devices.
-        terms: what is summed in place of `Model.terms`, called as that is with the model before.
+        mesh: the devices over which a batch is cut.
+        terms: is summed instead of `Model.terms`; takes the model first, then the same arguments.
     """
     graphdef, _ = models.make(config, example)
     axes = mesh.axis_names
@@ -98,7 +98,7 @@ def method(config: Any, example: Any, name: str) -> Callable:
 
 
 def _evaluated(state: TrainState) -> TrainState:
-    """Returns the state with the parameters that are evaluated, whole on every device."""
+    """Returns the state with whole, possibly averaged parameters, and no optimizer state."""
     params = optimizer.evaluation_params(state.params, state.opt_state)
     return dataclasses.replace(state, params=layouts.whole(params), opt_state=())
 
@@ -108,10 +108,10 @@ def _model(graphdef: nnx.GraphDef, state: TrainState) -> Any:
 
 
 class Evaluations:
-    """The evaluations of a run while it trains, with the warnings that last."""
+    """The evaluations of a run while it trains, and the warnings that persist."""
 
     def __init__(self, ready: Any):
-        """Makes them; `ready` is a `setup.Setup` with open data.
+        """Makes the evaluations; `ready` is a `setup.Setup` with open data.
 
         Raises:
             InputError: the model or the data lack what an evaluation needs.
@@ -135,7 +135,7 @@ class Evaluations:
     ) -> dict[str, float]:
         """Runs every evaluation, writes what it yields, and returns the scalars of `heldout/`.
 
-        A module's warnings are told from the second evaluation in a row on: one is noise.
+        A module that warns is heard from its second evaluation in a row: a single one is noise.
         """
         scalars = {}
         for evaluate in self._evaluations:
@@ -153,7 +153,7 @@ class Evaluations:
 
 
 def check_best_metric(config: Any, example: Any, mesh: Any, abstract: step.TrainState) -> None:
-    """Raises an InputError where the best checkpoint is wanted by a figure that isn't made."""
+    """Raises an InputError if no evaluation makes the figure that selects the best checkpoint."""
     if not config.checkpoint.keep_best:
         return
     if "heldout" not in config.evals:
@@ -161,6 +161,7 @@ def check_best_metric(config: Any, example: Any, mesh: Any, abstract: step.Train
             f"config.checkpoint.keep_best={config.checkpoint.keep_best} needs 'heldout' in "
             f"config.evals={tuple(config.evals)}; keep_best=0 switches it off"
         )
+    # Tracing names the figures without a compilation, so the mistake shows within seconds.
     position = jax.ShapeDtypeStruct((), np.uint32)
     batch = batching.abstract_batch(config, mesh)
     summed = jax.eval_shape(make_eval_step(config, example, mesh), abstract, batch, position)

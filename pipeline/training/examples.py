@@ -1,7 +1,7 @@
-"""One device's examples: who they are in the global batch, and what they add up to.
+"""One device's examples: their positions in the global batch, and their sums.
 
-The decision: an example's noise hangs on its position in the global batch (or, in evaluation, in
-the data set), so that it is the same on any mesh.
+An example's noise depends on its position in the global batch (in evaluation: in the data set), so
+it is the same on any mesh.
 """
 
 from typing import Any
@@ -14,15 +14,15 @@ from jax import Array, lax
 def by_position(
     batch: dict[str, Array], seed: int, step: Any, axes: Any, *, first: Any = 0
 ) -> tuple[dict[str, Array], Array]:
-    """Returns the batch with each example's `position` [B] int32, and a key for it, [B].
+    """Returns the batch with each example's `position` [B] int32, and a key for each, [B].
 
-    To be called inside `shard_map` over the whole mesh.
+    Call this inside `shard_map` over the whole mesh.
 
     Args:
         batch: this device's rows of the global batch.
         seed: of the run.
-        step: the number of the stream that the keys are of.
-        axes: the mesh's.
+        step: number of the random stream: the step, or one that `nn.streams` reserves.
+        axes: names of the mesh's axes.
         first: position of the global batch's first example.
     """
     rows = batch["mask"].shape[0]
@@ -33,5 +33,5 @@ def by_position(
 
 
 def summed(terms: Any, mask: Array) -> Any:
-    """Returns the sums over examples, in float32, of terms [B, ...]; padding counts nothing."""
+    """Returns the masked sums over examples, float32, of terms [B, ...]; padding adds nothing."""
     return jax.tree.map(lambda t: jnp.tensordot(mask, t.astype(jnp.float32), axes=1), terms)

@@ -1,4 +1,4 @@
-"""The training run, read top to bottom: `run(setup, workdir)`."""
+"""The training run, read from top to bottom: `run(setup, workdir)`."""
 
 import time
 from pathlib import Path
@@ -35,30 +35,30 @@ def run(
     """Trains to `config.total_steps`, from the newest checkpoint in `workdir` if there is one.
 
     Args:
-        ready: of `setup.prepare`; its data are opened here.
+        ready: from `setup.prepare`; `run` opens its data.
         workdir: the run's folder, the same for all processes.
-        stop: notes signals; what one process was asked, all obey at the same step.
-        others: is told what this process does.
-        imported: seconds that the command took so far.
-        profile: traces a few steps after the first, see `tracing`.
+        stop: this process's stop request; all processes obey any of them at the same step.
+        others: the other processes, which learn through it what this one is doing.
+        imported: seconds that the command has taken so far.
+        profile: traces a few steps after the first; see `tracing`.
 
     Returns:
-        The exit code: 0 when the run is complete, else that of `stop`; the same call resumes.
+        The exit code: 0 if the run is complete, else that of `stop`; the same call resumes.
 
     Raises:
-        InputError: the folder holds another run, or the data can't work; nothing was compiled.
+        InputError: the folder holds another run, or the data cannot work; nothing was compiled.
     """
     began, mesh = time.perf_counter(), ready.mesh
     resuming = run_config.check_against_run(ready.given, workdir)
-    # Every process has now read config.json, before process 0 replaces it. And a stop is obeyed
-    # before the data: one host may prepare them for minutes while another has them at hand.
+    # All processes wait here: process 0 replaces config.json only after every process has read it.
+    # A stop request counts before the data, which one host may prepare for minutes, another not.
     if sharding.any_process(mesh, stop.signal is not None):
         return stop.exit_code
     ready = setup.with_data(ready)
     config, splits = ready.config, ready.opened
     evaluate = evaluation.Evaluations(ready)
 
-    # Where the run lives, and what was kept there.
+    # Only process 0 writes the config and uses the screen; the others wait for the folder.
     first_process = jax.process_index() == 0
     screen = terminal.Terminal(active=first_process)
     if first_process:
@@ -71,14 +71,12 @@ def run(
     at, state = _newest(checkpoints, ready, screen)
     complete = at >= config.total_steps
     if complete or sharding.any_process(mesh, stop.signal is not None):
-        more = f"The run is complete at step {at}: raise --config.total_steps to go on."
-        screen.note(
-            more if complete else f"Stopped before step {at + 1}: the same command goes on."
-        )
+        more = f"The run is complete at step {at}: raise --config.total_steps to continue."
+        screen.note(more if complete else f"Stopped before step {at + 1}: run again to resume.")
         checkpoints.close()
         return 0 if complete else stop.exit_code
 
-    # What takes the steps, what feeds it, and what watches it. Nothing is compiled yet.
+    # Build what takes the steps, what feeds it and what watches it. Nothing compiles yet.
     take_steps = dispatch.Dispatcher(config, ready.example, mesh)
     batches = batching.ahead(splits.train, config, mesh, first_step=at)
     stop_flags = verdicts.StopFlags(mesh, stop)
@@ -87,7 +85,7 @@ def run(
     speed = clock.Clock(config.batch_size)
     traced = tracing.Tracing(workdir, wanted=profile, active=first_process, note=screen.note)
     heldout: dict[str, float] = {}
-    compiled: set[int] = set()  # numbers of steps that a compiled program takes
+    compiled: set[int] = set()  # numbers of steps for which a program is compiled
     verdict: jax.Array | None = None
     events, last = workdir / "tensorboard", at if steps else None
     with (
@@ -96,7 +94,7 @@ def run(
         screen.progress(config.total_steps, at) as progress,
     ):
         while at < config.total_steps:
-            # Take one step, or several at once. The host only launches them, and goes on.
+            # The host only launches one step, or several at once; it does not wait for them.
             num = take_steps.num_steps(at)
             watched.mark(f"reading data for step {at + 1}", timed=num in compiled)
             with speed.waiting(num, verdict):
@@ -115,9 +113,9 @@ def run(
                     took = imported + time.perf_counter() - began
                     screen.note(f"The first step was done {took:.1f} s after the command.")
                 compiled.add(num)
-                speed.restart()  # a compilation is no speed
+                speed.restart()  # no lap may include a compilation
 
-            # What all processes agree on: does the run stop here, and was a step bad?
+            # All processes read the same verdict: does the run stop here, and was a step bad?
             ending = at == config.total_steps
             evaluated = at % config.eval_every_steps == 0 or ending
             saving = evaluated or at % config.checkpoint.every_steps == 0
@@ -127,11 +125,11 @@ def run(
                 state, text = recover.go_back(found, at, state)
                 screen.warn(text)
                 writer.write("train/rollbacks", text, at)
-                saving = True  # so that a restart goes on from here, as this process does
+                saving = True  # so that a restart continues from here, as this process does
                 unread.forget()
 
-            # The order is fixed: log, evaluate, save. A checkpoint of step k promises that all
-            # points up to k are on disk.
+            # The order is fixed: log, evaluate, save. A checkpoint of step k promises that every
+            # point up to k is on disk.
             if at % config.log_every_steps == 0 or ending:
                 values = jax.device_get(metrics) | speed.lap()
                 for name, value in values.items():
@@ -139,7 +137,7 @@ def run(
                 progress.update(at, metrics=values)
                 writer.flush()
                 traced.look(at)
-            # Also when the run stops: a resumed run starts after this step and never evaluates it.
+            # Even if the run stops here: a resumed run starts after this step and would skip it.
             if evaluated:
                 watched.mark(f"evaluating step {at}")
                 heldout = evaluate(state, writer, at, warn=screen.warn)
@@ -156,7 +154,7 @@ def run(
         checkpoints.wait()
         if at == config.total_steps:
             writer.about(dashboards.of_end())
-
+    # Every save is committed now, so these lines promise no more than what is on disk.
     complete = at == config.total_steps
     if complete:
         screen.table(f"Held-out figures at step {at}", heldout)
@@ -176,10 +174,11 @@ def _introduce(
     resuming: bool,
     start_up: str,
 ) -> None:
-    """Tells what is about to run, and what its author would be surprised by."""
+    """Shows what is about to run, and which settings may surprise its author."""
     screen.banner(banner.of_start(ready, workdir, steps) | {"start-up": start_up})
     for caution in setup.cautions(ready.config):
         screen.warn(caution)
+    # The user expects the run to resume, so an empty folder of checkpoints needs a word.
     if resuming and not steps:
         screen.note("No checkpoint was committed yet: starting at step 0.")
 
@@ -187,12 +186,13 @@ def _introduce(
 def _newest(
     checkpoints: checkpoint.Checkpoints, ready: setup.Setup, screen: terminal.Terminal
 ) -> tuple[int, step.TrainState]:
-    """Returns the newest whole step and its state, or step 0; tells of damaged ones after it."""
+    """Returns the newest whole step and its state, or step 0; warns of damaged ones after it."""
     if not checkpoints.steps():
         return 0, step.create_state(ready.config, ready.example, ready.mesh)
     at, state, damaged = checkpoints.restore_newest(ready.abstract, ready.mesh)
+    # Steps are lost, so the user must learn of it even if the run itself can continue.
     for step_set_aside, fault in damaged.items():
         screen.warn(f"checkpoint {step_set_aside} is damaged and set aside ({fault})")
     if damaged:
-        screen.note(f"Going on from step {at} instead.")
+        screen.note(f"Continuing from step {at} instead.")
     return at, state

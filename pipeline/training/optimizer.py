@@ -20,14 +20,14 @@ class AveragedParams(NamedTuple):
 def learning_rate(config: Any) -> optax.Schedule:
     """Returns the learning rate at a step: linear warm-up from 0, then constant or cosine to 0.
 
-    `decay_steps` is a number of its own and not the length of the run, so that a run can be
-    prolonged on resuming without changing the schedule that it followed.
+    `decay_steps` is independent of the run's length. So a resumed run can be prolonged without a
+    change to the schedule that it followed.
 
     Args:
         config: the section `optimizer`.
 
     Raises:
-        InputError: an unknown schedule, or lengths that make no sense.
+        InputError: the schedule is unknown, or a rate or a length is out of its range.
     """
     if not (math.isfinite(config.learning_rate) and config.learning_rate > 0):
         raise errors.InputError(
@@ -40,7 +40,7 @@ def learning_rate(config: Any) -> optax.Schedule:
         if config.decay_steps <= config.warmup_steps:
             raise errors.InputError(
                 f"config.optimizer.decay_steps={config.decay_steps} must be above warmup_steps="
-                f"{config.warmup_steps} for schedule='cosine': give the step where the rate is 0"
+                f"{config.warmup_steps} for schedule='cosine': set the step at which the rate is 0"
             )
         after = optax.cosine_decay_schedule(
             config.learning_rate, config.decay_steps - config.warmup_steps
@@ -56,17 +56,17 @@ def make(
 ) -> optax.GradientTransformation:
     """Returns the optimizer that the section `optimizer` describes.
 
-    Where a device updates one piece of a flat buffer, it must be told what the piece doesn't say;
-    the state is of the same form either way.
+    If a device updates only a piece of a flat buffer, the arguments say what the piece does not
+    show. The optimizer's state has the same form with and without them.
 
     Args:
         config: the section `optimizer`.
-        grad_norm: scalar, of the whole gradient; by default that of what is given.
-        decayed: bool, which values of the one array of parameters are decayed; by default those of
-            all matrices.
+        grad_norm: norm of the whole gradient, scalar; None: that of the gradients passed.
+        decayed: which values of the single array of parameters are decayed, bool [values]; None:
+            those of all matrices.
 
     Raises:
-        InputError: an unknown name, or a value out of its range.
+        InputError: a name is unknown, or a value is out of its range.
     """
     registry.check(config.name, ("adam", "adamw"), field="optimizer.name")
     for field in ("clip_norm", "weight_decay"):
@@ -82,6 +82,7 @@ def make(
             f"config.optimizer.weight_decay={config.weight_decay} needs config.optimizer.name="
             "'adamw'"
         )
+    # The order matters: clipping sees the raw gradient, and the average sees the final update.
     parts = [_clip(config.clip_norm, grad_norm)] if config.clip_norm else []
     parts.append(optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps))
     if config.name == "adamw":
@@ -95,11 +96,11 @@ def make(
 def average_params(decay: float) -> optax.GradientTransformation:
     """Keeps θ̄ ← decay·θ̄ + (1 − decay)·θ of the updated parameters; the updates pass unchanged.
 
-    θ̄ starts at the first parameters, so no debiasing is needed. It must be the last of a chain.
+    θ̄ starts at the initial parameters, so it needs no debiasing. This must end its chain.
     """
 
     def init(params):
-        # A copy: the state is donated, and one buffer can't be donated twice.
+        # A copy, because the state is donated and one buffer cannot be donated twice.
         return AveragedParams(jax.tree.map(jnp.copy, params))
 
     def update(updates, state, params=None):
@@ -111,7 +112,7 @@ def average_params(decay: float) -> optax.GradientTransformation:
 
 
 def evaluation_params(params: Any, opt_state: Any) -> Any:
-    """Returns the averaged parameters where the optimizer keeps them, else `params`."""
+    """Returns the averaged parameters if the optimizer keeps them, else `params`."""
     for part in opt_state:
         if isinstance(part, AveragedParams):
             return part.params

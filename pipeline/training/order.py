@@ -1,10 +1,12 @@
-"""The order of the examples: that of Grain's shuffle, for a whole epoch at once.
+"""The order of the examples: Grain's shuffle, computed for a whole epoch at once.
 
-The decision: the permutation is Grain's own, bit for bit (`MapDataset.shuffle`; a test compares
-them), but computed over an array, where Grain takes microseconds an example: on two cores, more
-than to read it. It is a Feistel network of four rounds of Simon's function (Beaulieu et al. 2013,
-eprint.iacr.org/2013/404) on numbers of 2·W bits, applied until the result lies below N (Black and
-Rogaway 2002, "cycle walking").
+The permutation equals that of Grain's `MapDataset.shuffle` bit for bit; a test compares them. This
+module computes it over a whole array. Grain takes microseconds for each example, which on two cores
+is longer than reading it.
+
+The permutation is a Feistel network with four rounds of Simon's function (Beaulieu et al. 2013,
+eprint.iacr.org/2013/404) on numbers of 2·W bits. It is applied until the result lies below N
+("cycle walking", Black and Rogaway 2002).
 """
 
 import threading
@@ -12,20 +14,21 @@ import threading
 import numpy as np
 
 ROUNDS = 4
-LEAST_BITS = 16  # of a number that is permuted
+LEAST_BITS = 16  # of the numbers that are permuted, even if N needs fewer
 
 
 class Shuffled:
-    """Positions in an endless stream of epochs, each in an order of its own → examples."""
+    """Maps positions in an endless stream of epochs to examples; each epoch has its own order."""
 
     def __init__(self, num_examples: int, *, seed: int):
-        """Computes nothing yet; epoch e has the order of seed + e."""
+        """Computes nothing yet; epoch e is shuffled with the seed `seed` + e."""
         self._num, self._seed = num_examples, seed % 2**32
         self._lock = threading.Lock()
         self._epochs: dict[int, np.ndarray] = {}
 
     def rows(self, first: int, num: int) -> np.ndarray:
         """Returns the examples at the positions `first` … `first + num` − 1, int64 [num]."""
+        # The range may span epochs: a batch at the turn of one takes examples from both.
         positions = np.arange(first, first + num)
         epochs, within = np.divmod(positions, self._num)
         found = np.empty(num, np.int64)
@@ -35,30 +38,33 @@ class Shuffled:
         return found
 
     def _epoch(self, epoch: int) -> np.ndarray:
-        with self._lock:  # threads that read ahead wait for the one that computes
+        # Without the lock, every thread that reads ahead would compute the same permutation.
+        with self._lock:
             if epoch not in self._epochs:
-                # At the turn of an epoch, others still read the one before.
+                # Other threads may still read the epoch before; older ones would only use memory.
                 self._epochs = {one: kept for one, kept in self._epochs.items() if one == epoch - 1}
                 self._epochs[epoch] = permutation(self._num, seed=self._seed + epoch)
             return self._epochs[epoch]
 
 
 def permutation(num: int, *, seed: int) -> np.ndarray:
-    """Returns where Grain's shuffle finds each of `num` examples, uint32 [num].
+    """Returns the example that Grain's shuffle shows at each of `num` positions, uint32 [num].
 
-    Where N is one more than a power of 4, Grain shows one example twice and one never; here none.
+    If N is one more than a power of 4, Grain shows one example twice and another never. This
+    permutation shows every example once.
     """
     word = max((num - 1).bit_length() + 1, LEAST_BITS) // 2
     found = _encrypted(word, _keys(seed % 2**32))
-    # What is sent beyond the last example goes on from there: all such paths at once, each turn
-    # twice as far as the one before.
+    # A result of N or more is permuted again until it lies below N. All such paths advance at
+    # once, and each turn doubles how far they reach.
     while (beyond := np.flatnonzero(found >= num)).size and (found[:num] >= num).any():
         found[beyond] = found[found[beyond]]
     return found[:num]
 
 
 def _encrypted(word: int, keys: list[int]) -> np.ndarray:
-    """Returns the images of all numbers of 2·`word` bits, uint32."""
+    """Returns what the cipher maps each number of 2·`word` bits to, uint32 [4^`word`]."""
+    # Simon's function sees only one half, so a table of 2^`word` values serves every round.
     mask = 2**word - 1
     half = np.arange(2**word, dtype=np.uint32)
     turned = {by: (half << by | half >> word - by) & mask for by in (1, 2, 8)}
@@ -72,6 +78,7 @@ def _encrypted(word: int, keys: list[int]) -> np.ndarray:
 
 def _keys(seed: int) -> list[int]:
     """Returns what C++'s `std::seed_seq{seed}` generates: `ROUNDS` numbers of 32 bits."""
+    # The C++ standard prescribes these constants and both passes; any change reorders all data.
     num, keys = ROUNDS, [0x8B8B8B8B] * ROUNDS
     for k in range(2 * num):
         one, next_one, last = keys[k % num], keys[(k + 1) % num], keys[(k - 1) % num]

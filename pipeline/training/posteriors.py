@@ -1,7 +1,7 @@
 """Posteriors of many examples, and images of given latents, computed on the mesh.
 
-The decision: they end as NumPy arrays, alike on every process, because what reads them (statistics,
-learners of scikit-learn, pictures) works on whole data sets and not on batches.
+The results are NumPy arrays, the same on every process. Their readers (statistics, scikit-learn's
+estimators, pictures) work on whole data sets and not on batches.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +17,7 @@ from pipeline.training import evaluation, step
 
 
 class Encodings(NamedTuple):
-    """The posteriors of N examples, and what the data set says about them."""
+    """The posteriors of N examples, and the attributes that the data set has for them."""
 
     mean: np.ndarray  # [N, D] float32
     log_variance: np.ndarray  # [N, D] float32
@@ -32,8 +32,8 @@ class Encodings(NamedTuple):
 def encoder(config: Any, mesh: Mesh) -> Callable[[step.TrainState, Iterable[dict]], Encodings]:
     """Returns the function (state, global batches) → Encodings of their true examples, in order.
 
-    Batches are as `batching.heldout_batches` makes them: cut over the mesh, padding masked. The
-    model must have a Gaussian posterior (`Model.posterior`).
+    Batches are cut over the mesh, with padding masked, as `batching.heldout_batches` makes them.
+    The model must have a Gaussian posterior (`Model.posterior`).
     """
     posterior = evaluation.make_method(config, datasets.example_spec(config), "posterior")
 
@@ -56,8 +56,8 @@ def encoder(config: Any, mesh: Mesh) -> Callable[[step.TrainState, Iterable[dict
 def decoder(config: Any) -> Callable[[step.TrainState, np.ndarray, Mapping[str, Any]], np.ndarray]:
     """Returns the function (state, latents [N, D], rows) → images [N, H, W, C] in [0, 1].
 
-    The model must have `decode(z)` or, where `model.conditions` names some,
-    `decode(z, conditions)`, which is given those of `rows`, entries [N, ...] of a batch.
+    The model must have `decode(z)`. If `model.conditions` names entries of a batch, it must have
+    `decode(z, conditions)` instead, and gets those entries of `rows`, each [N, ...].
     """
     decode = evaluation.make_method(config, datasets.example_spec(config), "decode")
     names = tuple(config.model.get("conditions", ()))

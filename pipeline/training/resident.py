@@ -1,6 +1,6 @@
-"""A data set that stays on the devices: what travels at each step is which examples are meant.
+"""A data set that stays on the devices: each step sends only the indices of its examples.
 
-A batch takes its examples from anywhere in the set, so every device holds all of it.
+A batch takes examples from anywhere in the data set, so every device holds the whole set.
 """
 
 import os
@@ -23,16 +23,16 @@ def place(
     """Reads the whole set onto every device.
 
     Args:
-        read: int64 indices [n] → arrays [n, ...].
-        num_examples: N; the indices lie below it.
+        read: maps int64 indices [n] to arrays [n, ...].
+        num_examples: N; all indices are below it.
         mesh: the devices of all processes.
 
     Returns:
-        this process's rows of each of several global batches, int64 [n] each, the same number of
-        batches at every call → those batches, cut over the mesh.
+        A function from this process's rows of several global batches, int64 [n] each, to those
+        batches, cut over the mesh. Every call must pass the same number of batches.
 
     Raises:
-        InputError: the devices' memory can't hold it; no more than one example was read.
+        InputError: the devices' memory cannot hold the set; no more than one example was read.
     """
     first = read(np.arange(1))
     _check_memory(num_examples * sum(array.nbytes for array in first.values()), mesh)
@@ -64,7 +64,7 @@ def _check_memory(needed: int, mesh: Mesh) -> None:
 
 
 def _bytes_left(device: Any, num_local: int) -> float:
-    """Returns what the device can hold; CPU devices share half of the machine's memory."""
+    """Returns the bytes that a device can still hold; CPU devices share half of the memory."""
     if device.platform == "cpu":
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2 / num_local
     stats = device.memory_stats() or {}

@@ -1,7 +1,7 @@
 """The front door: a config checked against these devices and this data, before anything is built.
 
-Train, plan, benchmark and evaluate all come in here. So each refuses what the others refuse, with
-the same line, and none compiles before everything that a user can repair was checked.
+Train, plan, benchmark and evaluate all start here. So each command refuses what the others refuse,
+with the same line. None compiles before everything that a user can repair has been checked.
 """
 
 from collections.abc import Callable
@@ -20,17 +20,17 @@ from pipeline.training import batching, dispatch, evaluation, guard, step, varia
 class Setup(NamedTuple):
     """A config that can run here: checked, with what follows from it."""
 
-    config: Any  # locked; its dtype is named, and its variance is measured once data are open
-    given: Any  # the same as the run's folder keeps it: a variance of 0 is measured at each start
+    config: Any  # locked; its dtype is named, and its variance is measured when data are open
+    given: Any  # as the run's folder keeps it: a variance of 0 is measured again at each start
     mesh: Mesh
     example: Any  # one abstract example of the data set
     abstract: step.TrainState  # shapes and types of the state
-    evaluations: tuple[ModuleType, ...]  # those that training runs, in the order of `config.evals`
-    splits: datasets.Splits | None  # None: the data are not open
+    evaluations: tuple[ModuleType, ...]  # that training runs, in the order of `config.evals`
+    splits: datasets.Splits | None  # None if the data are not open
 
     @property
     def opened(self) -> datasets.Splits:
-        """The open data; to ask for them before `with_data` is a mistake in the code."""
+        """The open data; reading this before `with_data` is a mistake in the code."""
         assert self.splits is not None, "the data are not open yet: call setup.with_data"
         return self.splits
 
@@ -38,19 +38,20 @@ class Setup(NamedTuple):
 def prepare(
     config: Any, *, workdir: Path | None = None, devices: Any = None, open_data: bool = True
 ) -> Setup:
-    """Checks everything about a training run that a user can repair, the cheapest first.
+    """Checks everything about a training run that a user can repair, cheapest checks first.
 
     Args:
         config: of the run, locked.
-        workdir: where the run may lie already: its dtype is kept; None: there is none.
-        devices: of the mesh; None: all devices of all processes. Devices of a topology description
-            can be planned for.
-        open_data: opens the data, too. Without them a variance of 0 stands as 1: it is a number in
-            the program, and its value changes no cost.
+        workdir: where the run may exist already; if it does, its dtype is kept. None: nowhere.
+        devices: of the mesh; None: all devices of all processes. For planning they may come from a
+            topology description.
+        open_data: whether to open the data. Without data, 1 replaces a variance of 0: the variance
+            is a number in the program, and its value changes no cost.
 
     Raises:
-        InputError: something in the config can't work; nothing was compiled or written.
+        InputError: something in the config cannot work; nothing was compiled or written.
     """
+    # These need no device, so a mistake shows before JAX starts one.
     run_config.check(config)
     guard.check(config.guard)
     dispatch.check(config)
@@ -73,25 +74,26 @@ def prepare_evaluation(
     devices: Any = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Setup:
-    """Prepares a saved run to be evaluated on all devices at hand, whatever the run's mesh was.
+    """Prepares the evaluation of a saved run on all available devices, on any mesh.
 
-    Figures depend on the size of a batch only in their last bits. So the run's own size is kept if
-    these devices can divide it, and is rounded up if they can't.
+    Figures depend on the batch size only in their last bits. So the run's own size is kept if
+    these devices divide it, and is rounded up if they do not.
 
     Args:
         config: of the run, locked.
-        batch_size: examples of a batch over all devices; 0: the run's.
+        batch_size: examples in a batch over all devices; 0: the run's.
         devices: to evaluate on; None: all devices of all processes.
-        note: told what differs from the run.
+        note: called with a text that says what differs from the run.
 
     Raises:
-        InputError: these devices can't divide `batch_size`, or the config can't work.
+        InputError: these devices cannot divide `batch_size`, or the config cannot work.
     """
     run_config.check(config)
     mesh = sharding.make_mesh({"data": -1}, devices=devices)
     config = config.copy_and_resolve_references().unlock()
     wanted = batch_size or config.eval_batch_size or config.batch_size
     config.eval_batch_size = wanted if batch_size else -(-wanted // mesh.size) * mesh.size
+    # A fixed order of sums may not fit these devices, and last bits are no reason to fail.
     try:
         batching.check_eval_batch(config, mesh)
     except errors.InputError as error:
@@ -105,7 +107,7 @@ def prepare_evaluation(
 
 
 def with_data(ready: Setup) -> Setup:
-    """Opens the data if they are not, and measures their variance if the config asks for it.
+    """Opens the data if they are not open, and measures their variance if the config asks for it.
 
     Raises:
         InputError: the files are missing or damaged, or too few examples are left to train on.
@@ -118,13 +120,13 @@ def with_data(ready: Setup) -> Setup:
 
 
 def cautions(config: Any) -> list[str]:
-    """Returns warnings of the variant's author for settings that work, but surprise."""
+    """Returns the variant's warnings about settings that work but may surprise."""
     variant = registry.load("models", config.model.name, field="model.name")
     return variant.cautions(config) if hasattr(variant, "cautions") else []
 
 
 def _described(given: Any, mesh: Mesh) -> Setup:
-    """Returns the setup without data; a variance that is to be measured stands as 1."""
+    """Returns the setup without data; 1 replaces a variance that is still to be measured."""
     config = given
     if not config.data.variance:
         config = config.copy_and_resolve_references().unlock()

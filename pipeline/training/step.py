@@ -1,10 +1,10 @@
-"""The training step: each device sums over its examples, and one all-reduce adds everything up.
+"""The training step: each device sums over its examples, and one all-reduce adds the sums up.
 
-A model says what to add up (`Model.terms`), and this module adds it up once: gradients, sums of the
-terms and every other sum travel in one flat float32 buffer. The objective sees means over the
-global batch, however that is cut over devices, processes and accumulation steps. (Where bits must
-not depend on the mesh, `reductions` adds in a fixed order instead; where state is cut over the
-mesh, `layouts` says how, and gradients are scattered.)
+A model says what to add up (`Model.terms`). Gradients, sums of the terms and all other sums travel
+in one flat float32 buffer. The objective sees means over the global batch, however that batch is
+cut over devices, processes and accumulation steps. If bits must not depend on the mesh,
+`mesh.reductions` adds in a fixed order instead. If the state is cut over the mesh, gradients are
+scattered; `mesh.layouts` says how the state lies.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from pipeline.training import examples, guard, optimizer
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """All that a run needs to go on, with the data position, which is `step`.
+    """All that a run needs to continue; `step` is also the position in the data.
 
     `stats` holds every variable of the model that is not an `nnx.Param`.
     """
@@ -35,23 +35,23 @@ class TrainState:
     params: Any
     stats: Any
     opt_state: Any
-    trend: Array  # of the loss, for `guard`
+    trend: Array  # [4] float32, moving sums of the loss; see `guard.first_trend`
 
 
 def abstract_state(config: Any, example: Any) -> TrainState:
-    """Returns the shapes and types of the state as a tree; touches no device, starts no backend."""
+    """Returns the state's tree of shapes and dtypes; uses no device and starts no backend."""
     return jax.eval_shape(lambda: _initial_state(config, example))
 
 
 def create_state(config: Any, example: Any, mesh: Mesh) -> TrainState:
-    """Returns the state of step 0 as it lies on the mesh, see `layouts`; the same on any mesh."""
+    """Returns the state of step 0, laid out as `layouts` says; its values are equal on any mesh."""
     if not layouts.is_cut(mesh):
         init = jax.jit(
             lambda: _initial_state(config, example), out_shardings=sharding.replicated(mesh)
         )
         return init()
 
-    # Every device draws all parameters, as many as it holds in a step, and keeps its piece of them.
+    # Every device draws all parameters and keeps its piece. A step needs as much memory anyway.
     def piece():
         return _initial_state(config, example, of=lambda tree: flat_buffers.own_piece(tree, mesh))
 
@@ -60,25 +60,28 @@ def create_state(config: Any, example: Any, mesh: Mesh) -> TrainState:
 
 
 def make_train_step(config: Any, example: Any, mesh: Mesh) -> Callable:
-    """Returns `sharded_step` jitted; the state is donated. May be compiled ahead of time."""
+    """Returns `sharded_step` jitted, with the state donated; it can be compiled ahead of time."""
     return compiling.jit(sharded_step(config, example, mesh), mesh, donate_argnums=0)
 
 
 def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
     """Returns the step, a pure function: (state, batch, stop) → (new state, metrics, verdict).
 
-    `stop` is float32 [devices]: above 0 on the devices of a process that was asked to stop.
-    `verdict` [2] is what every process must know at the same step: above 0 if one was asked, and
-    the guard's judgement of this step. State and batch lie on the mesh, the batch cut over it.
+    `stop` is float32 [devices]: above 0 on the devices of a process with a stop request.
+    `verdict`, float32 [2], is what every process must know at the same step. Its first number is
+    above 0 if any process has a stop request; the second is the guard's judgement of this step.
+    The batch is cut over all axes of the mesh; the state lies as `layouts` says.
     """
     graphdef, _ = models.make(config, example)
     rate = optimizer.learning_rate(config.optimizer)
     axes, batch_size = mesh.axis_names, config.batch_size
+    # Means come back whole on every device; gradients come back laid out as the parameters are.
     parts = {"parts": config.accumulation_steps, "shards": config.deterministic_shards}
     summed = reductions.make(mesh, **parts)
     summed_with_gradients = reductions.make_for_gradients(mesh, **parts)
 
     def local_step(state: TrainState, batch: models.Batch, stop: Array):
+        # If the state is cut, this is the step's one all-gather; otherwise it does nothing.
         everywhere = layouts.gathered(state.params)
 
         def model(params):
@@ -91,23 +94,26 @@ def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
             batch, keys = part
             shard = model(params)
             terms, sums = shard.terms(_augmented(shard, batch, keys), keys=keys, step=state.step)
+            # The sums feed statistics and metrics; they must add nothing to the gradient.
             return examples.summed(terms, batch["mask"]), lax.stop_gradient(sums)
 
-        # Gradients stay local until the one sum: without this, each would be summed on its own.
+        # Gradients must stay local until the one sum: else JAX adds each array up on its own.
         params = lax.pcast(everywhere, axes, to="varying")
         ours = examples.by_position(batch, config.seed, state.step, axes)
 
         def forward(part):
             return summed_terms(params, part)[0]
 
-        # Weight of each term in the gradient. Only an objective that isn't linear in a mean makes
-        # it depend on that mean, which must then be known before the backward pass.
+        # The gradient needs the objective's derivative by each mean. It depends on a mean only if
+        # the objective is not linear in it; that mean must be known before the backward pass.
+        # All others stay NaN, so a mean that is read by mistake shows at once.
         shapes = jax.eval_shape(forward, ours)
         means = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
         needed = _inputs_read(jax.grad(objective), means)
         if any(needed):
             read = [index for index, is_read in enumerate(needed) if is_read]
             leaves, structure = jax.tree.flatten(means)
+            # Only the means that are read: the compiler drops the rest of this forward pass.
             few = lambda part: [jax.tree.leaves(forward(part))[i] for i in read]  # noqa: E731
             for index, total in zip(read, summed(few, ours)[0], strict=True):
                 leaves[index] = total / batch_size
@@ -120,8 +126,10 @@ def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
             )
             return pullback(lax.pcast(weights, axes, to="varying"))[0], (totals, sums)
 
+        # The stop requests travel with the sums, so they cost no message of their own.
         gradients, norm, (totals, sums), stopped = summed_with_gradients(backward, ours, stop.sum())
 
+        # Sums are equal on all devices from here on, so nothing below needs another exchange.
         means = jax.tree.map(lambda total: total / batch_size, totals)
         metrics = model(everywhere).metrics(means, sums, step=state.step) | {
             "loss": objective(means),
@@ -131,8 +139,9 @@ def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
         update = _optimizer(config.optimizer, gradients, norm).update
         updates, opt_state = update(gradients, state.opt_state, state.params)
         new_params = jax.tree.map(jnp.add, state.params, updates)
-        # Statistics last: this step's forward pass used the old ones throughout.
+        # Statistics change last, because this step's forward pass used the old ones throughout.
         stats = _updated_stats(model(everywhere), state.stats, sums)
+        # Judged on the device, so that no process has to read the loss to agree with the others.
         trend, judgement = guard.judge(state.trend, metrics["loss"], norm, config.guard)
         new_state = TrainState(state.step + 1, new_params, stats, opt_state, trend)
         return new_state, metrics, jnp.stack([stopped, judgement])
@@ -143,7 +152,7 @@ def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
         mesh=mesh,
         in_specs=(specs, P(axes), P(axes)),
         out_specs=(specs, P(), P()),
-        check_vma=mesh.size > 1,  # the types want sums over the mesh, which one device doesn't take
+        check_vma=mesh.size > 1,  # the check expects a sum over the mesh, and one device takes none
     )
 
 
@@ -162,15 +171,16 @@ def _initial_state(config: Any, example: Any, *, of: Callable = lambda tree: tre
 def _optimizer(section: Any, gradients: Any, norm: Array) -> Any:
     if not layouts.is_flat(gradients):
         return optimizer.make(section)
+    # A device updates its piece of one flat buffer, which shows neither the norm nor the shapes.
     decayed = flat_buffers.in_matrices(gradients)
     return optimizer.make(section, grad_norm=norm, decayed=decayed)
 
 
 def _inputs_read(function: Callable, *args: Any) -> list[bool]:
-    """Says for each leaf of `args` whether `function`'s result can depend on it.
+    """Returns for each leaf of `args` whether the result of `function` can depend on it.
 
-    Walks the traced program backwards from its results. An operation is taken to read all of its
-    inputs, so an answer of False is certain.
+    Walks the traced program backwards from its results. It assumes that an operation reads all of
+    its inputs, so False is certain and True is not.
     """
     jaxpr = jax.make_jaxpr(function)(*args).jaxpr
     live = {id(var) for var in jaxpr.outvars}

@@ -1,7 +1,7 @@
 """A trace of a few steps, for TensorBoard's profiler: `--profile`, or `touch WORKDIR/profile`.
 
-The decision: process 0 alone looks for the file and traces itself and its devices. All processes
-run the same program, so one shows what they do, and nothing need be agreed on.
+Only process 0 looks for the file; it traces itself and its devices. All processes run the same
+program, so one of them shows what all do, and the processes need not agree on anything.
 """
 
 from collections.abc import Callable
@@ -13,23 +13,23 @@ STEPS = 5
 
 
 class Tracing:
-    """Traces `STEPS` steps whenever it finds the file, which it removes."""
+    """Traces `STEPS` steps whenever it finds the file, and removes the file."""
 
     def __init__(self, workdir: Path, *, wanted: bool, active: bool, note: Callable[[str], None]):
-        """Does nothing yet, and never anything where it isn't active.
+        """Does nothing yet; if it is not active, it never does anything.
 
         Args:
-            workdir: of the run, where the file is looked for; the trace goes to its TensorBoard.
-            wanted: the first look starts a trace, also without the file.
-            active: on one process alone.
-            note: tells the user.
+            workdir: the run's folder, which may hold the file; its `tensorboard` gets the trace.
+            wanted: the first look starts a trace even without the file.
+            active: true on only one process.
+            note: shows the user a text.
         """
         self._file, self._folder = workdir / "profile", workdir / "tensorboard"
         self._wanted, self._active, self._note = wanted, active, note
         self._until = 0  # the step that ends the trace; 0: none is under way
 
     def look(self, at: int) -> None:
-        """Starts a trace behind step `at` if one is asked for; to be called now and then."""
+        """Starts a trace after step `at` if one is requested; call it now and then."""
         if self._active and not self._until and (self._wanted or self._file.exists()):
             self._wanted = False
             self._file.unlink(missing_ok=True)
@@ -37,7 +37,7 @@ class Tracing:
             self._until = at + STEPS
 
     def after(self, at: int, results: object) -> None:
-        """Ends the trace once step `at`, whose `results` are waited for, was its last."""
+        """Ends the trace if `at` has reached its last step; waits for `results` before."""
         if self._until and at >= self._until:
             jax.block_until_ready(results)
             self.close()

@@ -1,7 +1,7 @@
 """The variance of the training pixels, by which VQ-VAE divides its squared error.
 
-The decision: where the config leaves it at 0 it is measured, in whole numbers, so that every
-process and every start finds the same value and none need be kept.
+If the config has 0, the variance is measured in whole numbers. So every process and every start
+finds the same value, and no file needs to keep it.
 """
 
 import math
@@ -13,15 +13,16 @@ from pipeline import datasets
 from pipeline.runtime import errors
 from pipeline.training import batching
 
-PIXELS = 2**29  # values that are read at most: a second's work, half a gigabyte
+PIXELS = 2**29  # at most so many values are read: one second of work, half a gigabyte
 
 
 def measured(config: Any, source: datasets.Source) -> Any:
-    """Returns the config with `data.variance` measured where it is 0; the given one stays as it is.
+    """Returns a copy of the config with `data.variance` measured, or the config if it is not 0.
 
-    The variance is that of all pixels and channels in [0, 1] together, over all training examples,
-    or as many of large ones, drawn by the seed, as make 2^29 values. Whole numbers are summed:
-    every process and every resumed run finds the same value; in the run's `config.json` it stays 0.
+    The variance is that of all pixels and channels in [0, 1] together, over all training examples.
+    If those have more than 2^29 values, the seed draws as many examples as make up that number.
+    The sums are whole numbers, so every process and every resumed run finds the same value. The
+    run's `config.json` keeps the 0.
 
     Raises:
         InputError: all pixels are equal.
@@ -33,6 +34,7 @@ def measured(config: Any, source: datasets.Source) -> Any:
     chosen = np.arange(num)
     if num < len(source):
         chosen = np.sort(np.random.RandomState(config.seed % 2**32).permutation(len(source))[:num])
+    # Sums of whole numbers have no rounding that could depend on the order or the batch.
     count, total, squares = 0, 0, 0
     for first in range(0, num, 1024):
         batch = batching.read(source, chosen[first : first + 1024], config)

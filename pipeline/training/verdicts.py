@@ -1,11 +1,11 @@
-"""What all processes must know of a step: who was asked to stop, and what the guard found.
+"""What all processes must know about a step: stop requests, and the guard's judgement.
 
-A request to stop enters the step as a flag of each device (`StopFlags`), and is added up with
-everything else. The step returns its verdict, two numbers that are equal on all processes.
+A stop request enters the step as a flag on each device (`StopFlags`), and the flags are added up
+with all other sums. The step returns its verdict: two numbers, equal on all processes.
 
 Reading a verdict makes the host wait for the device. For short steps that would cost more than all
-other work of the host. So verdicts are read a few steps late (`Verdicts`), at steps whose numbers
-all processes know: they all stop, or go back, at the same step.
+other host work. So the host reads verdicts a few steps late (`Verdicts`), at steps that all
+processes know beforehand. All of them then stop, or roll back, at the same step.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from pipeline.training import guard
 
 
 class StopFlags:
-    """The `stop` argument of a step: two arrays made once, so that asking costs no transfer."""
+    """The `stop` argument of a step: two arrays, placed once, so that a call transfers nothing."""
 
     def __init__(self, mesh: Mesh, stop: signals.StopRequest):
         """Places both arrays, float32 [devices]."""
@@ -31,43 +31,44 @@ class StopFlags:
         self._stop = stop
 
     def __call__(self) -> jax.Array:
-        """Returns the current flags: ones on this process's devices after it was asked to stop."""
+        """Returns the current flags: ones on this process's devices if it has a stop request."""
         return self._flags[self._stop.signal is not None]
 
 
 class Verdict(NamedTuple):
-    """What the verdicts of some steps say together."""
+    """The verdicts of several steps combined."""
 
-    stopping: bool  # a process was asked to stop
-    bad_step: int  # the first that the guard found bad; 0: none
-    judgement: float  # the guard's of that step
+    stopping: bool  # a process has a stop request
+    bad_step: int  # the first step that the guard found bad; 0: none
+    judgement: float  # the guard's judgement of that step
 
 
 class Verdicts:
-    """The verdicts that were not read yet."""
+    """The verdicts that the host has not read yet."""
 
     def __init__(self, every_steps: int):
-        """Reads at every so many steps, by their numbers."""
+        """Reads are due at the multiples of `every_steps`."""
         self._every, self._unread = every_steps, list[tuple[int, jax.Array]]()
         self._last_step = 0
 
     def add(self, at: int, verdict: jax.Array) -> None:
         """Notes the verdict of step `at`, [2], or those of n steps up to it, [n, 2].
 
-        `step.sharded_step` says what they hold. Waits for nothing.
+        `step.sharded_step` says what a verdict holds. This waits for nothing.
         """
         self._unread.append((at, verdict))
 
     def read(self, at: int, *, now: bool) -> Verdict:
-        """Returns the verdict of all dispatches before the newest, if it is time to read.
+        """Returns the combined verdict of all dispatches before the newest, if a read is due.
 
-        A stop is followed by a save, and no step is saved that was not judged: so a stop makes the
-        rest be read, too.
+        The loop saves when it stops, and only judged steps may be saved. So after a stop request
+        this reads the newest verdict, too.
 
         Args:
             at: the newest step.
-            now: read whatever `at` is, and wait for the verdict of the newest step, too.
+            now: read at any `at`, and wait for the verdict of the newest step, too.
         """
+        # A dispatch may pass over a multiple, so `at` itself need not be one.
         due = at // self._every > self._last_step // self._every
         num = len(self._unread) if now else len(self._unread) - 1 if due else 0
         self._last_step = at
@@ -77,7 +78,7 @@ class Verdicts:
         return found
 
     def _first(self, num: int) -> Verdict:
-        """Reads the first `num` that are left, and returns what they say together."""
+        """Reads and removes the first `num` verdicts, and returns them combined."""
         read, self._unread = self._unread[:num], self._unread[num:]
         verdicts = []
         for last, values in read:

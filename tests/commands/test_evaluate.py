@@ -3,7 +3,6 @@
 import base64
 import dataclasses
 import html.parser
-import io
 import json
 import os
 import subprocess
@@ -17,7 +16,7 @@ from PIL import Image
 
 from configs import beta_vae, default, vq_vae
 from pipeline import datasets, evals, evaluate
-from pipeline.display import pages, pictures, plots, terminal
+from pipeline.display import pages, terminal
 from pipeline.mesh import sharding
 from pipeline.outputs import comparison, report_files
 from pipeline.runtime import errors, registry, run_config
@@ -328,35 +327,6 @@ def test_what_is_drawn_is_drawn_by_process_0_alone(monkeypatch, process):
     assert [value.name for value in values] == ["elbo", "samples"]
     assert evals.scalars(values) == {"elbo": -3.0}
     assert len(drawn) == (1 if process == 0 else 0)
-
-
-def test_frames_come_back_as_they_were():
-    frames = np.zeros((3, 8, 8, 1), np.uint8)
-    for index in range(3):
-        frames[index, :, index] = 255
-    with Image.open(io.BytesIO(pictures.gif(frames))) as file:
-        for index in range(3):
-            file.seek(index)
-            np.testing.assert_array_equal(np.asarray(file.convert("L")), frames[index, ..., 0])
-        assert file.info["loop"] == 0
-
-
-def test_a_chart_takes_the_colour_of_the_page_and_keeps_its_last_point():
-    points = [(step, 1.0 / (step + 1)) for step in range(2501)]
-    text = plots.lines({"train/loss": points, "heldout/loss": points[::500]}, title="t")
-    assert text.startswith("<svg")
-    assert "currentColor" in text
-    assert plots.INK not in text
-    assert "train/loss" in text
-    assert plots.thinned(points)[-1] == points[-1]
-    assert len(plots.thinned(points)) <= plots.MAX_POINTS
-    assert plots.lines({"a": points}, title="t") == plots.lines({"a": points}, title="t")
-
-
-def test_numbers_have_four_digits_or_all_before_the_point():
-    values = (0.123456, -12.3456, 123456.78, 20.0, float("nan"), None)
-    texts = ["0.1235", "−12.35", "123,456.8", "20", "–", "–"]
-    assert [pages.number(value) for value in values] == texts
 
 
 def test_runs_are_compared_and_evaluated_where_they_were_not(workdir, tmp_path, capsys):

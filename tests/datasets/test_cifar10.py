@@ -140,7 +140,7 @@ IMAGES, LABELS = batches()["test_batch.bin"]
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (binary(IMAGES, LABELS)[:-1], "18437 bytes, where 18438 are due"),
+        (binary(IMAGES, LABELS)[:-1], "18437 bytes, not 18438"),
         (b"", "0 bytes"),
         (binary(IMAGES, LABELS + 10), "not only 0 to 9"),
         (binary(IMAGES[1:], LABELS[1:]), "15365 bytes"),

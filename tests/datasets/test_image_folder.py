@@ -343,7 +343,7 @@ def test_a_folder_without_images_and_a_file_that_is_no_zip_are_refused(tmp_path)
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["cat/1.png", "cat/2.png"], "has one sub-folder with images, 'cat', where at least two"),
+        (["cat/1.png", "cat/2.png"], "has one sub-folder with images, 'cat', but at least two"),
         (["train/a/1.png"], "has one sub-folder with images, 'train'"),
         (["cat/1.png", "dog/1.png", "2.png"], "has 1 images beside its sub-folders ('cat' …)"),
         (["train/a/1.png", "train/b/1.png", "val/a/1.png", "val/c/1.png"], "the class 'b' is in"),

@@ -57,3 +57,14 @@ def test_a_gif_plays_every_frame_for_ever(channels):
             assert frame.info["duration"] == 200
             found.append(np.asarray(frame.convert("RGB")))
     np.testing.assert_array_equal(found, np.broadcast_to(frames, (4, 6, 8, 3)))
+
+
+def test_frames_come_back_as_they_were():
+    frames = np.zeros((3, 8, 8, 1), np.uint8)
+    for index in range(3):
+        frames[index, :, index] = 255
+    with Image.open(io.BytesIO(pictures.gif(frames))) as file:
+        for index in range(3):
+            file.seek(index)
+            np.testing.assert_array_equal(np.asarray(file.convert("L")), frames[index, ..., 0])
+        assert file.info["loop"] == 0

@@ -118,7 +118,7 @@ def test_densities_of_pixels_are_counted_in_bits_of_8_bit_values():
 
 
 def test_what_cannot_work_is_one_line():
-    with pytest.raises(errors.InputError, match=r"model.name='vq_vae' has not: leave it out"):
+    with pytest.raises(errors.InputError, match=r"model.name='vq_vae' lacks: leave it out"):
         evaluated(vq_vae)
     with pytest.raises(errors.InputError, match=r"num_samples=0 must be at least 1"):
         evaluated(beta_vae, **{"importance_weighted.num_samples": 0})

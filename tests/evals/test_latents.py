@@ -86,7 +86,7 @@ def test_the_figures_depend_on_no_mesh_and_no_batch(module):
 
 
 def test_a_model_without_posterior_is_one_line():
-    with pytest.raises(errors.InputError, match=r"'latents' needs .*'vq_vae' has not: leave"):
+    with pytest.raises(errors.InputError, match=r"'latents' needs .*'vq_vae' lacks: leave"):
         evaluated(vq_vae)
 
 

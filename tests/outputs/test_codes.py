@@ -202,7 +202,7 @@ def test_a_shard_that_is_not_there_is_named(tmp_path):
         (["--tokens="], "--tokens= is no split"),
         (["--tokens=train", "--num=3"], "--num=3 is for images: leave it out with --tokens=train"),
         (["--tokens=train", "--labels=3"], "--labels=3 is for images"),
-        (["--num_processes=2"], "--num_processes=2 goes with --tokens alone"),
+        (["--num_processes=2"], "--num_processes=2 goes only with --tokens"),
         (
             ["--tokens=train", "--process_id=1"],
             "--coordinator, --num_processes and --process_id go",

@@ -117,3 +117,27 @@ def test_two_processes_learn_the_same_from_resident_examples(tmp_path):
         points.append(scalars(workdir))
     assert len(points[0]["train/loss"]) == 12
     assert points[0] == points[1]
+
+
+def test_the_last_heldout_batch_is_padded_and_masked():
+    config = beta_vae.get_config("smoke")
+    config.batch_size, config.eval_examples = 64, 100
+    mesh = sharding.make_mesh({"data": -1}, devices=jax.devices()[:4])
+    batches = list(batching.heldout_batches(datasets.load(config).heldout, config, mesh))
+    assert [first for first, _ in batches] == [0, 64]
+    assert [float(batch["mask"].sum()) for _, batch in batches] == [64.0, 36.0]
+
+
+def test_binarised_pixels_are_255_from_128_on_and_the_source_stays_as_it_is():
+    levels = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
+
+    class Levels:
+        def read(self, indices):
+            return {"image": levels}
+
+    config = beta_vae.get_config()
+    config.data.binarize = True
+    found = batching.read(Levels(), np.arange(4), config)["image"]
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found.ravel(), np.repeat([0, 255], 128))
+    np.testing.assert_array_equal(levels.ravel(), np.arange(256))

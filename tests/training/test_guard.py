@@ -115,7 +115,7 @@ def test_a_rollback_skips_the_window_and_a_restart_changes_no_bit(tmp_path):
     arguments = ("--config.guard.action=rollback", *EVERY)
     one, other = tmp_path / "one", tmp_path / "other"
     output = train(one, "--config.total_steps=40", *arguments, command=COMMAND)
-    assert "the loss of step 25 is not finite: back to the state of step 20, going on" in output
+    assert "the loss of step 25 is not finite: back to the state of step 20, continuing" in output
     assert output.count("back to the state of step") == 1
     points = scalars(one)["train/loss"]
     assert points[-1][0] == 40 and np.isfinite(points[-1][1])

@@ -1,7 +1,7 @@
 """β-VAE score (Higgins et al. 2017, openreview Sy2fzU9gl, section 3).
 
-A point: of 64 pairs of examples that share one factor, the mean of |z_1 − z_2|. A linear
-classifier guesses the factor from it.
+A point is the mean of |z_1 − z_2| over 64 pairs of examples that share one factor. A linear
+classifier predicts the factor from the point.
 """
 
 from typing import NamedTuple
@@ -16,13 +16,13 @@ CHUNK = 1000  # points at a time
 
 
 class Scores(NamedTuple):
-    """What this metric gives."""
+    """The figures of this metric."""
 
     beta_vae_score: float  # accuracy, 0 to 1; 1/F is chance
 
 
 def scores(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> Scores:
-    """Returns the accuracy of logistic regression on points that it wasn't fitted to.
+    """Returns the accuracy of logistic regression on points that it was not fitted to.
 
     Args:
         codes: [N, D] posterior means.
@@ -45,7 +45,14 @@ def scores(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> Scores:
 def differences(
     codes: np.ndarray, factors: np.ndarray, columns: np.ndarray, *, random: np.random.Generator
 ) -> np.ndarray:
-    """Returns the points, [P, D], for the factor that each shares, [P]; each pair has its value."""
+    """Returns the points, [P, D].
+
+    Args:
+        codes: [N, D] posterior means.
+        factors: [N, F] class indices.
+        columns: [P], the factor that the pairs of each point share. Each pair draws its own value.
+        random: draws the values and the examples.
+    """
     points = []
     for first in range(0, len(columns), CHUNK):
         part = np.repeat(columns[first : first + CHUNK], NUM_PAIRS)

@@ -1,12 +1,12 @@
 """Disentanglement, completeness, informativeness (Eastwood & Williams 2018, openreview By-7dz-AZ).
 
-Gradient boosted trees predict every factor from all latents; their importances R [D, F] tell which
+Gradient boosted trees predict every factor from all latents. Their importances R [D, F] say which
 latent is used for which factor.
 
-Where we differ from disentanglement_lib: 10 stages at a learning rate of 0.3, each on a random half
-of the training examples, where it has 100 at 0.1 on all: 20 times the work, minutes for dSprites'
-113 values. Accuracies are lower for it, mostly of factors of many values; importances less so.
-Compare figures of one setting only.
+Difference from disentanglement_lib: we use 10 stages at a learning rate of 0.3, each on a random
+half of the training examples. It uses 100 stages at 0.1 on all of them, which is 20 times the work:
+minutes for dSprites' 113 values. Our accuracies are lower, mostly for factors of many values;
+importances differ less. Compare only figures of the same setting.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ SUBSAMPLE = 0.5
 
 
 class Scores(NamedTuple):
-    """What this metric gives, each 0 to 1."""
+    """The figures of this metric, each 0 to 1."""
 
     dci_disentanglement: float  # whether a latent serves one factor
     dci_completeness: float  # whether a factor is served by one latent
@@ -56,11 +56,11 @@ def scores(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> Scores:
 
 
 def disentanglement(importance: np.ndarray) -> float:
-    """Returns Σ_d ρ_d (1 − H_F(P_d)) of importances R [D, F]; of Rᵀ it is completeness.
+    """Returns Σ_d ρ_d (1 − H_F(P_d)) for importances R [D, F]; for Rᵀ it is completeness.
 
-    P_d is row d over its sum, H_F the entropy to the base F, and ρ_d the row's share of all. (The
-    paper averages completeness over factors evenly, which is the same where, as here, every
-    factor's importances add up to 1.)
+    P_d is row d divided by its sum, H_F is the entropy to the base F, and ρ_d is the row's share of
+    the total. The paper weights all factors equally in completeness. Both are the same here,
+    because every factor's importances add up to 1.
     """
     from scipy import stats
 

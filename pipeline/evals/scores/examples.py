@@ -1,4 +1,4 @@
-"""Which factors count, which examples train and which test, and examples that share a factor."""
+"""Which factors count, which examples train or test a learner, and which share a factor."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Split(NamedTuple):
-    """The examples that a learner is trained on, and those that it is scored on."""
+    """The examples that train a learner, and those that test it."""
 
     train_codes: np.ndarray  # [N1, D]
     train_factors: np.ndarray  # [N1, F]
@@ -15,14 +15,14 @@ class Split(NamedTuple):
 
 
 def varying(factors: np.ndarray) -> np.ndarray:
-    """Returns the columns of factors [N, F] with two values or more: the others' entropy is 0."""
+    """Returns the columns of factors [N, F] with at least two values; the others' entropy is 0."""
     return factors[:, (factors != factors[:1]).any(axis=0)]
 
 
 def split(codes: np.ndarray, factors: np.ndarray) -> Split:
-    """Returns two thirds to train on and one to test on, as Locatello et al. 2019 (10,000/5,000).
+    """Returns two thirds for training and one for testing, as Locatello et al. 2019 (10,000/5,000).
 
-    Only factors that vary in the training part are kept: nothing can be learned of the others.
+    Only factors that vary in the training part are kept: nothing can be learned about the others.
     """
     first = 2 * len(codes) // 3
     kept = factors[:, (factors[:first] != factors[:1]).any(axis=0)]
@@ -34,14 +34,14 @@ def sharing(
 ) -> np.ndarray:
     """Draws groups of examples that share the value of one factor.
 
-    The papers draw from all images; here the encoded examples stand for them, and so an example may
-    come twice, as it may there.
+    The papers draw from all images. Here the encoded examples stand for them. As in the papers, an
+    example may be drawn twice.
 
     Args:
         factors: [N, F] class indices.
         columns: [G], the factor that each group shares.
-        size: examples a group.
-        random: draws the value of each group, uniformly among those that occur, and the examples.
+        size: number of examples per group.
+        random: draws each group's value, uniformly among those that occur, and its examples.
 
     Returns:
         [G, size] rows of `factors`.

@@ -1,7 +1,7 @@
-"""Explicitness (Ridgeway & Mozer 2018, arXiv:1802.05312, section 3): factors can be read off.
+"""Explicitness (Ridgeway & Mozer 2018, arXiv:1802.05312, section 3): a linear model reads factors.
 
-By straight lines: a value in the middle of a latent's range can't be told from both sides at once,
-so that a factor of many values in one latent stays below 1 however well it is encoded.
+A linear model cannot separate a value in the middle of a latent's range from both sides at once. So
+a factor of many values in a single latent scores below 1, however well it is encoded.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from pipeline.evals.scores import examples
 
 
 class Scores(NamedTuple):
-    """What this metric gives."""
+    """The figures of this metric."""
 
     explicitness: float  # area under the ROC curve, 0.5 (chance) to 1
 
@@ -20,13 +20,13 @@ class Scores(NamedTuple):
 def scores(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> Scores:
     """Returns the mean area under the ROC curve, over each factor's values and then the factors.
 
-    Logistic regression tells each value from all others, from all latents together, standardised;
-    it is scored on held-out examples. Values that only one of the two parts has are left out.
+    Logistic regression separates each value from all others, given all latents, standardised. It is
+    scored on held-out examples. Values that occur in only one of the two parts are left out.
 
     Args:
         codes: [N, D] posterior means, in random order.
         factors: [N, F] class indices.
-        seed: without use here.
+        seed: not used.
     """
     import threadpoolctl
     from sklearn import linear_model, metrics  # slow to import: no training start needs it
@@ -42,7 +42,7 @@ def scores(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> Scores:
         for value in np.intersect1d(target, truth):
             if (truth == value).all():
                 continue
-            # Products of so few columns take six times as long on several threads.
+            # With so few columns, matrix products take six times as long on several threads.
             with threadpoolctl.threadpool_limits(1):
                 learner = linear_model.LogisticRegression().fit(train, target == value)
             areas.append(metrics.roc_auc_score(truth == value, learner.decision_function(test)))

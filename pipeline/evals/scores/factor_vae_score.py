@@ -1,7 +1,8 @@
 """FactorVAE score (Kim & Mnih 2018, arXiv:1802.05983, section 4).
 
-A vote: of 64 examples that share one factor, the latent whose variance, over that of all examples,
-is least. A majority-vote classifier guesses the factor from that latent.
+A vote comes from 64 examples that share one factor. It is the latent with the least variance over
+them, relative to its variance over all examples. A majority-vote classifier predicts the factor
+from that latent.
 """
 
 from typing import NamedTuple
@@ -11,19 +12,19 @@ import numpy as np
 from pipeline.evals.scores import examples
 
 NUM_TRAIN, NUM_TEST = 10_000, 5_000  # votes, as in Locatello et al. 2019
-GROUP = 64  # examples a vote
-LEAST_DEVIATION = 0.05  # of a latent's codes: below, it is taken for collapsed and has no vote
+GROUP = 64  # examples per vote
+LEAST_DEVIATION = 0.05  # a latent whose standard deviation is lower is collapsed, with no vote
 CHUNK = 1000  # votes at a time
 
 
 class Scores(NamedTuple):
-    """What this metric gives."""
+    """The figures of this metric."""
 
     factor_vae_score: float  # accuracy, 0 to 1; 1/F is chance
 
 
 def scores(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> Scores:
-    """Returns the classifier's accuracy on votes that it wasn't made from; 0 if all is collapsed.
+    """Returns the classifier's accuracy on other votes than its own; 0 if all latents collapsed.
 
     Args:
         codes: [N, D] posterior means.
@@ -46,7 +47,7 @@ def scores(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> Scores:
 
 
 def votes(codes: np.ndarray, variance: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Returns each group's latent, [G], for codes [N, D], variances [D] and rows [G, size]."""
+    """Returns the latent of each vote, [G], for codes [N, D], variances [D] and rows [G, size]."""
     parts = (rows[first : first + CHUNK] for first in range(0, len(rows), CHUNK))
     return np.concatenate(
         [

@@ -1,6 +1,6 @@
 """Interventional robustness score, IRS (Suter et al. 2019, arXiv:1811.00007, section 4).
 
-A latent is robust if it stays where it is while all factors but its own change.
+A latent is robust if it stays the same while all factors except its own change.
 """
 
 from typing import NamedTuple
@@ -9,11 +9,11 @@ import numpy as np
 
 from pipeline.evals.scores import examples
 
-QUANTILE = 0.99  # of the deviations, where the paper takes the maximum; as Locatello et al. 2019
+QUANTILE = 0.99  # of the deviations, as Locatello et al. 2019; the paper uses the maximum
 
 
 class Scores(NamedTuple):
-    """What this metric gives."""
+    """The figures of this metric."""
 
     irs: float  # 0 to 1
 
@@ -21,13 +21,13 @@ class Scores(NamedTuple):
 def scores(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> Scores:
     """Returns the mean over latents of the best factor's 1 − deviation, weighted by their ranges.
 
-    The deviation of latent d for factor k: the mean over that factor's values of the 0.99 quantile
-    of |z_d − E[z_d | v_k]|, over the greatest |z_d − E[z_d]| of all examples.
+    The deviation of latent d for factor k is the 0.99 quantile of |z_d − E[z_d | v_k]|, averaged
+    over that factor's values. It is divided by the greatest |z_d − E[z_d]| of all examples.
 
     Args:
         codes: [N, D] posterior means; latents that never change are dropped.
         factors: [N, F] class indices.
-        seed: without use here.
+        seed: not used.
     """
     del seed
     factors = examples.varying(factors)

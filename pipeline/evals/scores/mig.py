@@ -1,6 +1,6 @@
 """Mutual information gap (MIG) in the convention of Locatello et al. 2019 (arXiv:1811.12359).
 
-Posterior means in 20 bins; every factor counts, unordered ones such as shape as well.
+Posterior means are cut into 20 bins. Every factor counts, including unordered ones such as shape.
 """
 
 from typing import NamedTuple
@@ -11,18 +11,20 @@ from pipeline.evals.scores import examples, mutual_information
 
 
 class Scores(NamedTuple):
-    """What this metric gives."""
+    """The figures of this metric."""
 
     mig: float  # 0 to 1
 
 
 def scores(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> Scores:
-    """Returns the mean over factors of (I(z_1; v) − I(z_2; v))/H(v), z_1 and z_2 the best latents.
+    """Returns the mean over factors of (I(z_1; v) − I(z_2; v))/H(v).
+
+    z_1 and z_2 are the two latents with the most information about the factor v.
 
     Args:
         codes: [N, D] posterior means.
         factors: [N, F] class indices.
-        seed: without use here.
+        seed: not used.
     """
     del seed
     factors = examples.varying(factors)
@@ -31,9 +33,9 @@ def scores(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> Scores:
 
 
 def gaps(importance: np.ndarray) -> np.ndarray:
-    """Returns the largest minus the second largest of each column, [F], of [D, F].
+    """Returns the largest minus the second largest entry of each column, [F], for [D, F].
 
-    A single latent has the gap to one of importance 0.
+    The second largest entry of a single latent counts as 0.
     """
     second, first = np.sort(np.pad(importance, ((1, 0), (0, 0))), axis=0)[-2:]
     return first - second

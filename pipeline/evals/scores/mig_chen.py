@@ -1,11 +1,11 @@
 """Mutual information gap (MIG) as Chen et al. 2018 define it (arXiv:1802.04942, section 4.1).
 
-I(z_d; v_k) = E_q(z_d, v_k)[log q(z_d|v_k)] + H(z_d), where q(z_d) and q(z_d|v_k) are the mixtures
-of the posteriors of all examples, and of those of that factor's value. There are no bins.
+I(z_d; v_k) = E_q(z_d, v_k)[log q(z_d|v_k)] + H(z_d), without bins. q(z_d) is the mixture of the
+posteriors of all examples, and q(z_d|v_k) of those with that value of the factor.
 
-Where we differ: the mixtures are those of the encoded examples, the paper's those of all images.
-The paper's figures leave out shape, which has no order, and draw z; the other readings in use
-(shape counted, posterior means for z) are given beside that.
+Difference from the paper: our mixtures contain the encoded examples, the paper's contain all
+images. The paper draws z and leaves out shape, which has no order. We also compute the other
+conventions in use, with shape and with posterior means for z.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ import numpy as np
 
 from pipeline.evals.scores import mig, mutual_information
 
-NUM_POINTS = 4096  # examples over which the expectation is taken: an error of some 0.02 nats
-CHUNK = 2**18  # densities at a time: a megabyte, so that they stay in a processor's cache
+NUM_POINTS = 4096  # examples that estimate the expectation: the error is about 0.02 nats
+CHUNK = 2**18  # densities at a time: one megabyte, so that they stay in the processor's cache
 
 
 class Scores(NamedTuple):
-    """What this metric gives, each 0 to 1."""
+    """The figures of this metric, each 0 to 1."""
 
     mig_chen: float  # z drawn from the posterior, without the excluded factors: the paper's
     mig_chen_all_factors: float  # z drawn, every factor
@@ -37,12 +37,12 @@ def scores(
     seed: int = 0,
     excluded: Sequence[int] = (),
 ) -> Scores:
-    """Returns the gaps, for posteriors N(mean, exp(log_variance)), [N, D] each.
+    """Returns the gaps for posteriors N(mean, exp(log_variance)).
 
     Args:
         mean: [N, D].
         log_variance: [N, D].
-        factors: [N, F] class indices; at least one that isn't excluded must vary.
+        factors: [N, F] class indices; at least one that is not excluded must vary.
         seed: of the draws of z.
         excluded: columns of `factors` that the paper's convention leaves out.
     """
@@ -65,9 +65,9 @@ def information(
     """Returns I(z_d; v_k) in nats, [D, F].
 
     Args:
-        points: [P, D], z of the first P examples.
-        mean: [N, D] of the posteriors.
-        log_variance: [N, D] of the posteriors.
+        points: [P, D], the z of the first P examples.
+        mean: [N, D], means of the posteriors.
+        log_variance: [N, D], log variances of the posteriors.
         factors: [N, F] class indices.
     """
     anywhere = log_mixture(points, mean, log_variance)
@@ -85,21 +85,21 @@ def information(
 
 
 def log_mixture(points: np.ndarray, mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
-    """Returns log q(z_d) of points [P, D], but for a constant, for posteriors [M, D]: [P, D]."""
-    with futures.ThreadPoolExecutor() as threads:  # NumPy computes outside the interpreter's lock
+    """Returns log q(z_d) up to a constant, [P, D], for points [P, D] and posteriors [M, D]."""
+    with futures.ThreadPoolExecutor() as threads:  # NumPy releases the interpreter's lock
         columns = threads.map(_log_mixture, points.T, mean.T, log_variance.T)
         return np.stack(list(columns), axis=1)
 
 
 def _log_mixture(points: np.ndarray, mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
-    """Returns `log_mixture` of one latent, [P] float32, for [P], [M] and [M]."""
+    """Returns `log_mixture` of one latent, [P] float32, for points [P] and posteriors [M]."""
     points, mean = points.astype(np.float32), mean.astype(np.float32)
     log_variance = log_variance.astype(np.float32)
     deviation = np.exp(0.5 * log_variance)
     found, size = np.empty_like(points), max(1, CHUNK // len(mean))
     for first in range(0, len(points), size):
         rows = slice(first, first + size)
-        # Minus twice the log density, in place: this is where the time goes.
+        # Minus twice the log density, in place, because most of the time is spent here.
         terms = points[rows, None] - mean
         terms /= deviation
         np.square(terms, out=terms)

@@ -1,4 +1,4 @@
-"""Modularity (Ridgeway & Mozer 2018, arXiv:1802.05312, section 3): one factor in each latent."""
+"""Modularity (Ridgeway & Mozer 2018, arXiv:1802.05312, section 3): one factor per latent."""
 
 from typing import NamedTuple
 
@@ -8,28 +8,32 @@ from pipeline.evals.scores import examples, mutual_information
 
 
 class Scores(NamedTuple):
-    """What this metric gives."""
+    """The figures of this metric."""
 
     modularity: float  # 0 to 1
 
 
 def scores(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> Scores:
-    """Returns the mean over latents, the mutual information taken as in `mutual_information`.
+    """Returns the mean over latents; `scores.mutual_information` measures the information.
 
     Args:
         codes: [N, D] posterior means.
         factors: [N, F] class indices.
-        seed: without use here.
+        seed: not used.
     """
     del seed
     return Scores(of_information(mutual_information.between(codes, examples.varying(factors))))
 
 
 def of_information(information: np.ndarray) -> float:
-    """Returns the mean over latents of 1 − Σ_(k ≠ best) m_dk² / (m_best² (F − 1)), m [D, F] nats.
+    """Returns the mean over latents of 1 − Σ_(k ≠ best) m_dk² / (m_best² (F − 1)).
 
-    A latent that tells nothing at all has 0, as in disentanglement_lib. What noise seems to tell
-    by chance has some value between: read it beside the other scores.
+    A latent without any information scores 0, as in disentanglement_lib. A latent of pure noise
+    seems to have some information by chance and scores between 0 and 1. So compare this score with
+    the others.
+
+    Args:
+        information: m, [D, F] nats.
     """
     square = np.square(information)
     best = square.max(axis=1)

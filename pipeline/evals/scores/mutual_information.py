@@ -9,8 +9,9 @@ NUM_BINS = 20
 
 
 def discretized(codes: np.ndarray) -> np.ndarray:
-    """Returns the bin of every code, [N, D] in 1 … 20, each latent's bins from its least to its
-    greatest code.
+    """Returns the bin of every code, [N, D] in 1 … 20.
+
+    The bins of a latent divide the range from its least to its greatest code.
     """
     edges = (np.histogram(column, NUM_BINS)[1][:-1] for column in codes.T)
     bins = [np.digitize(column, edge) for column, edge in zip(codes.T, edges, strict=True)]

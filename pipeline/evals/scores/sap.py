@@ -1,7 +1,7 @@
 """Separated attribute predictability, SAP (Kumar et al. 2018, arXiv:1711.00848, section 3).
 
-A linear support vector machine predicts every factor from one latent alone; the score is the gap in
-accuracy between the best latent and the second.
+A linear support vector machine predicts every factor from a single latent. The score is the gap in
+accuracy between the best latent and the second best.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ PENALTY = 0.01  # C of the support vector machine, as in Locatello et al. 2019
 
 
 class Scores(NamedTuple):
-    """What this metric gives."""
+    """The figures of this metric."""
 
     sap: float  # 0 to 1
 
@@ -37,7 +37,7 @@ def accuracies(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> np.n
     part = examples.split(codes, factors)
     found = np.empty((codes.shape[1], part.train_factors.shape[1]))
     for d, k in np.ndindex(found.shape):
-        # dual=False: there are more examples than latents, and it draws no random numbers.
+        # dual=False is faster with more examples than latents, and draws no random numbers.
         learner = svm.LinearSVC(C=PENALTY, class_weight="balanced", dual=False, random_state=seed)
         learner.fit(part.train_codes[:, [d]], part.train_factors[:, k])
         found[d, k] = learner.score(part.test_codes[:, [d]], part.test_factors[:, k])

@@ -1,22 +1,22 @@
 """Unsupervised disentanglement ranking, UDR (Duan et al. 2020, arXiv:1905.12614, section 4).
 
-Needs no factors: models trained alike from several seeds that disentangle find the same latents, up
-to order and sign. A model's score is the median of its likeness to the others.
+It needs no factors. If models that differ only in their seed disentangle, they find the same
+latents, up to order and sign. A model's score is the median of its likeness to the others.
 
-Where we differ from disentanglement_lib: the two directions of a pair are weighted by their numbers
-of informative latents (the paper's equation 3), not half and half.
+Difference from disentanglement_lib: we weight the two directions of a pair by their numbers of
+informative latents (the paper's equation 3), not equally.
 """
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-INFORMATIVE_NATS = 0.01  # mean KL of a latent; below, it is left out
-PENALTY = 0.1  # of the lasso
+INFORMATIVE_NATS = 0.01  # a latent with a lower mean KL is left out
+PENALTY = 0.1  # α of the lasso
 
 
 def lasso(codes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Returns |coefficients|, [D1, D2], of the lasso from codes [N, D1] to others [N, D2]."""
+    """Returns |coefficients|, [D1, D2], of the lasso that predicts others [N, D2] from [N, D1]."""
     from sklearn import linear_model  # slow to import: no training start needs it
 
     coefficients = linear_model.Lasso(alpha=PENALTY).fit(codes, others).coef_
@@ -24,7 +24,7 @@ def lasso(codes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def spearman(codes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Returns |rank correlations| of codes [N, D1] and others [N, D2], [D1, D2]."""
+    """Returns |rank correlations|, [D1, D2], of codes [N, D1] and others [N, D2]."""
     from scipy import stats
 
     ranks = stats.rankdata(np.concatenate([codes, others], axis=1), axis=0)
@@ -41,7 +41,7 @@ def scores(
 
     Args:
         means: M arrays [N, D_m], posterior means of the same N examples.
-        kls: M arrays [D_m], the mean KL of each latent, nats.
+        kls: M arrays [D_m], the mean KL of each latent in nats.
         relation: `lasso` (the paper's UDR_L) or `spearman` (UDR_S).
     """
     informative = [
@@ -57,15 +57,16 @@ def scores(
 
 
 def likeness(one: np.ndarray, other: np.ndarray, relation: Callable) -> float:
-    """Returns UDR_ij of the informative latents of two models, [N, D1] and [N, D2]; 0 if none.
+    """Returns UDR_ij for the informative latents of two models, [N, D1] and [N, D2].
 
-    1/(D1 + D2) · (Σ_b r_b² / Σ_a R_ab + Σ_a r_a² / Σ_b R_ab), r the greatest of a row or column.
+    It is 1/(D1 + D2) · (Σ_b r_b² / Σ_a R_ab + Σ_a r_a² / Σ_b R_ab); r is the greatest entry of a
+    row or column. It is 0 if a model has no informative latent.
     """
     if not (one.shape[1] and other.shape[1]):
         return 0.0
     matrix = relation(one, other)
     total = 0.0
-    for strengths in (matrix.T, matrix):  # of one latent to those of the other model, a row each
+    for strengths in (matrix.T, matrix):  # each row holds one latent's relations to the other model
         sums = strengths.sum(axis=1)
         total += (np.square(strengths.max(axis=1)) / np.where(sums > 0, sums, 1.0)).sum()
     return float(total / sum(matrix.shape))

@@ -1,7 +1,6 @@
 """State that is sharded over the mesh: the same results, few collectives, 1/N of the memory."""
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -166,20 +165,6 @@ def test_checkpoints_restore_bitwise_from_any_mesh_onto_any_other(tmp_path):
         assert layouts.is_flat(state.params) == layouts.is_cut(mesh)
         jax.tree.map(np.testing.assert_array_equal, layouts.to_tree(state), expected)
     checkpoints.close()
-
-
-@pytest.mark.parametrize(
-    ("shape", "words"),
-    [
-        ({"data": -1, "fsdp": 3}, "(data=-1, fsdp=3) does not fit 8 devices"),
-        ({"data": -1, "fsdp": 0}, "(data=-1, fsdp=0) does not fit 8 devices"),
-        ({"data": -1, "fsdp": -1}, "(data=-1, fsdp=-1) does not fit 8 devices"),
-        ({"data": 8, "fsdp": 2}, "choose a --config.mesh.fsdp that divides it"),
-    ],
-)
-def test_a_mesh_that_does_not_fit_names_both_axes(shape, words):
-    with pytest.raises(errors.InputError, match=re.escape(words)):
-        sharding.make_mesh(shape, devices=jax.devices()[:8])
 
 
 def test_bits_that_no_mesh_changes_are_refused():

@@ -1,0 +1,40 @@
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.processes import ROOT
+
+# A process that never comes to ask whether it should stop.
+BUSY = """
+import time
+from pipeline.runtime import signals
+stop = signals.StopRequest()
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def busy():
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize(("first", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_second_signal_by_ctrl_c_leaves_at_once(busy, first, code):
+    busy.send_signal(first)
+    # The line is written when the signal was taken: two that are pending at a time would be one.
+    assert busy.stderr.readline() == f"{first.name}: saving after this step, then leaving\n"
+    busy.send_signal(signal.SIGINT)
+    assert busy.wait(30) == code
+    assert busy.stderr.read().startswith("second signal: leaving at once")
