@@ -109,7 +109,7 @@ def test_the_pictures_are_the_same_on_one_and_four_devices():
     for tag in ("heldout/traversals", "heldout/traversals_animated"):
         assert one[tag].dtype == np.uint8
         difference = np.abs(one[tag].astype(int) - four[tag])
-        assert difference.max() <= 1  # a level of grey, where a value lies between two
+        assert difference.max() <= 1  # one level of grey, for values between two levels
     frames = one["heldout/traversals_animated"]
     assert len(frames) == 8  # there and back
     np.testing.assert_array_equal(frames[1], frames[7])

@@ -16,6 +16,7 @@ def start(work: Work, options: Sequence[str]) -> Run:
     """
     if work.config.model.name != "vq_vae":
         raise Unsuited("vector-quantize-pytorch is for VQ-VAEs")
+    # Imported here, so that `compare` can skip this file when they are not installed.
     import torch
     from vector_quantize_pytorch import VectorQuantize
 
