@@ -1,4 +1,4 @@
-# Each target sets up what it needs; the set-up is repeated only when the requirements changed.
+# Each target sets up what it needs. The set-up runs again only if the requirements changed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,7 +27,7 @@ pod: $(READY)  ## Train on HOSTS local processes of DEVICES virtual devices; CHA
 	$(BIN)/python launch/local.py --processes=$(HOSTS) --devices=$(DEVICES) \
 		$(if $(filter-out 0,$(CHAOS)),--chaos-seconds=30) -- --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
 
-chaos: $(READY)  ## Hurt runs of all variants 50 times, and compare them with runs that were not.
+chaos: $(READY)  ## Hurt runs of all variants 50 times, and compare them with unhurt runs.
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.support.chaos $(ARGS)
 
 bench: $(READY)  ## Measure what a step of CONFIG costs here, and what the loop adds to it.
@@ -42,8 +42,8 @@ scaling: compilers  ## Plan all variants for pods and GPU nodes, and rewrite the
 test-targets: compilers  ## Run the tests that compile for TPUs and GPUs; `make test` skips them.
 	$(VENV)-plan/bin/python -m pytest -m "tpu or gpu" tests/performance/test_plan_targets.py $(ARGS)
 
-# An environment of its own: where the compilers are installed, JAX looks for their devices at each
-# start, and complains at length that there are none.
+# The compilers have an environment of their own. If they are installed, JAX searches for their
+# devices at each start, and prints long warnings when it finds none.
 compilers:  ## Build a second environment, with the compilers for TPUs and GPUs.
 	@$(MAKE) --no-print-directory VENV=$(VENV)-plan EXTRAS=$(EXTRAS),plan-tpu,plan-gpu $(VENV)-plan/.ready
 
@@ -68,8 +68,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
-# Added to the same environment. On Linux PyPI's torch brings CUDA's libraries; one without them comes
-# with PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu.
+# The frameworks go into the same environment. On Linux PyPI's torch brings CUDA's libraries; set
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu for a torch without them.
 $(VENV)/.ready-bench: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),bench]'
 	@touch $@

@@ -1,1 +1,1 @@
-"""Configs: `default.py` declares every field, each other file states a variant's differences."""
+"""Configs: `default.py` declares every field, and each other file states only its differences."""

@@ -1,11 +1,11 @@
-"""β-VAE (Higgins et al. 2017), β rising linearly from 0 to 1: the main job, on sprites.
+"""The main job: β-VAE (Higgins et al. 2017) on sprites; β rises linearly from 0 to 1.
 
 python -m pipeline.train --config=configs/beta_vae.py --workdir=runs/beta_vae
 
 Measured on two x86 cores (AMD EPYC), jax 0.10.2, cdd1c8b to a2585f1: 5,000 steps in 138 s; held-out
-distortion 45.5, KL 26.5 nats; squares, ellipses and larger hearts are told apart. The network is
-dense, like the paper's for dSprites. The convolutions of Burgess et al.
-(--config.model.network=conv) ended 4,000 steps of 64 images at 76 + 20 nats.
+distortion 45.5, KL 26.5 nats. Reconstructions distinguish squares, ellipses and larger hearts. The
+network is dense, like the paper's for dSprites. With the convolutions of Burgess et al.
+(--config.model.network=conv), 4,000 steps of 64 images ended at 76 + 20 nats.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,7 @@ def get_config(presets: str = "") -> ConfigDict:
     config = default.get_config()
     config.total_steps = 5000  # under five minutes on two cores
     config.batch_size = 128
-    config.data.prefetch_batches = 64  # 34 MB; in larger groups each batch costs less
+    config.data.prefetch_batches = 64  # 34 MB; a batch costs less if more are read at once
     config.evals += ("latents", "traversals")
     config.model.name = "beta_vae"
     config.model.network = "dense"

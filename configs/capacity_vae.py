@@ -1,9 +1,9 @@
-"""Capacity control (Burgess et al. 2018): γ·|KL − C|, C rising from 0 to 25 nats, on sprites.
+"""Capacity control (Burgess et al. 2018) on sprites: γ·|KL − C|; C rises from 0 to 25 nats.
 
 python -m pipeline.train --config=configs/capacity_vae.py --workdir=runs/capacity_vae
 
-γ is 20; the paper has 1000 and disvae 100. A γ that large spreads the KL over all latents before
-the decoder has learnt to read any. At 20, x, y and scale have a latent each.
+γ is 20; the paper uses 1000 and disvae 100. Such a large γ spreads the KL over all latents before
+the decoder has learnt to use any of them. At γ = 20, x, y and scale have a latent each.
 
 Measured on two x86 cores (AMD EPYC), jax 0.10.2, 4d5ae85: |KL − C|, a mean over the last 100 steps
 of each tenth of the ramp, is at most 0.44 nats after the first tenth. At the end the held-out
@@ -22,8 +22,8 @@ def get_config(presets: str = "") -> ConfigDict:
     config.eval_every_steps = 2000
     config.evals += ("latents", "traversals")
     config.model.name = "capacity_vae"
-    config.model.gamma = 20.0  # nats of reconstruction that a nat of |KL − C| costs
+    config.model.gamma = 20.0  # weight of |KL − C|: nats of loss per nat
     config.model.capacity = default.schedule("linear", start=0.0, end=25.0, steps=10_000)  # nats
-    config.model.per_example = False  # True: the mean of |KL − C| over examples
+    config.model.per_example = False  # True: |KL − C| of each example, then the mean
     config.optimizer.learning_rate = 1e-3
     return default.apply(config, presets)

@@ -3,7 +3,7 @@
 python -m pipeline.train --config=configs/mnist_vae.py --workdir=runs/mnist --config.data.path=DIR
 
 Measured on two x86 cores (AMD EPYC), jax 0.10.2: test −ELBO 87.5 nats after 10 epochs, 85.4 after
-20 (cdd1c8b to a2585f1), in 73 s (9597a47); with --config.data.binarize=False 105.4 and 103.7
+20 (cdd1c8b to a2585f1), in 73 s (9597a47). With --config.data.binarize=False it is 105.4 and 103.7
 (ad052f2). Flax's example reports 103.60 and 101.83 (flax #1361). An epoch is 60,000 / 128 = 469
 steps.
 """
@@ -20,10 +20,10 @@ def get_config(presets: str = "") -> ConfigDict:
     config.total_steps = 20 * 469
     config.eval_every_steps = 10 * 469
     config.eval_examples = 0
-    config.checkpoint.every_steps = 5 * 469  # every 8 s on two cores; a save takes 0.15 s of them
+    config.checkpoint.every_steps = 5 * 469  # every 8 s on two cores; a save takes 0.15 s
     config.data.name = "mnist"
     config.data.binarize = True
-    config.data.prefetch_batches = 64  # 6 MB; in larger groups each batch costs less
+    config.data.prefetch_batches = 64  # 6 MB; a batch costs less if more are read at once
     config.evals += ("latents", "traversals")
     config.model.name = "beta_vae"
     config.model.network = "dense"

@@ -1,11 +1,11 @@
-"""Sonnet's VQ-VAE example on CIFAR-10: 32×32×3 images to 8×8 codes out of 512.
+"""Sonnet's VQ-VAE example on CIFAR-10: a 32×32×3 image becomes 8×8 codes out of 512.
 
 python -m pipeline.train --config=configs/vq_vae_cifar10.py --workdir=runs/vq --config.data.path=DIR
 
-Error over variance / perplexity, means over the last 100 steps. The notebook's own output: .483 /
-10.4 at step 100, .105 / 71.8 at 1k, .081 / 154 at 2k, .065 / 301 at 4k, .056 / 326 at 10k. Measured
-on two x86 cores (AMD EPYC), jax 0.10.2, cdd1c8b to a2585f1, on a JPEG copy of the images, which is
-smoother: .455 / 11.1 at step 100, .100 / 73.4 at 1k, .075 / 168 at 2k.
+The figures are error over variance / perplexity, means over the last 100 steps. The notebook prints
+.483 / 10.4 at step 100, .105 / 71.8 at 1k, .081 / 154 at 2k, .065 / 301 at 4k, .056 / 326 at 10k.
+Measured on two x86 cores (AMD EPYC), jax 0.10.2, cdd1c8b to a2585f1, on a JPEG copy of the images,
+which is smoother: .455 / 11.1 at step 100, .100 / 73.4 at 1k, .075 / 168 at 2k.
 """
 
 from ml_collections import ConfigDict

@@ -2,9 +2,9 @@
 
     python launch/local.py --processes=2 -- --config=configs/beta_vae.py --workdir=runs/a
 
-Behind `--` stand the arguments of pipeline.train. The exit code is 0 when the run is complete, 75
-after a forwarded SIGTERM or SIGUSR1 and 130 after Ctrl-C (the same command resumes), 2 for a
-mistake in the input, and the failure's own when restarts no longer help.
+The arguments of pipeline.train follow after `--`. The exit code is 0 if the run is complete, and 2
+for a mistake in the input. It is 75 after a forwarded SIGTERM or SIGUSR1 and 130 after Ctrl-C; the
+same command then resumes. If restarts no longer help, it is the exit code of the failure.
 """
 
 import argparse
@@ -51,7 +51,8 @@ def main() -> int:
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Returns the launcher's options and the training command's arguments; a mistake exits 2."""
+    """Returns the launcher's options and the arguments of pipeline.train; exits 2 on a mistake."""
+    # Abbreviations are off, so that a misspelt flag is an error and never another flag.
     parser = argparse.ArgumentParser(
         usage="%(prog)s [options] -- --config=FILE --workdir=DIR …",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -60,18 +61,20 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     add = parser.add_argument
     add("--processes", type=int, default=1, help="how many processes share the run")
     add("--platform", choices=["cpu", "cuda", "tpu"], default="cpu", help="cpu: virtual devices")
-    add("--devices", type=int, default=0, help="of each process; 0: 1 on cpu, else all there are")
+    add("--devices", type=int, default=0, help="of each process; 0: one on cpu, else all of them")
     add("--max-failures", type=int, default=3, help="restarts without a new checkpoint in between")
-    add("--grace-seconds", type=float, default=60.0, help="of the others when one ends early")
+    add("--grace-seconds", type=float, default=60.0, help="for the others after one ends early")
     add("--chaos-seconds", type=float, default=0.0, help="mean time between faults; 0: no faults")
     add("--chaos-faults", type=int, default=5, help="how many faults at most")
     add("--chaos-seed", type=int, default=0, help="of the kinds, places and moments of faults")
+    # Everything after `--` belongs to the training command.
     own = list(arguments)
     split = own.index("--") if "--" in own else len(own)
     options, training = parser.parse_args(own[:split]), own[split + 1 :]
+    # Mistakes that every process would otherwise report, each for itself.
     mistake = ""
     if not workdir(training):
-        mistake = "--workdir is missing: write -- --config=FILE --workdir=DIR behind the options"
+        mistake = "--workdir is missing: write -- --config=FILE --workdir=DIR after the options"
     elif options.processes < 1 or options.devices < 0:
         mistake = (
             f"--processes={options.processes} must be 1 or more, --devices={options.devices} 0"
@@ -87,7 +90,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def place(options: argparse.Namespace, address: str, index: int) -> list[str]:
-    """Returns the flags by which process `index` finds the others."""
+    """Returns the flags that let process `index` find the others; none for a single process."""
     if options.processes == 1:
         return []
     count = options.processes
@@ -111,7 +114,7 @@ def environment(
 
 
 def workdir(training: Sequence[str]) -> str:
-    """Returns the value of --workdir, which may be two arguments; empty where there is none."""
+    """Returns the value of --workdir, given as one argument or as two; empty if it is missing."""
     found = ""
     for text, following in itertools.pairwise([*training, ""]):
         name, equals, value = text.partition("=")
@@ -121,8 +124,8 @@ def workdir(training: Sequence[str]) -> str:
 
 
 def newest_step(checkpoints: Path) -> int:
-    """Returns the newest committed step, −1 where there is none."""
-    names = [path.name for path in checkpoints.glob("*")]  # nothing where the folder is missing
+    """Returns the newest committed step; −1 if there is none."""
+    names = [path.name for path in checkpoints.glob("*")]  # nothing if the folder is missing
     return max((int(name) for name in names if name.isdecimal()), default=-1)
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Trains on all hosts of a TPU VM or of a queued resource, from any machine with gcloud.
+# Trains on all hosts of a TPU VM or of a queued resource; runs on any machine with gcloud.
 #
 #   ZONE=us-east5-b TPU=my-tpu launch/tpu_pod.sh --config=configs/beta_vae.py --workdir=/shared/runs/a
 #   ZONE=us-east5-b QUEUED_RESOURCE=my-qr launch/tpu_pod.sh …      # all slices of the resource
 #
-# FOLDER (default ~/vae-pipeline) is the repository on every host, with its .venv; --workdir is on
-# storage that all hosts share. The command runs again on exit code 75 while the TPU is there; where
-# it was taken away the exit code is 75: create it anew and give the same command.
+# FOLDER (default ~/vae-pipeline) is the repository on every host, with its .venv. --workdir must be
+# on storage that all hosts share. On exit code 75 the command runs again while the TPU exists. If
+# the TPU is gone, this script leaves with 75: create the TPU again and give the same command.
 set -euo pipefail
 
 if [[ -z ${ZONE:-} || -z ${TPU:-}${QUEUED_RESOURCE:-} ]]; then
@@ -23,15 +23,15 @@ fi
 
 on_all_hosts() { "${tpu[@]}" ssh "$name" --zone="$ZONE" "${every[@]}" --command="$1"; }
 
-# flock: a host never trains twice, also where this script lost its connection and is run again.
-# --no-fork keeps the process id that is noted, so that signals reach the training itself.
+# flock: a host must not train twice if this script lost its connection and is run again.
+# --no-fork keeps the process id that the file holds, so that signals reach the training itself.
 printf -v arguments ' %q' "$@"
 training="cd ${FOLDER:-\$HOME/vae-pipeline} && echo \$\$ > ~/.vae-pipeline.pid &&
     JAX_PLATFORMS=tpu PYTHONUNBUFFERED=1 exec flock --no-fork --timeout 120 ~/.vae-pipeline.lock \
     .venv/bin/python -m pipeline.train$arguments"
 
 asked=
-# shellcheck disable=SC2317  # the traps call it
+# shellcheck disable=SC2317  # only the traps call it
 forward() {
     asked=${asked:-$2}
     on_all_hosts "kill -$1 \$(cat ~/.vae-pipeline.pid)" || true
@@ -41,11 +41,11 @@ trap 'forward USR1 75' USR1
 trap 'forward INT 130' INT
 
 while [[ -z $asked ]]; do
-    # In the background: signals are forwarded meanwhile, and Ctrl-C doesn't cut the connection.
+    # In the background, so that traps run meanwhile, and Ctrl-C does not cut the connection.
     on_all_hosts "$training" &
     child=$! code=0
     wait "$child" || code=$?
-    while kill -0 "$child" 2> /dev/null; do # a signal ended the wait, not the training
+    while kill -0 "$child" 2> /dev/null; do # a signal ended only the wait
         code=0
         wait "$child" || code=$?
     done
@@ -53,7 +53,7 @@ while [[ -z $asked ]]; do
     if [[ -n $asked ]]; then break; fi
     found=$("${tpu[@]}" describe "$name" --zone="$ZONE" --format="$state" || true)
     if [[ $found != "$there" ]]; then
-        echo "The TPU is ${found:-gone}: create it anew and give the same command." >&2
+        echo "The TPU is ${found:-gone}: create it again and give the same command." >&2
         exit 75
     fi
     if [[ $code -ne 75 ]]; then exit "$code"; fi

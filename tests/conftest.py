@@ -1,4 +1,4 @@
-"""All tests run on virtual CPU devices, and leave the user's cache folder alone."""
+"""All tests run on virtual CPU devices, and do not touch the user's cache folder."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ import pytest
 from tests.support import environment
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# What one test has compiled, another that starts the same program need not; workers inherit it.
+# Tests share one cache of compiled programs, also with the processes that they start.
 COMPILED = "JAX_COMPILATION_CACHE_DIR"
 OWNER = COMPILED not in os.environ
 if OWNER:

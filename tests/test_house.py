@@ -1,4 +1,4 @@
-"""The house itself: rooms stay small, files short, and tests keep to public names."""
+"""The house rules: rooms stay small, files stay short, and tests use only public names."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ import pytest
 from pipeline.runtime import registry
 from tests.support.processes import ROOT
 
-LONG = {  # files that are longer than 200 lines today; none is to join them
+LONG = {  # files that are longer than 200 lines today; no other file may be
     "configs/default.py",
     "pipeline/evals/traversals.py",
     "pipeline/nn/convolutions.py",
@@ -45,7 +45,7 @@ def test_no_further_file_is_longer_than_200_lines():
 
 
 def trees(text):
-    """Yields the syntax tree of a file, and of the programs that stand in its strings."""
+    """Yields the syntax trees of a file, and of the programs in its strings."""
     tree = ast.parse(text)
     yield tree
     for node in ast.walk(tree):
@@ -57,7 +57,7 @@ def trees(text):
 
 
 def imported(tree):
-    """Yields the dotted names of the modules, or what is in them, that are imported."""
+    """Yields the dotted names of imported modules, and of what is imported from them."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -66,7 +66,7 @@ def imported(tree):
 
 
 def private_names(tree):
-    """Yields the private names that are read or set of anything but `self`, or patched."""
+    """Yields private names that are patched, or read or set on anything but `self`."""
     for node in ast.walk(tree):
         match node:
             case ast.Attribute(value=ast.Name("self" | "cls")):

@@ -1,4 +1,4 @@
-"""A config made ready to be measured, and its bare step as something that can be run in rounds."""
+"""What every section of the benchmark shares: a config that is ready, and its bare step."""
 
 import math
 import time
@@ -15,35 +15,35 @@ from pipeline.mesh import sharding
 from pipeline.performance import planning
 from pipeline.training import batching, setup, step
 
-ROUND_SECONDS = 0.5  # a round of steps takes so long, or one step where that is longer
+ROUND_SECONDS = 0.5  # the least time of a round, which has at least one step
 # The stop request of a run that nobody stops.
 NEVER: Any = types.SimpleNamespace(signal=None, grace_seconds=0.0, exit_code=0)
 
 
 class Options(NamedTuple):
-    """What was asked for; `config` is locked."""
+    """What the command line asks for; `config` is locked."""
 
     config: Any
     against: str  # FIELD=VALUE[,…] of a second step
-    rounds: int  # in which everything is timed
-    loop_steps: int  # of a round of the whole loop; 0: five seconds'
+    rounds: int  # how often each candidate is timed
+    loop_steps: int  # steps in a round of the whole loop; 0: as many as five seconds hold
     json: Path | None
-    profile: Path | None  # folder for a trace of a round of bare steps
+    profile: Path | None  # folder for a trace of one round of bare steps
 
 
 class Bench(NamedTuple):
     """A config ready to be measured."""
 
     options: Options
-    ready: setup.Setup  # with open data
-    batch: Any  # the first, on the devices: what the step takes
+    ready: setup.Setup  # its data is open
+    batch: Any  # the first batch, on the devices in the form that the step takes
 
 
 def prepare(options: Options) -> Bench:
-    """Checks the config, opens its data, and places the first batch.
+    """Checks the config, opens its data, and puts the first batch on the devices.
 
     Raises:
-        InputError: something in the config can't work.
+        InputError: a value in the config cannot work.
     """
     ready = setup.prepare(options.config)
     train = ready.opened.train
@@ -52,24 +52,31 @@ def prepare(options: Options) -> Bench:
 
 
 def first_state(bench: Bench) -> step.TrainState:
-    """Returns the state of step 0 on the mesh."""
+    """Returns the train state of step 0, laid out on the mesh."""
     return step.create_state(bench.ready.config, bench.ready.example, bench.ready.mesh)
 
 
 def compiled_step(bench: Bench) -> Any:
-    """Returns the compiled training step."""
+    """Returns the training step, compiled for these devices."""
     return planning.trace(bench.ready).lower().compile()
 
 
 def no_stop(mesh: Mesh) -> jax.Array:
-    """Returns the step's `stop` where no process was asked to."""
+    """Returns the step's `stop` [devices] float32 when no process has a stop request: zeros."""
     return jax.device_put(np.zeros(mesh.size, np.float32), sharding.batch_sharded(mesh))
 
 
 def stepper(bench: Bench, compiled: Any, *, num: int = 0) -> tuple[Callable[[], None], int]:
-    """Returns a function that takes `num` bare steps, by default half a second's; and `num`."""
+    """Returns a function that runs `num` bare steps and waits for the last, and `num` itself.
+
+    Args:
+        bench: the config whose first batch every step uses.
+        compiled: the step, (state, batch, stop) → (state, metrics, verdict).
+        num: steps per call; 0: as many as take ROUND_SECONDS, and at least one.
+    """
     state, stop = first_state(bench), no_stop(bench.ready.mesh)
     if not num:
+        # The fastest of three steps sets the number: a slow first step must not make it too small.
         seconds = []
         for _ in range(3):
             began = time.perf_counter()
@@ -78,6 +85,7 @@ def stepper(bench: Bench, compiled: Any, *, num: int = 0) -> tuple[Callable[[], 
             seconds.append(time.perf_counter() - began)
         num = max(1, math.ceil(ROUND_SECONDS / min(seconds)))
 
+    # The step donates its state, so every call has to continue from the state of the call before.
     def run() -> None:
         nonlocal state
         for _ in range(num):

@@ -1,10 +1,10 @@
 """Multiplications and additions of a traced program: its matrix products and convolutions.
 
-Counted in the traced program (a jaxpr): compilers differ in what they say, and some say nothing.
-The decision: values are numbered by the operation and the inputs that make them, so that what is
-computed twice counts once and what nothing reads not at all, as after compiling. Where the code
-depends on the platform, the platform's form counts; a scan's body counts once a step, that of a
-while loop once. Element-wise work is left out: memory bounds it.
+The traced program (a jaxpr) is counted, because compilers count differently and some not at all.
+Values are numbered by the operation and the inputs that make them. So, as after compiling, a value
+that is computed twice counts once, and a value that nothing reads does not count. If the code
+depends on the platform, only the branch of that platform counts. A scan's body counts once per
+iteration, the body of a while loop once. Element-wise work is left out, because memory bounds it.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-# Operations that do nothing but run another program, and the parameter that holds it.
+# Operations that only run another program, and the parameter that holds that program.
 CALLS = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
@@ -27,21 +27,22 @@ CALLS = {
 
 
 def count(jaxpr: Any, platform: str) -> dict[str, float]:
-    """Returns the operations by the type of their operands; a multiplication and addition are two.
+    """Returns {dtype of the operands: operations}; a multiply-add counts as two operations.
 
     Args:
-        jaxpr: of a traced function (`jax.jit(f).trace(…).jaxpr`). Inside `shard_map` shapes, and so
-            operations, are one device's.
+        jaxpr: the program of a traced function (`jax.jit(f).trace(…).jaxpr`). Inside `shard_map`
+            the shapes, and so the operations, are those of one device.
         platform: cpu, cuda or tpu.
     """
     return dict(_count(jaxpr, platform))
 
 
 def _count(jaxpr: Any, platform: str) -> Counter:
-    values, jaxpr = _Values(platform), getattr(jaxpr, "jaxpr", jaxpr)  # of a closed one
+    values, jaxpr = _Values(platform), getattr(jaxpr, "jaxpr", jaxpr)  # a closed jaxpr holds one
     waiting = values.call(jaxpr, [values.new() for _ in jaxpr.invars])
     total: Counter = Counter()
     seen = set()
+    # From the results backwards: an operation that no result depends on is never reached.
     while waiting:
         number = waiting.pop()[0]
         if number not in seen:
@@ -52,25 +53,26 @@ def _count(jaxpr: Any, platform: str) -> Counter:
 
 
 class _Values:
-    """The values of one program: a value is its operation's number, and which result it is."""
+    """The values of one program; a value is (number of its operation, index among its results)."""
 
     def __init__(self, platform: str) -> None:
         self.platform = platform
         self.numbers = itertools.count()
-        self.known: dict[Any, int] = {}  # operation and inputs → its number
-        self.inputs: dict[int, list] = {}
-        self.work: dict[int, Counter] = {}
+        self.known: dict[Any, int] = {}  # (name, inputs, parameters) → number of the operation
+        self.inputs: dict[int, list] = {}  # number → the values that the operation reads
+        self.work: dict[int, Counter] = {}  # number → what it costs, as `count` returns it
 
     def new(self) -> tuple[int, int]:
-        """Returns a value unlike all others."""
+        """Returns a value that equals no other."""
         return next(self.numbers), 0
 
     def call(self, jaxpr: Any, arguments: list) -> list:
-        """Returns the values of a program's results."""
+        """Returns the values of a program's results, given those of its arguments."""
         jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
         variables = dict(zip(jaxpr.invars, arguments, strict=True))
         variables |= {variable: self.new() for variable in jaxpr.constvars}
 
+        # Equal literals are one value, so that an operation on them is recognised when it recurs.
         def value(atom):
             return (f"{atom} {atom.aval}", 0) if hasattr(atom, "val") else variables[atom]
 
@@ -80,13 +82,15 @@ class _Values:
         return [value(atom) for atom in jaxpr.outvars]
 
     def results(self, equation: Any, arguments: list) -> list:
-        """Returns the values of an operation's results."""
+        """Returns the values of an operation's results, and notes what it reads and costs."""
         name, params = equation.primitive.name, equation.params
         if name in CALLS:
             return self.call(params[CALLS[name]], arguments)
         if places := params.get("branches_platforms"):
+            # The first argument is the platform's number, which chooses the branch at run time.
             fitting = [place is None or self.platform in place for place in places]
             return self.call(params["branches"][fitting.index(True)], arguments[1:])
+        # An operation that holds programs, such as a loop, is always new: equal loops count twice.
         programs = _programs(params)
         key = (name, *arguments, next(self.numbers) if programs else str(params))
         if key not in self.known:
@@ -103,7 +107,7 @@ def _programs(params: dict[str, Any]) -> list:
 
 
 def _work(equation: Any, inner: list[Counter]) -> Counter:
-    """Returns what an operation costs, with the programs that it runs."""
+    """Returns what an operation costs; `inner` has the costs of the programs that it runs."""
     name, params = equation.primitive.name, equation.params
     if name == "cond":
         return max(inner, key=Counter.total)
@@ -115,16 +119,18 @@ def _work(equation: Any, inner: list[Counter]) -> Counter:
 
 
 def _product(equation: Any) -> int:
+    """Counts two operations for each element of the result and each contracted element."""
     (contracted, _), _ = equation.params["dimension_numbers"]
     left, result = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
     return 2 * math.prod(result) * math.prod(left[dim] for dim in contracted)
 
 
 def _convolution(equation: Any) -> int:
-    """Counts products with elements of the image, not with padding nor dilation's zeros."""
+    """Counts products with elements of the image, not with padding or dilation's zeros."""
     params, spec = equation.params, equation.params["dimension_numbers"]
     image, kernel = (variable.aval.shape for variable in equation.invars)
     result = equation.outvars[0].aval.shape
+    # Along each axis: the pairs of an output position and a kernel element that meet the image.
     pairs = 1
     for axis, stride in enumerate(params["window_strides"]):
         starts = stride * np.arange(result[spec.out_spec[2 + axis]]) - params["padding"][axis][0]

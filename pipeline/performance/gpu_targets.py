@@ -1,7 +1,7 @@
 """XLA's descriptions of GPUs to compile for, as text protocol buffers (GpuTargetConfigProto).
 
-Figures are those of a100_sxm_80, h100_sxm and h200.txtpb in XLA's own repository (openxla/xla,
-xla/backends/gpu/target_config/specs).
+All figures are copied from a100_sxm_80, h100_sxm and h200.txtpb in XLA's own repository
+(openxla/xla, xla/backends/gpu/target_config/specs). XLA reads them in place of a device.
 """
 
 COMMON = """gpu_device_info {{

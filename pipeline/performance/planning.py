@@ -1,4 +1,4 @@
-"""A step compiled ahead of time for a topology, and what that says about running it there."""
+"""Plans a step for a topology: compiles it ahead of time, and says what it needs there."""
 
 import re
 import time
@@ -12,22 +12,27 @@ from pipeline.performance import flops, hlo, roofline, topologies
 from pipeline.runtime import errors
 from pipeline.training import batching, setup, step
 
-# What makes the TPU compiler search less, by jax 0.10's name, and by that of 0.11.
+# Makes the TPU compiler search less: the option's name in jax 0.10, and its name in 0.11.
 QUICK = {"jax_exec_time_optimization_effort": -1.0, "jax_optimization_level": "O1"}
 
 
 def set_effort(effort: str, topology: topologies.Topology) -> None:
-    """Lets the TPU compiler search less: a twentieth of the time, and the same collectives."""
+    """Makes the TPU compiler search less if `effort` is quick: 1/20 the time, same collectives."""
     if effort == "quick" and topology.chip.platform == "tpu":
         name = next(name for name in QUICK if hasattr(jax.config, name))
         jax.config.update(name, QUICK[name])
 
 
 def sweep(text: str, config: Any, topology: topologies.Topology) -> list[int]:
-    """Returns the global batch sizes to plan, ascending; the config's own without a sweep.
+    """Returns the global batch sizes to plan, in ascending order.
+
+    Args:
+        text: `batch=N,N,…` in examples per device; empty: only the config's own batch size.
+        config: has the `batch_size` for an empty text.
+        topology: its number of devices turns examples per device into a global batch.
 
     Raises:
-        InputError: another form than batch=N,N,…, of examples a device.
+        InputError: the text has another form.
     """
     if not text:
         return [config.batch_size]
@@ -38,10 +43,10 @@ def sweep(text: str, config: Any, topology: topologies.Topology) -> list[int]:
 
 
 def prepare(config: Any, topology: topologies.Topology, batch_size: int) -> setup.Setup:
-    """Returns the config, with so many examples a step, prepared for devices that aren't there.
+    """Returns the config with a global batch of `batch_size`, prepared for absent devices.
 
     Raises:
-        InputError: something in the config can't work on so many devices.
+        InputError: a value in the config cannot work on so many devices.
     """
     config = config.copy_and_resolve_references().unlock()
     config.batch_size = batch_size
@@ -49,7 +54,11 @@ def prepare(config: Any, topology: topologies.Topology, batch_size: int) -> setu
 
 
 def plan(ready: setup.Setup, topology: topologies.Topology) -> dict[str, Any]:
-    """Compiles the training step, and returns what there is to say, ready for JSON."""
+    """Compiles the training step, and returns its plan as values that JSON can hold.
+
+    If the compiler itself runs out of memory for the step, the plan has only `fits` and `reason`.
+    """
+    # Tracing needs no compiler, so these facts also describe a step that doesn't fit.
     batch_size, mesh = ready.config.batch_size, ready.mesh
     began = time.perf_counter()
     traced = trace(ready)
@@ -59,6 +68,7 @@ def plan(ready: setup.Setup, topology: topologies.Topology) -> dict[str, Any]:
         "batch_size": batch_size,
         "parameters": sum(x.size for x in jax.tree.leaves(ready.abstract.params)),
     }
+    # The TPU compiler refuses a program that is too large, and its message names the sizes.
     try:
         compiled = traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
@@ -66,6 +76,7 @@ def plan(ready: setup.Setup, topology: topologies.Topology) -> dict[str, Any]:
             raise
         reason = " ".join(str(error).split())[:200]
         return about | {"fits": False, "reason": reason}
+    # Operations are counted before compiling, all else after it.
     used, text = hlo.memory(compiled), compiled.as_text()
     found = hlo.collectives(text)
     counted = flops.count(traced.jaxpr, topology.chip.platform)
@@ -76,6 +87,7 @@ def plan(ready: setup.Setup, topology: topologies.Topology) -> dict[str, Any]:
         operations=hlo.operations(text),
         collectives=found,
     )
+    # What each host must read for its devices, in bytes a second at either end of the range.
     share = used.total / topology.chip.memory
     image = ready.example["image"]
     input_bytes = int(np.prod(image.shape)) * image.dtype.itemsize
@@ -99,7 +111,7 @@ def plan(ready: setup.Setup, topology: topologies.Topology) -> dict[str, Any]:
 
 
 def trace(ready: setup.Setup) -> Any:
-    """Returns the training step, traced for the mesh's devices."""
+    """Returns the training step, traced for the devices of the mesh from shapes only."""
     config, mesh = ready.config, ready.mesh
     stop = jax.ShapeDtypeStruct((mesh.size,), np.float32, sharding=sharding.batch_sharded(mesh))
     train_step: Any = step.make_train_step(config, ready.example, mesh)
@@ -108,18 +120,20 @@ def trace(ready: setup.Setup) -> Any:
 
 
 def rows(plan: dict[str, Any], topology: topologies.Topology) -> dict[str, str]:
-    """Returns the plan as names and texts."""
+    """Returns the plan as {name: text}, for the terminal."""
     shown = {"devices": f"{plan['devices']:,}", "parameters": f"{plan['parameters']:,}"}
     if not plan["fits"]:
         shown["fits"] = f"no: {plan['reason']}"
     if "memory" not in plan:
         return shown
+    # Bytes on one device.
     memory = plan["memory"]
     parts = ("arguments", "results", "temporaries", "code")
     split = ", ".join(f"{name} {memory[name] / 2**20:,.1f}" for name in parts)
     shown["memory a device"] = f"{memory['total'] / 2**20:,.1f} MiB: {split}"
     if np.isfinite(topology.chip.memory):
         shown["share of it"] = f"{100 * plan['share_of_memory']:.1f} %"
+    # What the devices exchange in a step.
     for number, each in enumerate(plan["collectives"], 1):
         where = ", in a loop" if each["in_loop"] else ""
         size = f"{each['elements']:,} {each['dtype']}, {each['bytes']:,} bytes"
@@ -127,12 +141,13 @@ def rows(plan: dict[str, Any], topology: topologies.Topology) -> dict[str, str]:
     if topology.num_parts > 1:
         what = "slices" if topology.chip.platform == "tpu" else "hosts"
         shown[f"sent between {what}"] = f"{plan['sent_bytes']['beyond']:,.0f} bytes a device"
+    # Speeds exist only for chips whose peaks are known.
     shown["GFLOP an example"] = f"{plan['flops_per_example'] / 1e9:.4g}"
     if topology.chip.bfloat16:
         low, high = plan["images_per_second"]
         shown["images/s, compiled, not run"] = f"{low:,.0f} to {high:,.0f}"
         low, high = (100 * share for share in plan["efficiency"])
-        shown["efficiency"] = f"{low:.0f} to {high:.0f} % of a device alone"
+        shown["efficiency"] = f"{low:.0f} to {high:.0f} % of a single device"
         low, high = (rate / 1e6 for rate in plan["input_bytes_per_second_and_host"])
         shown["input a host"] = f"{low:,.0f} to {high:,.0f} MB/s"
     shown["compiled in"] = f"{plan['compile_seconds']:.1f} s"

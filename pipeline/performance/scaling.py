@@ -1,8 +1,9 @@
 """The command that rebuilds the table of how every variant scales: `make scaling`.
 
-Plans each config on each topology, with as many examples a chip as the config has in all, and
-writes the table between two marks of the `README.md` beside this file. Nothing is run. Exit codes:
-0; 2 a compiler is missing, the message says which extra installs it; 1 a fault.
+It plans each config on each topology, and gives every chip as many examples as the config has in
+all. Then it writes the table between two marks of the `README.md` beside this file. Nothing is run.
+Exit codes: 0 complete; 2 a compiler is missing, and the message names the extra that installs it;
+130 after Ctrl-C; 1 a fault.
 """
 
 import importlib
@@ -41,7 +42,7 @@ MARKS = ("<!-- scaling -->\n", "<!-- /scaling -->\n")
 
 
 def row(config: str, batch_size: int, plan: dict[str, Any]) -> str:
-    """Returns a line of the table, of a plan for `batch_size` examples a chip."""
+    """Returns the table's line for a plan of `batch_size` examples a chip."""
     where = f"`{plan['topology']}`, {plan['devices']:,}"
     start = f"| `{config}`, {batch_size} | {where} |"
     if not plan["fits"]:
@@ -57,14 +58,14 @@ def row(config: str, batch_size: int, plan: dict[str, Any]) -> str:
 
 
 def table() -> list[str]:
-    """Plans everything, and returns the table's lines.
+    """Plans every config on every topology, and returns the table's lines.
 
     Raises:
         InputError: a compiler is missing.
     """
     asked = [topologies.parse(name) for name in TOPOLOGIES]
     for each in asked:
-        topologies.prepare(each)  # before JAX is imported
+        topologies.prepare(each)  # JAX reads the environment when it is imported, below
     from pipeline.display import terminal
     from pipeline.performance import planning
 
@@ -84,10 +85,10 @@ def table() -> list[str]:
 
 
 def rewrite(path: Path, lines: list[str]) -> None:
-    """Puts the table between the marks of the file.
+    """Writes the table between the two marks of the file, and keeps the rest.
 
     Raises:
-        InputError: it has no such marks.
+        InputError: the file does not have both marks.
     """
     text = path.read_text()
     if not all(mark in text for mark in MARKS):

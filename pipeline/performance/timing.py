@@ -1,4 +1,7 @@
-"""Timing on noisy machines: candidates run in turn, round by round, and ratios are paired."""
+"""Timing on noisy machines: candidates run in turn, round by round, and ratios are paired.
+
+Load from elsewhere then slows both sides of a ratio alike.
+"""
 
 import time
 from collections.abc import Callable, Mapping
@@ -8,22 +11,22 @@ import numpy as np
 
 
 class Ratio(NamedTuple):
-    """The time of one over that of another: the median over rounds, and the middle half."""
+    """The time of one candidate over that of another: the median over rounds, and the quartiles."""
 
     median: float
     low: float  # first quartile
     high: float  # third quartile
 
     def __str__(self) -> str:
-        """Returns the median and the quartiles."""
+        """Returns the median, and the quartiles in brackets."""
         return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
 def in_turn(candidates: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, list]:
-    """Returns the seconds of every candidate in every round.
+    """Returns {name: seconds in each round}.
 
-    Each runs once untimed first. Every other round goes through them backwards, so that what grows
-    slower with time weighs on all alike.
+    Each candidate runs once untimed before the first round. Every second round runs them in
+    reverse order, so that a machine that becomes slower with time affects all of them alike.
     """
     for run in candidates.values():
         run()
@@ -39,11 +42,11 @@ def in_turn(candidates: Mapping[str, Callable[[], object]], *, rounds: int) -> d
 
 
 def ratio(seconds: Mapping[str, list[float]], one: str, other: str) -> Ratio:
-    """Returns the time of `one` over that of `other`, from the rounds of `in_turn`."""
+    """Returns the time of `one` over that of `other`, paired by the rounds of `in_turn`."""
     ratios = np.asarray(seconds[one]) / np.asarray(seconds[other])
     return Ratio(*map(float, np.percentile(ratios, [50, 25, 75])))
 
 
 def median(seconds: list[float]) -> float:
-    """Returns the median of the rounds, seconds."""
+    """Returns the median over the rounds, in the unit of the list."""
     return float(np.median(seconds))

@@ -1,7 +1,7 @@
 """Devices that aren't there, to compile for: `v5e:16x16`, `4*v5e:16x16`, `h100:1x8x8`, `cpu:8`.
 
-The decision: JAX's own topology descriptions, so that the compiler is the one of the real machine;
-the description needs that platform's package and no device.
+JAX's own topology descriptions stand for the devices, so the compiler is that of the real machine.
+A description needs the package of its platform, and no device.
 """
 
 import difflib
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from pipeline.performance import chips, gpu_targets
 from pipeline.runtime import errors
 
-# Sizes of slices that are sold, chips along each axis of the torus (the pages that `chips` names).
+# Slices that are sold, as chips along each axis of the torus. `chips` names the sources.
 SOLD = {
     "v5e": ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
     "v6e": ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
@@ -25,13 +25,13 @@ SOLD = {
     "tpu7x": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16",
               "8x16x16"),
 }  # fmt: skip
-# Of these also any AxBxC of multiples of four, A ≤ B ≤ C, up to so many chips.
+# These kinds also sell any AxBxC of multiples of four, A ≤ B ≤ C, up to this many chips.
 LARGEST = {"v4": 4096, "v5p": 6144, "tpu7x": 9216}
 FORM = re.compile(r"(?:(\d+)\*)?([a-z0-9]+):(\d+(?:x\d+)*)")
-# What Google calls its slices, v5p-4096: v4 and v5p count cores, the others chips.
+# Google's own names for slices, such as v5p-4096. On v4 and v5p they count cores, else chips.
 ACCELERATOR = re.compile(r"(v4|v5p|v5e|v5litepod|v6e)-(\d+)")
 CORES = {"v4": 2, "v5p": 2}
-# The package with each platform's compiler, and the extra that installs it.
+# {platform: (the package that has its compiler, the extra that installs it)}
 EXTRAS = {"tpu": ("libtpu", "plan-tpu"), "cuda": ("jax_plugins.xla_cuda12", "plan-gpu")}
 
 
@@ -41,24 +41,25 @@ class Topology(NamedTuple):
     name: str
     chip: chips.Chip
     devices: list[Any]
-    num_parts: int  # slices of TPUs, hosts of GPUs: only the network connects them
+    num_parts: int  # slices of TPUs or hosts of GPUs, which only the network connects
 
 
 class Asked(NamedTuple):
-    """A topology's name, taken apart."""
+    """The parts of a topology's name."""
 
     name: str
     kind: str
     shape: str
-    num_slices: int  # that the compiler is told of
+    num_slices: int  # N of `N*KIND:SHAPE`, which the compiler receives
     num_parts: int  # as in `Topology`
 
 
 def parse(name: str) -> Asked:
-    """Takes the name apart; touches no device.
+    """Parses a topology's name, and uses no device.
 
     Raises:
-        InputError: no such kind, or a shape that isn't sold; the message names the nearest.
+        InputError: the name has another form, its kind is unknown, or its shape is not sold; the
+            message names the nearest.
     """
     match = FORM.fullmatch(name)
     if not match:
@@ -74,17 +75,19 @@ def parse(name: str) -> Asked:
             + (f"did you mean {' or '.join(near)}? " if near else "")
             + f"Known are {', '.join(chips.CHIPS)}"
         )
+    # TPUs come only in some shapes, and the compiler's own message for others names no repair.
     if kind in SOLD and not _is_sold(kind, shape):
         raise errors.InputError(
             f"--topology={name}: {kind} has no slice of {shape} chips; its neighbours are "
             f"{' and '.join(_neighbours(SOLD[kind], shape))}"
         )
+    # Each platform has a number of axes, and only TPUs have slices.
     platform, axes = chips.CHIPS[kind].platform, shape.count("x") + 1
     if axes != {"cpu": 1, "cuda": 3}.get(platform, axes) or slices < 1:
         form = "cpu:N" if platform == "cpu" else f"{kind}:SLICESxHOSTSxGPUS"
         raise errors.InputError(f"--topology={name} has another form: write {form}")
     if platform != "tpu" and slices > 1:
-        raise errors.InputError(f"--topology={name}: N* counts slices of TPUs alone")
+        raise errors.InputError(f"--topology={name}: N* counts slices, and only TPUs have them")
     parts = slices if platform == "tpu" else 1
     if platform == "cuda":
         parts = _num_chips(shape.rpartition("x")[0])
@@ -92,7 +95,9 @@ def parse(name: str) -> Asked:
 
 
 def prepare(asked: Asked) -> None:
-    """Sets the environment that JAX reads when it is imported: nothing here has a device to find.
+    """Sets the environment variables that JAX reads when it is imported, so call it before.
+
+    They keep JAX from searching for devices, because the planned ones are not here.
 
     Raises:
         InputError: the package with that platform's compiler is missing.
@@ -112,7 +117,7 @@ def prepare(asked: Asked) -> None:
         raise errors.InputError(
             f"--topology={asked.name} needs its compiler: pip install -e '.[{extra}]'"
         )
-    # There is no TPU to ask, and libtpu would complain of that at length.
+    # No TPU is here to answer libtpu's questions, and without these it logs that at length.
     os.environ |= {
         "TPU_SKIP_MDS_QUERY": "1",
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
@@ -123,10 +128,10 @@ def prepare(asked: Asked) -> None:
 
 
 def load(asked: Asked) -> Topology:
-    """Returns the devices.
+    """Returns the devices; imports JAX, so call `prepare` before.
 
     Raises:
-        InputError: the compiler doesn't know the topology.
+        InputError: the compiler does not know the topology.
     """
     import jax
     from jax.experimental import topologies
@@ -155,7 +160,7 @@ def load(asked: Asked) -> Topology:
 
 
 def here(devices: list[Any]) -> Topology:
-    """Returns the devices of this run; their memory is known where they tell, their speed not."""
+    """Returns this run's devices, of unknown speed; their memory is infinite if unreported."""
     stats = devices[0].memory_stats() or {}
     memory = float(stats.get("bytes_limit", float("inf")))
     platform = {"gpu": "cuda"}.get(devices[0].platform, devices[0].platform)
@@ -164,7 +169,7 @@ def here(devices: list[Any]) -> Topology:
 
 
 def _neighbours(sold: tuple[str, ...], shape: str) -> list[str]:
-    """Returns the sizes next to `shape`, by their number of chips."""
+    """Returns the next smaller and the next larger size, by the number of chips."""
     asked = _num_chips(shape)
     below = [text for text in sold if _num_chips(text) <= asked]
     above = [text for text in sold if _num_chips(text) > asked]
@@ -184,7 +189,7 @@ def _is_sold(kind: str, shape: str) -> bool:
 
 
 def _translated(name: str) -> str:
-    """Returns the topology of a name like v5p-4096 where it has one."""
+    """Returns the topology of a name like v5p-4096, or the general form if it has none."""
     if match := ACCELERATOR.fullmatch(name):
         kind = match[1].replace("v5litepod", "v5e")
         num_chips = int(match[2]) // CORES.get(kind, 1)

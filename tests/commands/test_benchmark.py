@@ -1,4 +1,4 @@
-"""The benchmark: its arithmetic, its sections, and its errors; never a time."""
+"""The benchmark: its arithmetic, its sections and its errors. No test checks a time."""
 
 import json
 import os

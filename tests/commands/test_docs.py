@@ -1,4 +1,4 @@
-"""The pages of documentation: what they name exists, and the README stays short."""
+"""The pages: everything that they name exists, and the README stays short."""
 
 import importlib
 import re
@@ -23,20 +23,20 @@ def text_of(page):
 
 
 def code_of(page):
-    """The text between backticks: fenced blocks, and spans outside of them."""
+    """Returns the texts between backticks: fenced blocks, and spans outside of them."""
     parts = text_of(page).split("```")
     spans = [span for part in parts[::2] for span in re.findall(r"`([^`]+)`", part)]
     return [line for block in parts[1::2] for line in block.splitlines()] + spans
 
 
 def anchors_of(path):
-    """What GitHub makes of headings: lower case, no punctuation, a hyphen for each space."""
+    """Returns GitHub's anchors of headings: lower case, no punctuation, hyphens for spaces."""
     headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def fields():
-    """The fields of all configs, as `--config.` names them."""
+    """Returns the fields of all configs, as `--config.` names them."""
     names = [path.stem for path in (ROOT / "configs").glob("[a-z]*.py") if path.stem != "default"]
     made = [importlib.import_module(f"configs.{name}").get_config() for name in names]
     return {

@@ -1,4 +1,4 @@
-"""The command that evaluates: the loop's own figures, on any machine, and a report of them."""
+"""The command `evaluate`: it reports the training loop's own figures, on any machine."""
 
 import base64
 import dataclasses
@@ -26,7 +26,7 @@ from tests.support.environment import OPTIMIZATION
 from tests.support.processes import free_port
 
 ROOT = Path(__file__).parents[2]
-NUM = 90  # held-out examples of an evaluation: 64 and a rest
+NUM = 90  # held-out examples of an evaluation: a batch of 64 and a part of one
 EVALS = "--evals=heldout,latents,importance_weighted,reconstructions,disentanglement"
 DEVICES = tuple(jax.devices())
 
@@ -61,7 +61,7 @@ def run(workdir, *arguments):
 
 
 def refusal(capsys, monkeypatch, *arguments):
-    """The one line with which the command refuses, by exit code 2."""
+    """Returns the one error line of a command that exits with code 2."""
     monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
     assert evaluate.main() == 2
     captured = capsys.readouterr()
@@ -72,7 +72,7 @@ def refusal(capsys, monkeypatch, *arguments):
 
 @pytest.fixture(scope="module")
 def reported(workdir, tmp_path_factory):
-    """What the command leaves for the best checkpoint, on one device."""
+    """Returns what the command writes for the best checkpoint, on one device."""
     out = tmp_path_factory.mktemp("reported")
     with pytest.MonkeyPatch.context() as patch:
         use(1, patch)
@@ -83,7 +83,7 @@ def test_the_figures_are_those_of_the_loop_bitwise(workdir, reported):
     config = run_config.load(workdir)
     mesh = sharding.make_mesh({"data": -1})
     state = step.create_state(config, datasets.example_spec(config), mesh)
-    params = jax.tree.map(lambda leaf: 2 * leaf, state.params)  # as `make_run` has saved them
+    params = jax.tree.map(lambda leaf: 2 * leaf, state.params)  # as `make_run` saved them
     state = dataclasses.replace(state, step=state.step + 2, params=params)
     expected = {}
     for name in (
@@ -155,7 +155,7 @@ def test_a_run_is_only_read_but_for_its_reports(workdir):
 
 
 class Outline(html.parser.HTMLParser):
-    """The elements of a page that could load something, and its visible text."""
+    """Collects the elements of a page that could load something, and its visible text."""
 
     def __init__(self, page):
         super().__init__()
@@ -304,7 +304,7 @@ def test_every_kind_of_value_is_written(workdir, tmp_path, reported):
     assert "<td>&lt;b&gt;1&lt;/b&gt; &amp; 2</td>" in text
     assert "be &lt;careful&gt;" in text
     assert "−1,234.5" in text
-    assert not list(tmp_path.glob(".*"))  # nothing temporary is left
+    assert not list(tmp_path.glob(".*"))  # no temporary file is left
     assert report_files.read(tmp_path) == found
     assert evals.covered("latents", found)
     assert not evals.covered("samples", found)

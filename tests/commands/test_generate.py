@@ -71,12 +71,12 @@ def test_the_picture_has_a_row_a_label_and_a_margin(digits_run, tmp_path):
         assert file.mode == "L"
         picture = np.asarray(file)
     picture = picture[pictures.PAD : -pictures.PAD, : -pictures.PAD]
-    margin = picture.shape[1] - 32 * 30 + 2  # no more than 32 images are shown of a row
+    margin = picture.shape[1] - 32 * 30 + 2  # a row shows at most 32 images
     assert picture.shape[0] == 10 * 30 - 2
     assert 5 < margin < 30
     for row in range(10):
         text = picture[30 * row : 30 * row + 28, :margin]
-        assert (text[[0, 1, -2, -1]] == 255).all()  # each text lies within its row
+        assert (text[[0, 1, -2, -1]] == 255).all()  # each text is inside its row
         assert (text < 128).any()
         np.testing.assert_array_equal(
             picture[30 * row : 30 * row + 28, margin : margin + 28],
@@ -103,7 +103,7 @@ def test_the_best_checkpoint_unless_another_is_asked_for(digits_run, tmp_path):
 
 def test_nothing_else_of_the_run_is_altered(tmp_path):
     workdir = save_run(tmp_path / "run", conditional_vae.get_config("smoke"), (1.0, 2.0, 3.0))
-    partial = workdir / "checkpoints" / "4.orbax-checkpoint-tmp"  # of a save under way
+    partial = workdir / "checkpoints" / "4.orbax-checkpoint-tmp"  # of a save that has not finished
     partial.mkdir()
     before = snapshot(workdir)
     run(workdir, "--labels=0")
@@ -243,5 +243,5 @@ def test_a_classifier_recognises_the_digits_of_one_epoch(tmp_path):
     assert accuracy > 0.96
     with np.load(path) as samples:
         shares = digit_classifier.recognised(classify, samples["images"], samples["labels"])
-    # A sixth of the steps of the config's own run, which reaches 0.989.
+    # The config's own run has six times as many steps, and reaches 0.989.
     assert shares.min() >= 0.9, shares

@@ -1,4 +1,4 @@
-"""Every command explains itself in a screenful, at once, and before it looks at anything else."""
+"""`--help` of every command fits on a screen, and needs neither JAX nor a valid config."""
 
 import shlex
 import subprocess
@@ -12,7 +12,7 @@ from pipeline.performance import scaling
 from pipeline.performance.frameworks import compare
 from pipeline.runtime import errors
 
-# ml_collections loads a config's file by it.
+# ml_collections needs this to load a config's file.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
@@ -22,7 +22,7 @@ COMMANDS = {
 
 
 def shown(command, monkeypatch, capsys, *arguments):
-    """What the command prints when it is asked for help; it leaves with 0."""
+    """Returns what `--help` prints; the exit code must be 0."""
     monkeypatch.setattr(sys, "argv", [command.COMMAND.module, *arguments])
     with pytest.raises(SystemExit) as left:
         command.COMMAND.answer(sys.argv)
@@ -76,7 +76,7 @@ def test_both_examples_are_accepted(name, monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_is_answered_without_jax_and_before_anything_is_checked(name, tmp_path):
-    # A jax that can't be imported stands before the installed one.
+    # This jax cannot be imported, and Python finds it before the installed one.
     (tmp_path / "jax.py").write_text("raise SystemExit('jax was imported')\n")
     result = subprocess.run(
         [sys.executable, "-m", name, "--config=nowhere.py", "--help"],

@@ -1,4 +1,4 @@
-"""The list of the commands, and the script that runs them by name."""
+"""`python -m pipeline`, which lists the commands, and the script that runs them by name."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ COMMANDS = {"train", "generate", "evaluate", "plan", "benchmark"}
 
 @pytest.fixture
 def run(tmp_path):
-    """Runs `python -m pipeline` where JAX can't be imported."""
+    """Runs `python -m pipeline` with a JAX that cannot be imported."""
     (tmp_path / "jax.py").write_text("raise SystemExit('jax was imported')\n")
 
     def run(*arguments):

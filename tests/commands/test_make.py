@@ -1,4 +1,4 @@
-"""`make` without a target explains the targets, before there is any environment."""
+"""`make` without a target explains the targets, and needs no environment."""
 
 import re
 import shutil

@@ -1,6 +1,6 @@
-"""A run that version 0.1.0 began goes on today: `support/old_run_0_1_0.zip`.
+"""A run of version 0.1.0, `support/old_run_0_1_0.zip`, resumes today.
 
-Its folder was made, before the modules moved into rooms, on one device by
+This command made its folder on one device, before the modules moved into rooms:
 
 python -m pipeline.train --config=configs/beta_vae.py:smoke SIZES --config.total_steps=20
 """
@@ -34,8 +34,8 @@ SIZES = (
     "--config.checkpoint.every_steps=20",
     SCALARS,
 )
-# What version 0.1.0 found itself: names and bits of the parameters of step 20, the figure of its
-# held-out examples, and how it went on to step 25.
+# What version 0.1.0 itself computed: names and bits of the parameters at step 20, the figure of its
+# held-out examples, and its own steps up to 25.
 PARAMETERS = "8d37bfc199405c45a89fb3480cb444492b331139aef940e964cab3fe40944103"
 ELBO = -2848.061767578125
 LATER = {"train/loss": 2829.56689453125, "heldout/elbo": -2837.282958984375}

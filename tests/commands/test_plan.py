@@ -1,4 +1,4 @@
-"""Planning for machines that aren't there, and its check against this one."""
+"""Plans for machines that aren't there; one plan is checked against this machine."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from pipeline.runtime import errors
 from tests.support import small_models
 from tests.support.commands import train
 
-# ml_collections loads a config's file by it.
+# ml_collections needs this to load a config's file.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 ROOT = Path(__file__).parents[2]
 EXAMPLE = small_models.EXAMPLE
@@ -82,7 +82,7 @@ def test_operations_are_counted_as_often_as_a_loop_starts_them():
         ("v5p:4x8x6", "no slice of 4x8x6 chips; its neighbours are 4x4x8 and 4x8x8"),
         ("cpu:2x2", "has another form: write cpu:N"),
         ("h100:8", "has another form: write h100:SLICESxHOSTSxGPUS"),
-        ("2*cpu:4", "counts slices of TPUs alone"),
+        ("2*cpu:4", "N* counts slices, and only TPUs have them"),
     ],
 )
 def test_a_topology_that_does_not_exist_is_one_line(name, words):

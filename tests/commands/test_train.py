@@ -1,4 +1,4 @@
-"""The command as a user runs it: real processes, real signals, real folders."""
+"""The command `train` as a user runs it: real processes, real signals, real folders."""
 
 import json
 import signal
@@ -17,7 +17,7 @@ from tests.support.commands import finish, start, train
 from tests.support.processes import SCALARS, free_port
 from tests.support.runs import assert_equal_trees, committed, scalars, state
 
-# ml_collections loads a config's file by it.
+# ml_collections needs this to load a config's file.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 ROOT = Path(__file__).parents[2]
 TAGS_OF_THE_RUN = [
@@ -29,7 +29,7 @@ TAGS_OF_THE_RUN = [
 
 
 def written(workdir):
-    """The tags of all summaries, in the order in which they were written."""
+    """Returns the tags of all summaries, in the order in which they were written."""
     return [
         value.tag
         for path in sorted((workdir / "tensorboard").iterdir())
@@ -44,7 +44,7 @@ def tags_of_the_run(workdir):
 
 @pytest.fixture
 def main(monkeypatch, capfd):
-    """The command in this process: (exit code, what it wrote to stderr)."""
+    """Runs the command in this process; returns (exit code, what it wrote to stderr)."""
     handlers = {number: signal.getsignal(number) for number in signals.SIGNALS}
 
     def run(*arguments):
@@ -102,7 +102,7 @@ def test_twenty_steps_and_twenty_more_equal_forty_straight_bitwise(straight, tmp
 
 
 def test_a_codebook_resumes_bitwise_and_its_collapse_is_warned_of(tmp_path):
-    # Codes that start from data, and restart: their random choices must resume too.
+    # Codes start from data and restart, so their random choices must resume too.
     arguments = [
         "--config.model.quantizer.init=data",
         "--config.model.quantizer.candidates=8",
@@ -173,7 +173,7 @@ def test_a_stop_at_an_evaluation_leaves_no_gap(tmp_path):
     train(workdir, f"--config.total_steps={stopped + 2}", *every)
     for tag in ("train/loss", "heldout/elbo"):
         assert [step for step, _ in scalars(workdir)[tag]] == list(range(1, stopped + 3))
-    # The first step of a start is compiled: its time is no point on a curve of speed.
+    # The first step after a start compiles, so its time must not appear on a curve of speed.
     timed = [
         step for step, _ in event_files.read_scalars(workdir / "tensorboard")["train/ms_per_step"]
     ]
@@ -205,7 +205,7 @@ def test_two_processes_and_one_have_the_same_losses(tmp_path):
 
 
 def test_the_kl_follows_the_capacity_up_its_ramp(tmp_path):
-    # Twelve times as fast as the config's own ramp, it takes a larger gamma.
+    # The ramp is twelve times as fast as the config's own, so it needs a larger gamma.
     faster = ["--config.model.capacity.steps=1000", "--config.model.gamma=100.0"]
     arguments = ["--config.total_steps=1000", *faster, SCALARS]
     seldom = ["--config.eval_every_steps=1000", "--config.checkpoint.every_steps=1000"]
@@ -236,7 +236,7 @@ def test_the_kl_follows_the_capacity_up_its_ramp(tmp_path):
         ("--config.data.path=/nowhere", "/nowhere"),
         ("--config.mesh.dat=1", "did you mean mesh.data"),
         ("--config=configs/nope.py", "configs/nope.py: there is no such file"),
-        ("--config=configs/beta_vae.py:huge", "'huge' behind the config's colon is unknown"),
+        ("--config=configs/beta_vae.py:huge", "'huge' after the config's colon is unknown"),
         ("--confg=x", "confg"),
         ("--num_processes=2", "go together"),
         ("--config.checkpoint.best_metric=elbow", "'elbow' is unknown: choose one of"),

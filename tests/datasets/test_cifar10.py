@@ -21,7 +21,7 @@ NAMES = (*_cifar10_files.PARTS["train"], *_cifar10_files.PARTS["heldout"])
 
 @pytest.fixture(autouse=True)
 def small(tmp_path, monkeypatch):
-    """Small batches; no test leaves this machine; returns the cache folder."""
+    """Makes batches small and uses no network; returns the cache folder."""
     monkeypatch.setattr(_cifar10_files, "BATCH", BATCH)
     monkeypatch.setattr(cifar10, "ADDRESS", "http://127.0.0.1:9/")
     monkeypatch.setenv("no_proxy", "*")
@@ -33,7 +33,7 @@ def config(path=""):
 
 
 def batches():
-    """Images [6, 32, 32, 3] and labels [6] by the name of their batch."""
+    """Returns {batch: (images [6, 32, 32, 3], labels [6])}."""
     rng = np.random.default_rng(0)
     return {
         name: (rng.integers(0, 256, (BATCH, 32, 32, 3), np.uint8), rng.integers(0, 10, BATCH))
@@ -50,7 +50,7 @@ def binary(images, labels):
 
 
 def contents(**changes):
-    """The files of the archive; a change is the content of one, None for no file."""
+    """Returns the archive's files; `changes` replace the content of files, None removes one."""
     files = {name: changes.get(name.removesuffix(".bin"), binary(*batch))
              for name, batch in batches().items()}  # fmt: skip
     return {name: content for name, content in files.items() if content is not None}
@@ -74,7 +74,7 @@ def archive(path, **changes):
 
 
 def refusal(path=""):
-    """The one line with which loading is refused."""
+    """Returns the one error line that refuses to load."""
     with pytest.raises(errors.InputError) as raised:
         cifar10.load(config(path))
     assert "\n" not in str(raised.value)
@@ -191,7 +191,7 @@ def test_a_path_without_cifar10_is_refused(tmp_path):
 
 
 def tree(path, *, num=3, size=(32, 32), suffix="png", classes=cifar10.CLASSES):
-    """A zip of images, each of one grey that tells its part, class and number."""
+    """Makes a zip of images; the grey of each encodes its split, class and number."""
     with zipfile.ZipFile(path, "w") as file:
         for part, name, n in np.ndindex(2, len(classes), num):
             picture = io.BytesIO()
@@ -229,7 +229,7 @@ def test_images_of_another_size_are_refused(tmp_path):
 
 @pytest.mark.skipif(not JPEGS.exists(), reason="the JPEG copy of CIFAR-10 is not at hand")
 def test_the_jpeg_copy_is_read_in_its_order(tmp_path):
-    # The first images of each class: to decode all 60,000 takes half a minute.
+    # Only the first images of each class, because decoding all 60,000 takes half a minute.
     few = {"train": 20, "test": 10}
     with zipfile.ZipFile(JPEGS) as whole, zipfile.ZipFile(tmp_path / "few.zip", "w") as part:
         for folder, num in few.items():
@@ -253,7 +253,7 @@ def test_the_jpeg_copy_is_read_in_its_order(tmp_path):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A server on this machine: the body it sends, and how often it was asked."""
+    """Starts a server on this machine; yields the body that it sends, and its count of requests."""
     state = {"body": archive(tmp_path / "a.tar.gz").read_bytes(), "asked": 0}
 
     class Handler(http.server.BaseHTTPRequestHandler):

@@ -29,7 +29,7 @@ def cache_folder(tmp_path, monkeypatch):
 
 
 class Bomb:
-    """Unpickling it makes a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -49,7 +49,7 @@ def npy(array):
 
 
 def publish(path, *, images=IMAGES, classes=CLASSES, compression=zipfile.ZIP_DEFLATED, **members):
-    """Writes a file like the published one; None leaves a member out."""
+    """Writes a file like the published one; a member that is None is left out."""
     contents = {"imgs": images, "latents_classes": classes, "latents_values": CLASSES * 1.0}
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, value in (contents | members).items():
@@ -59,7 +59,7 @@ def publish(path, *, images=IMAGES, classes=CLASSES, compression=zipfile.ZIP_DEF
 
 
 def refusal(path):
-    """The one line with which loading is refused."""
+    """Returns the one error line that refuses to load."""
     with pytest.raises(errors.InputError) as raised:
         dsprites.load(config(path))
     assert "\n" not in str(raised.value)
@@ -106,7 +106,7 @@ def test_the_pickled_metadata_is_never_loaded(tmp_path):
     dsprites.load(config(publish(tmp_path / "d.npz", metadata=header.getvalue() + bomb)))
     assert not (tmp_path / "loaded").exists()
     pickle.loads(bomb).close()
-    assert (tmp_path / "loaded").exists()  # so the bomb would have shown
+    assert (tmp_path / "loaded").exists()  # so the object would have created its file
 
 
 def test_the_packed_copy_is_made_once_and_mapped(tmp_path, cache_folder):
@@ -191,7 +191,7 @@ def test_a_kill_in_the_middle_of_writing_leaves_no_copy(tmp_path, cache_folder):
     assert left.suffix == ".tmp"
     dsprites.load(config(path))
     assert copy.exists()
-    assert left.exists()  # it might be a living writer's
+    assert left.exists()  # another process may still be writing it
 
     os.utime(left, (0, 0))
     with cache.writing(copy) as file:
@@ -290,7 +290,7 @@ def test_a_flipped_bit_is_refused(tmp_path, cache_folder, member, compression):
     path = publish(tmp_path / "d.npz", compression=compression)
     with zipfile.ZipFile(path) as archive:
         info = archive.getinfo(member)
-    # Among the last bytes: of a stored member, a pixel or a class that stays in its range.
+    # One of the last bytes of a stored member: a pixel, or a class that stays in its range.
     position = info.header_offset + 30 + len(member) + info.compress_size - 8
     byte = path.read_bytes()[position]
     overwrite(path, position, bytes([byte ^ 1]))

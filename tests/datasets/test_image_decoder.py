@@ -97,7 +97,7 @@ def test_the_orientation_of_exif_is_undone(orientation):
 @pytest.mark.parametrize("suffix", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize(("width", "height"), [(400, 80), (80, 400), (81, 97)])
 def test_the_short_side_is_scaled_and_the_centre_cut_out(suffix, width, height):
-    # Red marks the central square of the short side, blue what is to be cut off.
+    # Red marks the central square that remains, blue the parts that are cut off.
     short = min(width, height)
     image = Image.new("RGB", (width, height), (0, 0, 255))
     left, top = (width - short) // 2, (height - short) // 2
@@ -113,7 +113,7 @@ def test_a_larger_short_side_leaves_a_smaller_part_of_the_image():
     image.paste((255, 0, 0), (16, 16, 48, 48))
     to = _image_decoder.Format(side=8, short_side=16, channels=3)
     pixels = _image_decoder.decode(encoded(image), to)
-    # The filter reaches over the cut by two pixels.
+    # The resize filter mixes in two pixels from beyond the cut.
     np.testing.assert_array_equal(pixels[2:-2, 2:-2], np.full((4, 4, 3), np.uint8([255, 0, 0])))
 
 

@@ -20,7 +20,7 @@ from pipeline.runtime import errors
 
 @pytest.fixture(autouse=True)
 def fresh():
-    image_folder.layout.cache_clear()  # which lives as long as a process
+    image_folder.layout.cache_clear()  # which lasts as long as the process
 
 
 def config(path, **changes):
@@ -35,7 +35,7 @@ def picture(value=0, suffix="png", size=(8, 8)):
 
 
 def folder(root, names, **contents):
-    """Writes pictures whose red is their place in `names`; `contents` has other files by name."""
+    """Writes pictures whose red is their index in `names`, and the files in `contents`."""
     files = {name: picture(value) for value, name in enumerate(names)}
     for name, content in (files | contents).items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def folder(root, names, **contents):
 
 
 def zipped(root):
-    """A zip of the folder, beside it."""
+    """Makes a zip of the folder, beside it."""
     path = root.with_suffix(".zip")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(root.rglob("*"), reverse=True):
@@ -53,12 +53,12 @@ def zipped(root):
 
 
 def reds(source):
-    """The values of the pictures in their order."""
+    """Returns the red values of the pictures, in their order."""
     return source.read(np.arange(len(source)))["image"][:, 4, 4, 0].tolist()
 
 
 def refusal(path, **changes):
-    """The one line with which loading is refused."""
+    """Returns the one error line that refuses to load."""
     image_folder.layout.cache_clear()
     with pytest.raises(errors.InputError) as raised:
         image_folder.load(config(path, **changes))
@@ -174,7 +174,7 @@ def test_a_link_in_a_zip_is_no_way_out_of_it(tmp_path):
 
 
 def bomb(side):
-    """A PNG of a few bytes that says that it has side × side pixels."""
+    """Returns a PNG of a few bytes whose header claims side × side pixels."""
 
     def chunk(kind, body):
         size, check = len(body).to_bytes(4, "big"), zlib.crc32(kind + body).to_bytes(4, "big")

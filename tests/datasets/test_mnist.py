@@ -19,7 +19,7 @@ SIZES = {"train": 12, "t10k": 5}
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(mnist, "MIRRORS", ())  # no test leaves this machine
+    monkeypatch.setattr(mnist, "MIRRORS", ())  # no test uses the network
     monkeypatch.setenv("no_proxy", "*")
     return tmp_path / "cache" / "vae-pipeline" / "mnist"
 
@@ -34,7 +34,7 @@ def idx(array):
 
 
 def digits():
-    """Images and labels of both parts, by the name of their file."""
+    """Returns {file name: images or labels} of both splits."""
     rng, files = np.random.default_rng(0), {}
     for part, num in SIZES.items():
         files[f"{part}-images-idx3-ubyte"] = rng.integers(0, 256, (num, 28, 28))
@@ -43,7 +43,7 @@ def digits():
 
 
 def publish(folder, *, rename="{}", pack=bytes, **changes):
-    """Writes the four files; a change is the content of one (its name with _), None for no file."""
+    """Writes the four files; a change (its name has _) replaces a content, None removes it."""
     folder.mkdir(exist_ok=True)
     for name, array in digits().items():
         content = changes.get(name.replace("-", "_"), pack(idx(array)))
@@ -53,7 +53,7 @@ def publish(folder, *, rename="{}", pack=bytes, **changes):
 
 
 def refusal(path=""):
-    """The one line with which loading is refused."""
+    """Returns the one error line that refuses to load."""
     with pytest.raises(errors.InputError) as raised:
         mnist.load(config(path))
     assert "\n" not in str(raised.value)
@@ -78,7 +78,7 @@ def assert_is_digits(parts):
 
 @pytest.fixture
 def mirror(monkeypatch):
-    """A mirror on this machine: `bodies` by path; checksums are those of the small files."""
+    """Starts a mirror that serves `bodies` by path; checksums become those of the small files."""
     bodies: dict[str, bytes] = {}
     asked: list[str] = []
 
@@ -235,7 +235,7 @@ def test_dead_and_silent_mirrors_are_named_in_one_line(cache, monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as dead:
         port = dead.getsockname()[1]
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections, and never answers
         mirrors = (f"http://127.0.0.1:{port}/", f"http://127.0.0.1:{silent.getsockname()[1]}/")
         monkeypatch.setattr(mnist, "MIRRORS", mirrors)
         found = refusal()

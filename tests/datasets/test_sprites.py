@@ -14,7 +14,7 @@ NO_PATH = ConfigDict({"name": "sprites", "path": ""})
 
 
 def sprite_frame(factors):
-    """Pixel centres in the frame of the upright sprite at scale 1: x and y, each [64, 64]."""
+    """Returns x and y [64, 64] of pixel centres, in the frame of the upright sprite at scale 1."""
     _, _, scale, orientation, x, y = factors
     rows, columns = np.mgrid[:64, :64]
     angle = 2 * np.pi * orientation / 39
@@ -24,7 +24,7 @@ def sprite_frame(factors):
 
 
 def winding_numbers(x, y, corners):
-    """How often a polygon, corners [2, n], turns around each of the points."""
+    """Returns how often a polygon with corners [2, n] winds around each of the points."""
     spokes = (corners[0] + 1j * corners[1]) - (x + 1j * y)[..., None]
     turns = np.angle(np.roll(spokes, -1, axis=-1) / spokes).sum(-1)
     return np.rint(turns / (2 * np.pi))
@@ -106,7 +106,7 @@ def test_threads_that_start_together_read_the_same_bytes():
         sprites.render(np.stack(np.unravel_index(b, (1, 3, 6, 40, 32, 32)), 1)) for b in batches
     ]
     spec = importlib.util.find_spec(sprites.__name__)
-    fresh = importlib.util.module_from_spec(spec)  # which has made no tables yet
+    fresh = importlib.util.module_from_spec(spec)  # which has computed no tables yet
     spec.loader.exec_module(fresh)
     source = fresh.Sprites()
     with ThreadPoolExecutor(4) as pool:

@@ -1,4 +1,4 @@
-"""The pages of TensorBoard that show a run as a whole, read as TensorBoard reads them."""
+"""TensorBoard's pages about a whole run, tested through TensorBoard's own readers."""
 
 import json
 
@@ -67,7 +67,7 @@ def test_a_run_has_ended_only_once_it_is_complete(tmp_path):
     start(tmp_path, config, resume_step=1, ended=True)
     content = reader(tmp_path).PluginTagToContent("hparams")[metadata.SESSION_END_INFO_TAG]
     assert metadata.parse_session_end_info_plugin_data(content).status == 1  # success
-    start(tmp_path, config, resume_step=2)  # goes on, to more steps
+    start(tmp_path, config, resume_step=2)  # continues, with more steps
     assert metadata.SESSION_END_INFO_TAG not in reader(tmp_path).PluginTagToContent("hparams")
 
 
@@ -94,7 +94,7 @@ def test_a_resumed_run_speaks_of_itself_once_and_by_its_newest_values(tmp_path):
     ]
     (text,) = reader(tmp_path).Tensors("config")
     assert "| total_steps | 360 |" in text.tensor_proto.string_val[0].decode()
-    # A TensorBoard that runs since before has each step once, too.
+    # A TensorBoard that was started earlier also shows each step once.
     steps = [point.step for point in running.Reload().Tensors("config")]
     assert steps == sorted(set(steps))
     assert [point.step for point in running.Tensors("train/loss")] == [1, 2, 3]

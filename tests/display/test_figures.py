@@ -37,7 +37,7 @@ SURPRISE = figures.Figure(
 
 
 def show_everywhere(folder, value):
-    """Logs, reports, compares and prints a metric `surprise`; returns the four results."""
+    """Logs, reports, compares and prints a metric `surprise`; returns the four outputs."""
     with tensorboard.Writer(folder / "tensorboard", resume_step=None) as writer:
         writer.write("train/surprise", value, 1)
         writer.write("train/surprise", value + 1, 2)

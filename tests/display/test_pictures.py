@@ -1,4 +1,4 @@
-"""Pixels stay as they are, texts stand where they belong, and animations play."""
+"""Pictures keep their pixels, texts are in their places, and animations play."""
 
 import io
 

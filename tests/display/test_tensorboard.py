@@ -53,7 +53,7 @@ def pixels(event):
 
 
 def test_importing_it_imports_neither_tensorboard_nor_heavy_packages(tmp_path):
-    # A stand-in, so that the test also speaks where torch is not installed.
+    # A stand-in, so that the test also runs if torch is not installed.
     (tmp_path / "torch.py").write_text("")
     result = run_python(
         "import pipeline.display.tensorboard, sys\n"
@@ -218,7 +218,7 @@ def test_each_tag_has_each_step_once_after_a_crash_and_a_resume(tmp_path):
     crashed.close()
     loss = [(step, step + 0.5 * (step > 20)) for step in range(1, 41)]
     elbo = [(10, -10), (20, -20), (30, -30.5), (40, -40.5)]
-    # From the raw files, by a fresh TensorBoard, and by one that runs since before the crash.
+    # Read from the raw files, by a new TensorBoard, and by one that was started before the crash.
     assert event_files.read_scalars(tmp_path) == {"train/loss": loss, "heldout/elbo": elbo}
     for accumulator in (reader(tmp_path), running.Reload()):
         assert points(accumulator, "train/loss") == loss
@@ -344,7 +344,7 @@ def test_a_folder_that_cannot_be_written_is_an_oserror_at_the_start(tmp_path):
 
 @pytest.mark.parametrize("call", ["flush", "close", "write"])
 def test_a_full_disk_is_an_oserror_in_the_caller(tmp_path, call):
-    # The largest size that a file may have stands for a full disk.
+    # A limit on the size of files acts like a full disk.
     result = run_python(
         "import resource, sys\n"
         "from pipeline.display import event_files, tensorboard\n"

@@ -16,7 +16,7 @@ LONG_PATH = "/scratch/" + "x" * 120 + "/run_1"
 
 
 class Clock:
-    """Time in seconds that passes only when told."""
+    """A clock in seconds that moves only when a test moves it."""
 
     now = 0.0
 
@@ -33,7 +33,7 @@ def make(*, screen, width=80):
 
 
 def run(shown, clock, *, start_step=0, steps=(200, 400), seconds=(60.0, 10.0)):
-    """Reports at `steps`, each after so many seconds; the first include the compilation."""
+    """Reports at `steps`, each after its wait in `seconds`; the first wait includes compiling."""
     with shown.progress(2000, start_step) as progress:
         for step, wait in zip(steps, seconds, strict=True):
             clock.now += wait
@@ -217,7 +217,7 @@ def test_other_processes_print_nothing(capsys):
 
 
 class Screen(io.StringIO):
-    """A stdout that is a terminal."""
+    """A stdout that claims to be a terminal."""
 
     def isatty(self):
         return True

@@ -10,7 +10,7 @@ from pipeline.training import batching, evaluation, step
 
 @pytest.fixture(scope="package")
 def coded():
-    """Config, mesh, held-out data and state of a small VQ-VAE, and the codes of 70 examples."""
+    """Returns config, mesh, data and state of a small VQ-VAE, and the codes of 70 examples."""
     config = vq_vae.get_config("sprites,smoke")
     config.model.network, config.model.hidden, config.model.latent_dim = "dense", (8,), 4
     config.eval_examples, config.code_maps.num, config.data.variance = 70, 3, 0.04

@@ -13,7 +13,7 @@ from tests.support.evaluations import Heldout, drawn, refusal
 
 
 def conditional(monkeypatch, entry, name="label"):
-    """Returns the config and mesh of a conditional model of small images with that entry."""
+    """Returns config and mesh of a small conditional model whose condition is that entry."""
     config = conditional_vae.get_config("smoke")
     config.model.hidden, config.model.latent_dim = (8,), 3
     config.model.conditions = (name,)

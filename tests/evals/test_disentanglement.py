@@ -1,4 +1,4 @@
-"""The evaluation of disentanglement: the metrics' figures, alike on every mesh."""
+"""The evaluation of disentanglement: the metrics are the same on every mesh."""
 
 import dataclasses
 import subprocess
@@ -47,7 +47,7 @@ def evaluated(config, *, devices=1, spoil=False):
 
 
 def refusal(config):
-    """The one line with which the evaluation is refused, before there is a state."""
+    """Returns the one error line that refuses the evaluation, before there is a state."""
 
     class Ten:
         def __len__(self):

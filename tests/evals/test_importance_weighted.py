@@ -1,4 +1,4 @@
-"""The importance-weighted bound against closed forms, and the same whatever the machine."""
+"""The importance-weighted bound equals closed forms, and is the same on every mesh."""
 
 import types
 
@@ -24,7 +24,7 @@ EVIDENCE = stats.multivariate_normal(np.zeros(3), WEIGHT @ WEIGHT.T + SIGMA**2 *
 
 
 def linear_model(*, shift=0.0, scale=1.0):
-    """x = W z + σ ε, whose posterior is Gaussian and, with orthogonal columns, diagonal."""
+    """x = W z + σ ε: its posterior is Gaussian, and diagonal if W has orthogonal columns."""
     variance = 1.0 / (1.0 + (WEIGHT**2).sum(axis=0) / SIGMA**2)
 
     def posterior(batch):
@@ -47,7 +47,7 @@ def weights_of(model, num_samples, *, chunk):
 
 
 def mean_bound(weights, num_samples):
-    """The mean over examples, and over as many draws of the bound as the weights [K, B] hold."""
+    """Returns the mean over examples and over all draws of the bound in `weights` [K, B]."""
     groups = weights.reshape(-1, num_samples, weights.shape[1])
     return (special.logsumexp(groups, axis=1) - np.log(num_samples)).mean()
 
@@ -61,7 +61,7 @@ def test_with_the_true_posterior_every_weight_is_the_evidence():
 def test_the_bound_rises_from_the_elbo_to_the_evidence():
     model = linear_model(shift=0.3, scale=1.5)
     mean, log_variance = model.posterior({"image": IMAGES})
-    # E[−log p(x|z)] in closed form: that of the mean, and what z's variance adds.
+    # E[−log p(x|z)] in closed form: its value at the mean of z, plus what z's variance adds.
     spread = (np.exp(log_variance) * (WEIGHT**2).sum(axis=0)).sum(axis=-1) / (2 * SIGMA**2)
     elbo = -model.nll(mean, {"image": IMAGES}) - spread
     elbo -= losses.kl_to_standard_normal(mean, log_variance).sum(axis=-1)

@@ -1,4 +1,4 @@
-"""Planes of latents: the means themselves, their principal axes, or those of most KL."""
+"""Planes of latents show the means, their principal axes, or the latents of the highest KL."""
 
 import numpy as np
 import pytest

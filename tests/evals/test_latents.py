@@ -1,4 +1,4 @@
-"""Latent health: known posteriors give known figures, and a collapse is warned of."""
+"""The state of latents: known posteriors give known figures, and a collapse gives a warning."""
 
 import jax
 import numpy as np

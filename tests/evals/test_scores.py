@@ -1,4 +1,4 @@
-"""The metrics of disentanglement: known values, and the papers' formulas written out in loops."""
+"""The metrics of disentanglement equal known values, and the papers' formulas in plain loops."""
 
 import itertools
 import math
@@ -36,13 +36,13 @@ def fewer_votes():
 
 
 def grid(repeats=25):
-    """All combinations of three factors and a constant one, several times, in random order."""
+    """Returns all combinations of three factors and a constant one, repeated, in random order."""
     rows = np.array(list(itertools.product(*map(range, SIZES))) * repeats)
     return np.random.default_rng(0).permutation(rows).astype(np.int32)
 
 
 def perfect(factors, noise=0.01):
-    """A latent for each factor that varies, and nothing else in it."""
+    """Returns one latent for each factor that varies; it depends on nothing else."""
     clean = factors[:, 1:] - factors[:, 1:].mean(axis=0)
     return clean + noise * np.random.default_rng(1).standard_normal(clean.shape)
 
@@ -73,8 +73,8 @@ def found():
 
 def test_perfect_codes_have_the_best_scores(found):
     scores = dict(found["perfect"])
-    # Linear machines can't cut the middle out of a line: the j-th of K values is told from j − 1
-    # others or from K − j.
+    # A linear classifier cannot cut the middle out of a line: it separates the j-th of K values
+    # from j − 1 others or from K − j.
     told = [max(j, size - 1 - j) / (size - 1) for size in SIZES[1:] for j in range(size)]
     parts = np.split(np.array(told), np.cumsum(SIZES[1:])[:-1])
     expected = np.mean([part.mean() for part in parts])
@@ -120,7 +120,7 @@ def test_one_seed_gives_the_same_scores_again():
 
 
 def literal_information(latent, factor):
-    """I = Σ p(b, v) log(p(b, v)/(p(b) p(v))), b one of 20 bins of equal width."""
+    """Returns I = Σ p(b, v) log(p(b, v)/(p(b) p(v))) in nats, with 20 bins b of equal width."""
     low, high = latent.min(), latent.max()
     bins = [min(int((z - low) / (high - low) * 20), 19) for z in latent]
     total = 0.0
@@ -132,7 +132,7 @@ def literal_information(latent, factor):
 
 
 def small():
-    """Codes that mix factors, few enough for loops."""
+    """Returns latents that mix factors, few enough for plain loops."""
     factors = np.random.default_rng(3).permutation(grid(2))[:90]
     return rotated(factors) + 0.3 * perfect(factors), factors
 
@@ -164,7 +164,7 @@ def test_the_gap_of_two_bits_by_hand():
     codes = factors.astype(float)
     np.testing.assert_allclose(mutual_information.between(codes, factors), math.log(2) * np.eye(2))
     assert mig.scores(codes, factors).mig == pytest.approx(1.0)
-    both = codes[:, [0, 0]]  # two latents alike, so no gap for one factor, and nothing of the other
+    both = codes[:, [0, 0]]  # two equal latents, so one factor has no gap; no latent has the other
     assert mig.scores(both, factors).mig == pytest.approx(0.0)
     assert mig.scores(codes[:, :1], factors).mig == pytest.approx(0.5)
     assert modularity.scores(codes @ np.diag([1.0, 0.0]), factors).modularity == 0.5
@@ -303,7 +303,7 @@ def test_likeness_of_models_is_the_papers_formula():
     total = 0.0
     for b in range(2):
         total += max(matrix[:, b]) ** 2 / sum(matrix[:, b])
-    for a in range(2):  # the third tells of no latent of the other model
+    for a in range(2):  # the third is like no latent of the other model
         total += max(matrix[a]) ** 2 / sum(matrix[a])
     found = udr.likeness(codes, codes[:, :2], lambda one, other: matrix)
     assert found == pytest.approx(total / 5)

@@ -1,4 +1,4 @@
-"""Traversals and interpolations: exactly what the model decodes, in the order of the KL."""
+"""Traversals and interpolations show exactly what the model decodes, in the order of the KL."""
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ def small(module, **fields):
 
 
 class Made:
-    """An evaluation of a fresh model on so many devices."""
+    """Returns an evaluation of a new model on that many devices."""
 
     def __init__(self, module, kind, *, devices=1, **fields):
         self.config = small(module, **fields)
@@ -48,7 +48,7 @@ class Made:
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What the functions that draw are given."""
+    """Collects the arguments of the functions that draw."""
     given = []
     monkeypatch.setattr(traversals, "picture", lambda found: given.append(found))
     return given
@@ -109,7 +109,7 @@ def test_the_pictures_are_the_same_on_one_and_four_devices():
     for tag in ("heldout/traversals", "heldout/traversals_animated"):
         assert one[tag].dtype == np.uint8
         difference = np.abs(one[tag].astype(int) - four[tag])
-        assert difference.max() <= 1  # a level of grey, where a value lies between two
+        assert difference.max() <= 1  # one level of grey, for values between two levels
     frames = one["heldout/traversals_animated"]
     assert len(frames) == 8  # there and back
     np.testing.assert_array_equal(frames[1], frames[7])

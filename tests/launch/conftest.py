@@ -1,8 +1,8 @@
-"""A training command that the launchers' tests can start: it trains nothing."""
+"""A stand-in for the training command that the launchers' tests start: it trains nothing."""
 
 import pytest
 
-# Trains nothing under a launcher: the first start is preempted, the second completes.
+# The stand-in: its first start is preempted, its second completes.
 STAND_IN = """
 import os, pathlib, sys
 folder = pathlib.Path(next(a for a in sys.argv if a.startswith("--workdir=")).partition("=")[2])
@@ -19,7 +19,7 @@ sys.exit(0 if started else 75)
 
 @pytest.fixture
 def stand_in(tmp_path):
-    """A folder in which `python -m pipeline.train` is the stand-in."""
+    """Returns a folder in which `python -m pipeline.train` runs the stand-in."""
     (tmp_path / "pipeline").mkdir()
     (tmp_path / "pipeline" / "__init__.py").touch()
     (tmp_path / "pipeline" / "train.py").write_text(STAND_IN)

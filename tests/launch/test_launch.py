@@ -1,4 +1,4 @@
-"""Launchers: they start again what can go on, stop what can't, and pass signals through."""
+"""Launchers restart what can continue, stop what cannot, and forward signals."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "launch"))
 import local  # noqa: E402
 import supervisor  # noqa: E402
 
-# What every child below begins with. `others_ready` waits for the others' signal handlers.
+# The first lines of every child below. `others_ready` waits for the others' signal handlers.
 PRELUDE = """
 import os, pathlib, signal, sys, time
 index, start, step = map(int, sys.argv[1:4])
@@ -36,7 +36,7 @@ def supervise(
 ):
     """Runs `code` as a group; returns the exit code and the number of starts.
 
-    The processes know `index`, `start`, `folder`, and what `step()` was when they started.
+    The code may use `index`, `start`, `folder`, and the value of `step()` at its start.
     """
     starts = []
 
@@ -67,7 +67,7 @@ def test_failures_without_progress_end_with_their_exit_code(tmp_path):
 def test_a_new_checkpoint_makes_failures_count_from_the_beginning(tmp_path):
     steps = iter([-1, 5, 5, 9, 9, 9, 9])
     result = supervise(tmp_path, "sys.exit(134)", failures=1, progress=lambda: next(steps))
-    assert result == (134, 5)  # steps 5 and 9 are progress
+    assert result == (134, 5)  # steps 5 and 9 count as progress
 
 
 @pytest.mark.parametrize("code", [2, 130])

@@ -1,4 +1,4 @@
-"""Launchers on clusters: what each makes of an exit code and of a signal."""
+"""Launchers on clusters: how each of them reacts to exit codes and signals."""
 
 import os
 import re
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def commands(tmp_path, monkeypatch):
-    """`commands(name=text)` puts shell scripts on PATH; each notes its arguments in `calls`."""
+    """`commands(name=text)` puts shell scripts on PATH; each adds its arguments to `calls`."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
@@ -79,7 +79,7 @@ esac
     [
         ("75", "READY", 0, 2),
         ("75", "PREEMPTED", 75, 1),
-        ("255", "", 75, 1),  # the connection broke as the TPU was taken away
+        ("255", "", 75, 1),  # the connection broke when the TPU was taken away
         ("134", "READY", 134, 1),
         ("2", "READY", 2, 1),
     ],
@@ -101,7 +101,7 @@ def test_a_signal_travels_to_the_hosts_of_a_tpu_pod(tmp_path, commands, name, co
     do = f'kill -{name} "$TPU_POD"; for _ in {{1..600}}; do {heard} && break; sleep 0.05; done'
     variables = {"FIRST": "75", "STATE": "READY", "DO": do, "FOLDER": str(tmp_path)}
     script = f"TPU_POD=$$ exec bash {ROOT / 'launch' / 'tpu_pod.sh'}"
-    # Where tests run in a shell's background, Ctrl-C is ignored, and could not be trapped.
+    # If tests run in a shell's background, Ctrl-C is ignored, and no script can trap it.
     result = subprocess.run(
         ["env", "--default-signal=INT", "bash", "-c", script],
         env=os.environ | variables | {"QUEUED_RESOURCE": "q", "ZONE": "z"},
@@ -128,7 +128,7 @@ def test_a_gpu_node_trains_in_one_process_that_sees_all_gpus(stand_in, commands)
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines() == 2 * ["[0] cuda 0,1"]  # preempted, and again
+    assert result.stdout.splitlines() == 2 * ["[0] cuda 0,1"]  # preempted twice
 
 
 @pytest.mark.parametrize("script", ["gpu_node.sh", "tpu_pod.sh", "slurm.sbatch"])
@@ -144,7 +144,7 @@ def test_kubernetes_restarts_on_75_without_limit_and_never_on_mistakes():
         job = replicated["template"]["spec"]
 
         def action(code, policy=policy, job=job):
-            """What the controllers do: the Job's first rule, its message, the JobSet's first."""
+            """Applies the Job's first rule, and then the JobSet's first rule to its message."""
             (container,) = job["template"]["spec"]["containers"]
             for index, rule in enumerate(job["podFailurePolicy"]["rules"]):
                 if code in rule.get("onExitCodes", {}).get("values", []):

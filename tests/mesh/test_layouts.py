@@ -1,4 +1,4 @@
-"""State that is cut over the mesh: the same results, few collectives, 1/N of the memory."""
+"""State that is sharded over the mesh: the same results, few collectives, 1/N of the memory."""
 
 import functools
 
@@ -16,7 +16,7 @@ from pipeline.training import checkpoint, evaluation, guard, step
 from tests.support import processes, small_models
 
 EXAMPLE, IMAGES = small_models.EXAMPLE, small_models.IMAGES
-# All that an update knows of other values: the global norm, and which values are matrices'.
+# An update depends on other values only by the global norm, and by which values are matrices.
 OPTIMIZER = {
     "optimizer.name": "adamw",
     "optimizer.weight_decay": 0.1,
@@ -32,7 +32,7 @@ def mesh_of(data, fsdp):
 
 
 def state_on(mesh, config):
-    """Returns the state of step 0 as a restored one lies there; one program makes them all."""
+    """Returns the state of step 0, laid out like a restored one; one program makes them all."""
     state = step.create_state(config, EXAMPLE, mesh_of(1, 1))
     there = layouts.of_tree(step.abstract_state(config, EXAMPLE), mesh)
     there = jax.tree.map(lambda leaf: leaf.sharding, there)
@@ -41,7 +41,7 @@ def state_on(mesh, config):
 
 @functools.cache
 def trained(variant, data, fsdp):
-    """Returns the state after five steps, and of each step its loss and its gradient's norm."""
+    """Returns the state after five steps, and the loss and the gradient's norm of each step."""
     config, mesh = small_models.make_config(variant, **OPTIMIZER), mesh_of(data, fsdp)
     state, seen = state_on(mesh, config), []
     train_step = step.make_train_step(config, EXAMPLE, mesh)
@@ -88,7 +88,7 @@ def test_a_model_of_ten_times_the_budget_has_its_state_cut_to_one_nth(monkeypatc
             found = [(each["kind"], each["elements"]) for each in planned["collectives"]]
             tile = flat_buffers.TILE
             piece = tile * -(-num_params // (tile * num))
-            # Of the sums: reconstruction, KL, stop, and the square of the norm.
+            # The sums are: reconstruction, KL, stop, and the square of the norm.
             expected = [("all-gather", piece * num), ("all-reduce", 4), ("reduce-scatter", piece)]
             assert sorted(found) == expected
             assert {each["dtype"] for each in planned["collectives"]} == {"f32"}
@@ -114,7 +114,7 @@ def test_accumulation_puts_no_collective_into_its_loop_and_pieces_are_added_once
     lowered = step.make_train_step(config, EXAMPLE, mesh).lower(state, batch, stop)
     found = hlo.collectives(lowered.compile().as_text())
     assert not any(each.in_loop for each in found)
-    # Beside pieces and sums, the scalar that capacity control needs before its gradients.
+    # Besides pieces and sums, the scalar that capacity control needs before its gradients.
     kinds = sorted(each.kind for each in found)
     assert kinds == ["all-gather", *["all-reduce"] * 3, "reduce-scatter"]
 

@@ -31,7 +31,7 @@ def make_config(variant, network="dense", *, shards=8):
 
 @functools.cache
 def results(variant, network, num_devices, *, shards=8):
-    """All that a run depends on or logs: states, metrics, sums over held-out data, by path."""
+    """Returns all that a run depends on or logs, by path: states, metrics, held-out sums."""
     config, mesh = make_config(variant, network, shards=shards), small_models.mesh_of(num_devices)
     state = small_models.first_state(config, mesh, EXAMPLE)
     train_step = step.make_train_step(config, EXAMPLE, mesh)
@@ -78,7 +78,7 @@ def test_the_order_is_that_of_a_tournament(shards):
     while len(expected) > 1:
         last = expected[len(expected) // 2 * 2 :]
         expected = [a + b for a, b in zip(expected[::2], expected[1::2], strict=False)] + last
-    assert np.any(expected[0] != rows.sum(axis=0))  # the order does matter
+    assert np.any(expected[0] != rows.sum(axis=0))  # the order matters here
 
     def local(rows, flags):
         summed = reductions.make(mesh, parts=1, shards=shards)

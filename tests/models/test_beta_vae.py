@@ -1,4 +1,4 @@
-"""β-VAE's equation, by hand; tests/training/test_step.py trains it on one device and on several."""
+"""β-VAE's equation, computed by hand; tests/training/test_step.py trains it."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Capacity control, by hand; tests/training/test_step.py trains it on one device and on several."""
+"""Capacity control, computed by hand; tests/training/test_step.py trains it."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from pipeline import datasets, models
 from pipeline.models import capacity_vae as variant
 from pipeline.runtime import errors
 
-# A mean KL of 8 nats of which single examples lie at a mean distance of 7 nats from C.
+# The mean KL is 8 nats; the examples' distances from C have a mean of 7 nats.
 MEANS = variant.Terms(jnp.float32(100.0), jnp.float32(8.0), jnp.float32(7.0))
 
 

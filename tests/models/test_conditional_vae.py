@@ -153,7 +153,7 @@ def test_with_every_kind_of_condition_one_device_equals_four(form):
 
 
 def figures_of(config, change):
-    """Held-out figures of the first state, after `change` of its embedding."""
+    """Returns the held-out figures of the first state, after `change` of its embedding."""
     mesh = small_models.mesh_of(1)
     state = small_models.first_state(config, mesh, EXAMPLE)
     embedding = change(state.params["embedding"])

@@ -50,13 +50,13 @@ def test_codebook_and_figures_are_the_same_on_any_mesh_and_with_accumulation(nam
         config.accumulation_steps = parts
         state, other_losses, other_metrics = small_models.train(config, devices, num_steps=4)
         np.testing.assert_allclose(other_losses, losses, rtol=1e-5)
-        # A code that restarts, and rarely wins again, is the small difference of large sums.
+        # A code that restarts and rarely wins again is a small difference of large sums.
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max()),
             (state.stats, other_metrics),
             (reference.stats, metrics),
         )
-    if name == "residual_vq":  # by their use alone: no age reaches 100 steps
+    if name == "residual_vq":  # only by their use, because no age reaches 100 steps
         assert metrics["code_restarts"] >= 8
 
 
@@ -234,7 +234,7 @@ def test_a_collapse_is_warned_of_with_its_remedies():
 
 
 class Pictures:
-    """Grey pictures whose brightness is their index."""
+    """Grey pictures; the brightness of each is its index."""
 
     def __init__(self, num):
         self.num = num
@@ -253,7 +253,7 @@ def test_the_variance_is_measured_exactly_and_the_given_config_stays(monkeypatch
     np.testing.assert_allclose(measured.data.variance, (np.arange(200) / 255).var(), rtol=1e-14)
     assert config.data.variance == 0.0
     assert variance.measured(measured, Pictures(100)) is measured
-    # Of more pixels than are read, the examples are drawn: always the same ones.
+    # There are more pixels than are read, so examples are drawn: always the same ones.
     monkeypatch.setattr(variance, "PIXELS", 100 * 64 * 64)
     first, second = (variance.measured(config, Pictures(200)).data.variance for _ in range(2))
     assert first == second != measured.data.variance

@@ -1,4 +1,4 @@
-"""Every form equals XLA's plain one, and the modules are Flax's but for their speed."""
+"""Every form equals XLA's plain one, and the modules equal Flax's except in speed."""
 
 import functools
 
@@ -38,13 +38,13 @@ def normal(seed, *shape):
 
 
 def value_and_gradients(form, x, kernel):
-    """The output, and the gradients for a cotangent that is the same for every form."""
+    """Returns the output, and the gradients for a cotangent that is the same for every form."""
     y, pullback = jax.vjp(form, x, kernel)
     return y, *pullback(normal(2, *y.shape).astype(y.dtype))
 
 
 def assert_close(actual, desired, tolerance):
-    """Compares on the scale of the largest value, which is what the sums' rounding goes by."""
+    """Compares on the scale of the largest value, on which the rounding of sums depends."""
     for a, b in zip(actual, desired, strict=True):
         assert a.shape == b.shape
         a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
@@ -164,7 +164,7 @@ def test_gradients_over_eight_devices_are_those_of_one(direction, channels, chec
 
     def local_gradient(x, kernel):
         dx, dk = gradient(x, kernel)
-        # With check_vma, JAX has summed the gradient of what all devices share.
+        # With check_vma, JAX has already summed the gradient of values that all devices share.
         return dx, dk if check_vma else lax.psum(dk, "data")
 
     mesh = jax.make_mesh(

@@ -1,4 +1,4 @@
-"""What the Gaussian VAEs share: terms, methods, and that a condition reaches all of them."""
+"""What the Gaussian VAEs share: terms and methods, and a condition that reaches all of them."""
 
 import jax
 import jax.numpy as jnp

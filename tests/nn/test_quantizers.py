@@ -83,7 +83,7 @@ def test_of_many_codes_at_one_distance_the_first_is_the_nearest():
 @pytest.mark.parametrize("chunk", [1, 4, 8])
 def test_chunks_change_nothing(chunk):
     codes = RANDOM.normal(size=(NUM_CODES, DIM)).astype(np.float32)
-    codes[9] = codes[3]  # of equals the first, in whatever chunk the other is
+    codes[9] = codes[3]  # the first of equal distances, whichever chunk the other is in
     whole = vectors.nearest(ENCODINGS, codes)
     np.testing.assert_array_equal(whole, nearest_by_numpy(ENCODINGS, codes))
     np.testing.assert_array_equal(vectors.nearest(ENCODINGS, codes, chunk=chunk), whole)
@@ -127,7 +127,7 @@ def test_moving_averages_follow_a_sequence_computed_by_hand():
     examples = {"mask": np.ones(1, np.float32), "position": np.zeros(1, np.int32)}
     for batch in batches:
         update(quantizer, batch, examples=examples)
-    # N = ½·(½·n₁) + ½·n₂, m alike, and 1 − γ² = ¾; every row of a code has the same number.
+    # N = ½·(½·n₁) + ½·n₂, likewise m, and 1 − γ² = ¾; every row of a code has the same number.
     counts = np.array([0.25 * 3 + 0.5 * 2, 0.25 * 1 + 0.5 * 2]) / 0.75
     totals = np.array([0.25 * 6 + 0.5 * 2, 0.25 * 12 + 0.5 * 24]) / 0.75
     np.testing.assert_allclose(quantizer.counts[...], counts * 0.75, rtol=1e-6)
@@ -169,7 +169,7 @@ def test_a_restart_replaces_code_count_and_sum_and_waits_for_its_age(codebook):
     for step in range(3):
         sums = update(quantizer, step=step)
         ages.append(int(quantizer.restarts[...]))
-    # The vectors of a batch that the candidates are drawn from, exactly.
+    # Exactly the vectors of the batch from which the candidates are drawn.
     flat = ENCODINGS.reshape(-1, DIM)
     for vector in np.asarray(sums["candidates"]):
         assert np.any(np.all(flat == vector, axis=1))
@@ -205,12 +205,14 @@ def test_a_rarely_used_code_restarts_by_use_and_a_busy_one_never():
     quantizer.sums[...] = jnp.asarray(counts[:, None] * places)
     restarts = []
     for step in range(2):
-        quantizer.codebook[...] = jnp.asarray(places)  # what restarted is used no more, either
+        quantizer.codebook[...] = jnp.asarray(
+            places
+        )  # the restarted codes are not used again, either
         kept = np.asarray(quantizer.counts[...])
         batch = places[np.repeat([0, 1], [70, 58])].reshape(ENCODINGS.shape)
         update(quantizer, batch, step=step)
         expected = 0.9 * kept + 0.1 * np.float32([70, 58, 0, 0])
-        # 13·0.9 = 11.7 is too little; a code that starts at 24 goes on with 21.6.
+        # 13·0.9 = 11.7 is too little; a code that starts at 24 continues with 21.6.
         expected[expected < 12.0] = 24.0
         np.testing.assert_allclose(quantizer.counts[...], expected, rtol=1e-5)
         np.testing.assert_allclose(

@@ -35,7 +35,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def straight(workdir):
-    """The state of the checkpoint, and the held-out examples and their codes, computed at once."""
+    """Returns the checkpoint's state, the held-out examples and their codes, in one computation."""
     config = make_config()
     example = datasets.example_spec(config)
     ready = setup.prepare_evaluation(config, devices=jax.devices()[:1])
@@ -53,7 +53,7 @@ def write(workdir, out, num_devices, monkeypatch, split="heldout"):
 
 
 def read(folder, split="heldout"):
-    """The description, and the shards of each array put together, each mapped."""
+    """Returns the description, and each array joined from its memory-mapped shards."""
     about = json.loads((folder / f"tokens-{split}.json").read_text())
     arrays = {}
     for name, row in about["arrays"].items():
@@ -141,7 +141,7 @@ def test_two_processes_write_what_one_writes(workdir, straight, tmp_path, monkey
     assert [(shard["first"], shard["stop"]) for shard in about["shards"]] == [(0, 75), (75, 150)]
     np.testing.assert_array_equal(arrays["tokens"], straight[2])
     np.testing.assert_array_equal(arrays["factors"], straight[1]["factors"])
-    # One process then leaves no shard of the two behind.
+    # One process must then leave no shard of the earlier two.
     _, again = write(workdir, tmp_path, 2, monkeypatch)
     np.testing.assert_array_equal(again["tokens"], arrays["tokens"])
     assert len(list(tmp_path.iterdir())) == 3

@@ -1,4 +1,4 @@
-"""The command that compares frameworks: its flags, its processes, its table; never a time."""
+"""The command that compares frameworks: flags, processes and table. No test checks a time."""
 
 import json
 from pathlib import Path

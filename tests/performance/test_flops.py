@@ -1,4 +1,4 @@
-"""Operations of a traced program, against counts by hand."""
+"""The operations of a traced program equal counts by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ def test_a_convolution_counts_neither_its_padding_nor_the_zeros_of_its_dilation(
 
 
 def test_the_form_of_the_platform_counts():
-    # On CPU a matrix product with whole blocks of pixels, which padding fills up: 4 × 4 places.
+    # On CPUs this is a matrix product of whole blocks of pixels, which padding fills: 4 × 4 places.
     assert count(conv, IMAGES, KERNEL, platform="cpu") == {"float32": 2 * 5 * 16 * 16 * 3 * 7}
     assert count(conv, IMAGES, KERNEL, platform="tpu") == count(conv, IMAGES, KERNEL)
 

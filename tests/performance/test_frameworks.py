@@ -1,4 +1,4 @@
-"""What is compared is the same work: as many parameters, and from the same ones the same losses."""
+"""Every framework does the same work: as many parameters, and from equal ones equal losses."""
 
 import math
 import re
@@ -18,7 +18,7 @@ from pipeline.runtime import run_config
 from pipeline.training import step
 
 STEPS = 3
-BATCH_SIZE = 4  # so few that steps are quick; the networks stay whole
+BATCH_SIZE = 4  # few examples make quick steps; the networks stay complete
 
 
 @pytest.fixture(params=sorted(works.WORKS))
@@ -38,7 +38,7 @@ def our_model(work, state):
 
 
 def draws(work, state, number):
-    """What our step `number` draws: keys; and ε and which examples lose their label, if it does."""
+    """Returns the draws of our step `number`: keys, and ε with which examples lose a label."""
     key = jax.random.fold_in(jax.random.key(work.config.seed), number)
     keys = jax.vmap(lambda p: jax.random.fold_in(key, p))(np.arange(BATCH_SIZE))
     if work.config.model.name == "vq_vae":
@@ -52,7 +52,7 @@ def draws(work, state, number):
 
 
 def our_loss(work, state, keys):
-    """The loss of the work's batch at step 0, before any update."""
+    """Returns the loss of the work's batch at step 0, before any update."""
 
     @jax.jit
     def loss(batch):
@@ -66,7 +66,7 @@ def our_loss(work, state, keys):
 
 
 def layer_paths(flat):
-    """The paths of all layers, from the image to the latents and back."""
+    """Returns the paths of all layers, from the image to the latents and back."""
     order = ("encoder/convs", "encoder", "decoder/dense", "decoder")
 
     def place(path):
@@ -77,7 +77,7 @@ def layer_paths(flat):
 
 
 def layers_in_order(params):
-    """(kernel, bias) of every layer of ours."""
+    """Returns (kernel, bias) of every layer of ours."""
     flat = {"/".join(map(str, path)): np.array(leaf) for path, leaf in nnx.to_flat_state(params)}
     return [(flat[f"{path}/kernel"], flat[f"{path}/bias"]) for path in layer_paths(flat)]
 
@@ -129,7 +129,7 @@ def test_artifex_has_our_parameters_and_our_loss(monkeypatch):
 
 
 def _give(params, ours):
-    """Copies our layers' parameters, which lie in another tree in the same order."""
+    """Copies our layers' parameters into another tree that has them in the same order."""
     flat = {"/".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(params)}
     for path, (kernel, bias) in zip(layer_paths(flat), layers_in_order(ours), strict=True):
         flat[f"{path}/kernel"][...], flat[f"{path}/bias"][...] = kernel, bias
@@ -142,7 +142,7 @@ def test_the_limit_has_the_operations_of_the_step(work):
     train_step = step.make_train_step(work.config, work.example, mesh)
     traced = train_step.trace(step.abstract_state(work.config, work.example), *given)
     (counted,) = flops.count(traced.jaxpr, "cpu").values()
-    # Beside the layers there are distances to codes, and padding in our forms and in the limit.
+    # Besides the layers, distances to codes count, and padding in our forms and in the limit.
     assert 0.9 < counted / matrix_product.operations(work) < 1.25
 
 
@@ -175,7 +175,7 @@ def test_pytorch_trains_as_ours(work):
 
 
 def _copy_into_pytorch(torch, work, state, model):
-    """Gives PyTorch's model our parameters, mirrored and with the channels first."""
+    """Copies our parameters into PyTorch's model, mirrored and with the channels first."""
     flat = {math.prod(work.shape): work.shape}  # features that are an image, by their number
     flat |= {math.prod(s): s for kind, *s in work.decoder if kind == "grid"}
 

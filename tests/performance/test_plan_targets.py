@@ -1,4 +1,4 @@
-"""Plans for TPUs and GPUs, by their own compilers; skipped where these aren't installed."""
+"""Plans for TPUs and GPUs by their own compilers; skipped if these are not installed."""
 
 import importlib.util
 import os
@@ -25,7 +25,7 @@ def needs(platform):
 
 @pytest.fixture(autouse=True)
 def no_traces():
-    """The compilers' settings end with the test."""
+    """Restores the compilers' settings after the test."""
     environment = dict(os.environ)
     efforts = {name: getattr(jax.config, name, None) for name in planning.QUICK}
     yield
@@ -37,7 +37,7 @@ def no_traces():
 
 
 def plan(name, *, variant="beta", batch_size=8, **changes):
-    """Plans `batch_size` examples a device of a small network on full-sized images."""
+    """Plans a small network on full-sized images, with `batch_size` examples a device."""
     asked = topologies.parse(name)
     topologies.prepare(asked)
     topology = topologies.load(asked)
@@ -48,7 +48,7 @@ def plan(name, *, variant="beta", batch_size=8, **changes):
 
 
 def check_one_all_reduce(found, *, sums, scalars=0):
-    """One of the parameters and what else is added up, in float32, and so many scalars before."""
+    """Checks for one all-reduce of parameters and sums in float32, and for the scalars before."""
     *first, flat = found["collectives"]
     assert [each["elements"] for each in first] == [1] * scalars
     assert {each["kind"] for each in found["collectives"]} == {"all-reduce"}
@@ -81,7 +81,7 @@ class TestTPU:
         assert [each["kind"] for each in (inside, between, back)] == kinds
         assert {each["dtype"] for each in found["collectives"]} == {"f32"}
         buffer = 4 * (found["parameters"] + 3)
-        tiles = 16 * 8 * 128 * 4  # a chip's part is padded to whole ones
+        tiles = 16 * 8 * 128 * 4  # a chip's part is padded to whole tiles
         assert buffer <= 16 * between["bytes"] < buffer + tiles
         assert found["sent_bytes"]["beyond"] == 2 * between["bytes"] * 3 / 4
 

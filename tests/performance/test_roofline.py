@@ -1,4 +1,4 @@
-"""The range of speeds, against cases computed by hand."""
+"""The range of speeds equals cases that are computed by hand."""
 
 import pytest
 

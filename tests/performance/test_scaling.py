@@ -1,4 +1,4 @@
-"""The table of how every variant scales: its lines, and where they go."""
+"""The table of how every variant scales: its lines, and their place in the file."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Modules from outside the package: the README's example, and mistakes."""
+"""Modules from outside the package: the example on the models' page, and mistakes."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def write(folder, files):
 
 
 def run(folder, command, *more):
-    """Runs a line of the README in the folder, and returns what it printed."""
+    """Runs a command of the page in the folder, and returns what it printed."""
     _, *arguments = shlex.split(command)
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     found = subprocess.run(
@@ -86,7 +86,7 @@ def test_the_current_directory_is_searched_as_by_python_m(tmp_path):
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """Modules `given.*` in the current directory."""
+    """Makes modules `given.*` in the current directory."""
     write(
         tmp_path,
         {

@@ -1,4 +1,4 @@
-"""Memory that a process frees stays its own."""
+"""A process keeps the memory that it frees."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ glibc = pytest.mark.skipif(
     not hasattr(allocator.ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc"
 )
 
-# Page faults of taking and freeing blocks together ten times; 64 MiB are 16,384 pages.
+# The page faults of ten rounds that take blocks and free them; 64 MiB are 16,384 pages.
 FAULTS = """
 import resource, numpy as np
 from pipeline.runtime import allocator

@@ -1,4 +1,4 @@
-"""Commands in several processes that are run anew, not resumed: what ends one ends all."""
+"""Commands of several processes that cannot resume: what ends one process ends all."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The lines about numbers that are out of their range."""
+"""The error lines about numbers that are out of range."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""An event loop closes when its tasks have ended, also those that a failure left behind."""
+"""An event loop closes after its tasks have ended, also those that a failure left running."""
 
 import asyncio
 import types
@@ -13,7 +13,7 @@ async def fail(message):
     raise OSError(message)
 
 
-# What a library does that has a module of its own for it.
+# A library that starts and closes an event loop of its own.
 LIBRARY = """
 import asyncio
 

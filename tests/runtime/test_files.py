@@ -1,4 +1,4 @@
-"""A file is whole, or the one before: after a kill, a full disk, and with several writers."""
+"""A file is whole, old or new: after a kill, on a full disk, and with several writers."""
 
 import os
 import resource
@@ -25,7 +25,7 @@ with files.replacing(pathlib.Path(sys.argv[1])) as file:
 
 @pytest.fixture
 def full_disk():
-    """Lets no file grow beyond 4 KiB."""
+    """Limits the size of files to 4 KiB."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     yield
@@ -41,7 +41,7 @@ def test_a_killed_writer_leaves_the_old_file_and_its_rest_is_removed_a_day_later
     (left,) = (one for one in tmp_path.iterdir() if one != path)
 
     files.write(path, "new")
-    assert left.exists()  # it might be a living writer's
+    assert left.exists()  # another process may still be writing it
     os.utime(left, (0, 0))
     files.write(path, "newer")
     assert [one.name for one in tmp_path.iterdir()] == ["a[1].json"]
@@ -62,7 +62,7 @@ def test_writers_at_the_same_time_do_not_meet(tmp_path):
     with files.replacing(path) as one, files.replacing(path) as other:
         one.write(b"one" * 1000)
         other.write(b"other")
-    assert path.read_bytes() == b"one" * 1000  # which was given its name last
+    assert path.read_bytes() == b"one" * 1000  # which was renamed last
     assert len(list(tmp_path.iterdir())) == 1
 
 

@@ -1,4 +1,4 @@
-"""Pickles of arrays are read, and nothing that a pickle asks for is run."""
+"""Pickles of arrays are read, and nothing in them is executed."""
 
 import io
 import pickle
@@ -13,7 +13,7 @@ PIXELS = np.arange(12, dtype=np.uint8).reshape(3, 4)
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes bytes as Python 2 wrote its strings."""
+    """A pickler that writes bytes as Python 2 wrote its strings."""
 
     def save_string(self, value):
         self.write(pickle.BINSTRING + len(value).to_bytes(4, "little") + value)
@@ -23,7 +23,7 @@ class Python2Pickler(pickle._Pickler):
 
 
 def python2(value):
-    """The pickle as Python 2 would have written it, with NumPy's names as they then were."""
+    """Returns the pickle that Python 2 would have written, with NumPy's names of that time."""
     file = io.BytesIO()
     Python2Pickler(file, 2).dump(value)
     return file.getvalue().replace(b"numpy._core.", b"numpy.core.")
@@ -38,7 +38,7 @@ def test_an_array_is_what_made_it_and_its_state():
 
 
 class Call:
-    """Unpickling it calls a function."""
+    """An object that calls a function when it is unpickled."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments

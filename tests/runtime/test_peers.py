@@ -10,7 +10,7 @@ from pipeline.runtime import peers
 
 
 class Ended:
-    """Notes the end that a process makes, and ends its thread with it."""
+    """Records how a process would end, and ends its thread instead."""
 
     def __init__(self):
         self.found, self.done = None, threading.Event()
@@ -26,7 +26,7 @@ class Ended:
 
 
 class Connection(socket.socket):
-    """One process's end of a connection; the process may freeze, or be killed."""
+    """One process's side of a connection; the process may freeze, or be killed."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -39,7 +39,7 @@ class Connection(socket.socket):
 
     def recv(self, size):
         if self.killed:
-            raise SystemExit  # it ends the thread that watches
+            raise SystemExit  # this ends the thread that watches
         data = super().recv(size)
         self.received += data
         return data
@@ -52,7 +52,7 @@ class Connection(socket.socket):
 
 
 class Listener(socket.socket):
-    """The listening socket of process 0; it keeps what it accepted."""
+    """The listening socket of process 0; it keeps the connections that it accepted."""
 
     def __init__(self):
         super().__init__()
@@ -67,12 +67,12 @@ class Listener(socket.socket):
 
 
 def kill(*connections):
-    """Does what the kernel does with the connections of a process that is killed."""
+    """Closes the connections as the kernel does for a process that is killed."""
     for connection in connections:
         connection.killed = True
     for connection in connections:
         connection.live.set()
-        with contextlib.suppress(OSError):  # it was closed in order
+        with contextlib.suppress(OSError):  # the connection was closed in order
             connection.shutdown(socket.SHUT_RDWR)
 
 
@@ -91,7 +91,7 @@ def listener(monkeypatch):
 
 @pytest.fixture
 def connections(listener):
-    """The ends of processes 1 and 2, by process."""
+    """Returns {process: its side} of processes 1 and 2."""
     with Connection() as one, Connection() as two:
         for connection in (one, two):
             connection.connect(listener.getsockname())
@@ -100,7 +100,7 @@ def connections(listener):
 
 @pytest.fixture
 def group(listener, connections):
-    """Makes three processes' peers, each with the end it would come to."""
+    """Makes the peers of three processes, each with a record of how it would end."""
     members = [peers.Peers(0, 3, listener, "secret")]
     members += [peers.Peers(number, 3, end, "secret") for number, end in connections.items()]
     for member in members:

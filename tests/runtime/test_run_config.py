@@ -1,4 +1,4 @@
-"""What a config means on one platform and another."""
+"""A config's meaning on different platforms."""
 
 import pytest
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.processes import ROOT
 
-# A process that never comes to ask whether it should stop.
+# A process that never asks whether it should stop.
 BUSY = """
 import time
 from pipeline.runtime import signals
@@ -33,7 +33,7 @@ def busy():
 @pytest.mark.parametrize(("first", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_a_second_signal_by_ctrl_c_leaves_at_once(busy, first, code):
     busy.send_signal(first)
-    # The line is written when the signal was taken: two that are pending at a time would be one.
+    # The line shows that the signal was handled: two pending signals would count as one.
     assert busy.stderr.readline() == f"{first.name}: saving after this step, then leaving\n"
     busy.send_signal(signal.SIGINT)
     assert busy.wait(30) == code

@@ -1,10 +1,10 @@
-"""Chaos: runs of all variants lose processes at random moments, and must end as if they had not.
+"""Chaos: runs of all variants lose processes at random times, and must end like unhurt runs.
 
 python -m tests.support.chaos --faults=50
 
-Every restart is on another topology; `deterministic_shards` makes results comparable bit by bit.
-With --shards=0 the sums are those of every topology's own order, and losses agree to 1e-5. Prints
-what was done to the runs and what it cost; exits with 1 where a run differs.
+Every restart has another topology; `deterministic_shards` makes results comparable bit by bit.
+With --shards=0 every topology adds up in its own order, and losses agree to 1e-5. The command
+prints what was done to the runs and what it cost, and exits with 1 if a run differs.
 """
 
 import argparse
@@ -39,7 +39,7 @@ TOPOLOGIES = [(1, 1), (1, 2), (1, 4), (2, 1), (2, 2), (4, 1)]  # processes × de
 SHARDS = 4
 END_SECONDS = 90
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL)
-# In front of the command: notes which rows this process gives to which step, and takes its time.
+# Runs before the command: records the rows of each step in this process, and slows it down.
 NOTING = """
 import json, os, time, zlib
 import numpy as np
@@ -61,7 +61,7 @@ os._exit(train.main())
 
 
 class Run:
-    """A run of one variant that is hurt until it is complete."""
+    """A run of one variant that loses processes until it is complete."""
 
     def __init__(self, variant, folder, *, steps, pause, shards):
         self.config, *extra = VARIANTS[variant]
@@ -72,7 +72,7 @@ class Run:
             f"--config.total_steps={steps}",
             f"--config.deterministic_shards={shards}",
             "--config.log_every_steps=5",
-            "--config.grace_seconds=60",  # on a slow machine a first step takes that long
+            "--config.grace_seconds=60",  # a first step takes this long on a slow machine
             "--config.checkpoint.every_steps=10",
         ]
         self.command = ("-c", NOTING.format(path=f"{self.notes}/", pause=pause))
@@ -101,7 +101,7 @@ class Run:
 
         folder = self.workdir / "checkpoints" / str(self.checkpoint()) / "default"
         reader = ocp.StandardCheckpointer()
-        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # whatever it was saved from
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # whatever topology saved it
         target = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
             reader.metadata(folder).item_metadata.tree,
@@ -109,7 +109,7 @@ class Run:
         return np.asarray(reader.restore(folder, target)["digests"]), scalars(self.workdir)
 
     def check_examples(self, steps):
-        """Every start gave every step its rows of the one order, and none was left out."""
+        """Checks that every start gave every step its rows of the one order, and left none out."""
         config = run_config.load(self.workdir)
         source = datasets.load(config).train
         size = config.batch_size
@@ -129,7 +129,7 @@ class Run:
 
 
 def hurt(run, draw, tally, most):
-    """Starts the run until it is complete, and hurts it up to `most` times; returns how often."""
+    """Starts the run until it is complete, and hurts it at most `most` times; returns how often."""
     faults = 0
     while True:
         group = run.start(draw.choice(TOPOLOGIES))
@@ -138,7 +138,7 @@ def hurt(run, draw, tally, most):
             assert set(found) == {0}, [process.output[-2000:] for process in group]
             return faults
         end, victim = time.monotonic() + draw.uniform(1.0, 14.0), draw.choice(group)
-        # A signal before Python listens for it kills, and is no request.
+        # A signal that arrives before its handler is installed kills, and is no stop request.
         victim.wait_until_it_handles(signal.SIGTERM)
         while time.monotonic() < end and all(process.poll() is None for process in group):
             time.sleep(0.01)
@@ -148,7 +148,7 @@ def hurt(run, draw, tally, most):
         try:
             found = processes.codes(group, timeout=END_SECONDS)
         except subprocess.TimeoutExpired:
-            # One that is killed before it connected can't be told from one that starts late: the
+            # A process that is killed before it connects looks like one that starts late: the
             # others wait for it, for minutes, unless their launcher ends them, as here.
             assert kind == signal.SIGKILL
             assert all("workdir:" not in process.output for process in group)
@@ -167,7 +167,7 @@ def hurt(run, draw, tally, most):
 
 
 def check_results(run, straight, shards):
-    """Compares state and points with those of the run that was left alone."""
+    """Compares state and points with those of the unhurt run."""
     (digests, points), (whole_digests, whole) = run.results(), straight
     assert points.keys() == whole.keys()
     if shards:

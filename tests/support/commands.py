@@ -1,4 +1,4 @@
-"""Commands as a user runs them: what they print, by stream, and their exit codes."""
+"""Runs commands as a user does: returns what they print, by stream, and their exit codes."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from tests.support.processes import ROOT
 def start(workdir, *arguments, config="beta_vae.py:smoke", devices=1):
     environment = os.environ | {
         "XLA_FLAGS": xla_flags(devices),
-        "NPROC": "2",  # the size of the thread pool, on which the last bits depend
+        "NPROC": "2",  # size of the thread pool, on which the last bits depend
         "PYTHONUNBUFFERED": "1",
     }
     command = [sys.executable, "-m", "pipeline.train", f"--config=configs/{config}"]
@@ -36,7 +36,7 @@ def train(workdir, *arguments, code=0, **options):
 
 
 def refusal(main, capsys, monkeypatch, *arguments):
-    """The one line with which `main` refuses, in this process, by exit code 2."""
+    """Returns the one error line of `main` in this process; its exit code must be 2."""
     monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
     assert main() == 2
     captured = capsys.readouterr()

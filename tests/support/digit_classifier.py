@@ -40,7 +40,7 @@ class Network(nnx.Module):
 def train(folder, *, num_steps=937):
     """Returns (classify, accuracy): images [N, 28, 28, 1] → classes [N]; on MNIST's test images.
 
-    The steps are those of one epoch, or its first.
+    It trains for the steps of one epoch, or for fewer from its start.
     """
     digits = mnist.load(ConfigDict({"path": str(folder)}))
     source = digits["train"]
@@ -73,7 +73,7 @@ def train(folder, *, num_steps=937):
 
 
 def recognised(classify, images, labels):
-    """Returns the share of each digit's images that are taken for that digit, [10]."""
+    """Returns the share of each digit's images that are recognised as that digit, [10]."""
     hits = classify(images) == labels
     return np.array([hits[labels == digit].mean() for digit in range(10)])
 

@@ -1,4 +1,4 @@
-"""Evaluations without a run: small held-out data, what they draw, and how they refuse."""
+"""Evaluations without a run: small held-out data, their pictures, and their error lines."""
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from pipeline.runtime import errors
 
 
 class Heldout:
-    """So many held-out examples with a label of three classes, or an attribute."""
+    """Held-out examples with a label of three classes, or with an attribute."""
 
     def __init__(self, num=5, **entries):
         rng = np.random.default_rng(0)
@@ -34,7 +34,7 @@ def drawn(monkeypatch, module, name, evaluate, state):
 
 
 def refusal(kind, config, **fields):
-    """Returns the one line with which the evaluation `kind` refuses the config so changed."""
+    """Returns the one error line of the evaluation `kind` for a config with these changes."""
     config.update_from_flattened_dict(fields)
     mesh = sharding.make_mesh({"data": -1}, devices=jax.devices()[:1])
     with pytest.raises(errors.InputError) as raised:

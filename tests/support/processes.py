@@ -1,4 +1,4 @@
-"""Runs of several real processes, for tests: start, wait for a line, hurt, and collect."""
+"""Runs of several real processes, for tests: they start, wait for a line, hurt and collect."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ from tests.support.environment import xla_flags
 
 ROOT = Path(__file__).parents[2]
 COMMAND = ("-m", "pipeline.train")
-SCALARS = "--config.evals=('heldout',)"  # no pictures, which would be compiled by every process
+SCALARS = "--config.evals=('heldout',)"  # no pictures, because every process would compile them
 
 
 def free_port():
@@ -21,7 +21,7 @@ def free_port():
 
 
 class Process(subprocess.Popen):
-    """One process of a run; its output goes to a file, so that it never waits for a reader."""
+    """One process of a run. Its output goes to a file, so that it never waits for a reader."""
 
     def __init__(self, log, arguments, devices, command):
         self.log = Path(log)
@@ -44,14 +44,14 @@ class Process(subprocess.Popen):
         return self.log.read_text()
 
     def wait_for(self, text, timeout=90.0):
-        """Returns once `text` was printed; fails where the process ends before."""
+        """Waits until `text` is printed; fails if the process ends before."""
         end = time.monotonic() + timeout
         while text not in self.output:
             assert self.poll() is None and time.monotonic() < end, self.output
             time.sleep(0.01)
 
     def wait_until_it_handles(self, number, timeout=120.0):
-        """Returns once the process has a handler of its own for the signal."""
+        """Waits until the process has installed its handler for the signal."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             status = Path(f"/proc/{self.pid}/status").read_text()
@@ -105,7 +105,7 @@ def codes(processes, timeout=90.0):
 
 
 def train(workdir, *arguments, **options):
-    """Runs to the end, which must be a success; returns what process 0 printed."""
+    """Runs to the end and requires success; returns what process 0 printed."""
     processes = start(workdir, *arguments, **options)
     found = codes(processes)
     assert set(found) == {0}, (found, *(process.output for process in processes))

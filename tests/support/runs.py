@@ -1,4 +1,4 @@
-"""Folders of runs: what one left in its own, and how to fill one without training."""
+"""Folders of runs: reads what a run wrote, and fills a folder without training."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ TIMINGS = ("images_per_second", "ms_per_step", "data_wait_share")
 
 
 def scalars(workdir):
-    """All points but timings; fails where a tag has a step twice or out of order."""
+    """Returns all points except timings; fails if a tag has a step twice or out of order."""
     points = event_files.read_scalars(workdir / "tensorboard")
     for tag, series in points.items():
         steps = [step for step, _ in series]
@@ -42,7 +42,7 @@ def assert_equal_trees(one, other):
 
 
 def snapshot(workdir):
-    """Content and time of every file and folder below, but not the folder's own time."""
+    """Returns content and time of every file and folder below, without the folder's own time."""
     return {
         path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
         for path in workdir.rglob("*")
@@ -50,8 +50,8 @@ def snapshot(workdir):
 
 
 def save_run(workdir, config, scores=(2.0, 1.0)):
-    """Saves checkpoints at steps 1, 2, …, each of other parameters, with these ELBOs, untrained."""
-    config.optimizer.ema_decay = 0.0  # else the averages would be sampled from
+    """Saves untrained checkpoints at steps 1, 2, …, with different parameters and these ELBOs."""
+    config.optimizer.ema_decay = 0.0  # else `generate` would sample from the averages
     run_config.save(config, workdir)
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint)
     mesh = sharding.make_mesh({"data": -1}, devices=jax.devices()[:1])

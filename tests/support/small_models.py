@@ -1,4 +1,4 @@
-"""Small models of every variant, images that they learn in seconds, and steps that train them."""
+"""Small models of every variant, images that they learn in seconds, and their training steps."""
 
 import re
 
@@ -11,7 +11,7 @@ from pipeline.mesh import sharding
 from pipeline.training import step
 
 EXAMPLE = {"image": jax.ShapeDtypeStruct((16, 16, 1), np.uint8), "label": datasets.label(4)}
-# Rectangles: white noise has no structure to learn, and rounding errors would steer the training.
+# Rectangles, because white noise has no structure and rounding would steer the training.
 CORNERS = np.random.default_rng(0).integers(0, 8, (64, 2, 1, 1))
 ROWS, COLUMNS = np.arange(16)[:, None], np.arange(16)[None]
 INSIDE = (abs(ROWS - CORNERS[:, 0] - 4) < 4) & (abs(COLUMNS - CORNERS[:, 1] - 4) < 4)
@@ -51,7 +51,7 @@ def batch_on(mesh, images):
 
 
 def first_state(config, mesh, example=EXAMPLE):
-    """Returns the state of step 0 on the mesh; always the same program makes it."""
+    """Returns the state of step 0 on the mesh; the same program always makes it."""
     state = step.create_state(config, example, mesh_of(1))
     return jax.device_put(state, sharding.replicated(mesh))
 

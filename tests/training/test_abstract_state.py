@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.runtime import registry
 
-# Starts no backend: there is none of this name, so that asking for any would fail.
+# No backend has this name, so starting any backend would fail.
 NOWHERE = {**os.environ, "JAX_PLATFORMS": "nowhere"}
 DESCRIBE = """
 import importlib, sys

@@ -53,7 +53,7 @@ def test_training_batches_are_uint8_over_all_devices():
 
 
 class Counting(NamedTuple):
-    """A source that notes how many examples were asked for."""
+    """A source that counts the examples that are read."""
 
     source: datasets.Source
     asked: list

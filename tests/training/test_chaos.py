@@ -1,4 +1,4 @@
-"""Chaos, small enough for every run of the tests; `make chaos` has more of it."""
+"""Chaos that is small enough for every run of the tests; `make chaos` does more."""
 
 from tests.support import chaos
 

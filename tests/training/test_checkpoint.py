@@ -23,7 +23,7 @@ def mesh_of(num_devices):
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    """A folder with checkpoints of steps 10, 20 and 30, and the state at 20."""
+    """Returns a folder with checkpoints of steps 10, 20 and 30, and the state at step 20."""
     folder = tmp_path_factory.mktemp("good") / "checkpoints"
     config = make_config()
     config.checkpoint.keep_newest = 3
@@ -84,7 +84,7 @@ def restore_newest(folder, num_devices=2):
         checkpoints.wait()
 
 
-# A read that fails leaves tasks of Orbax's own event loop behind.
+# A failed read leaves tasks in Orbax's own event loop.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -96,7 +96,7 @@ def test_a_damaged_checkpoint_is_named_and_set_aside_for_the_one_before(folder, 
     assert list(damaged) == [30] and damaged[30]
     jax.tree.map(np.testing.assert_array_equal, state, good[1])
     assert (folder / "damaged-30").is_dir() and not (folder / "30").exists()
-    # The step is saved again, and restored, as if nothing had been.
+    # The step is saved again and restored, as if nothing had happened.
     checkpoints.save(30, state, None)
     checkpoints.close()
     assert restore_newest(folder)[0][0] == 30
@@ -147,7 +147,7 @@ def test_newest_best_and_every_mth_stay_and_nothing_piles_up(tmp_path):
     section = config.checkpoint
     section.keep_newest, section.keep_every_steps = 2, 30
     state = step.create_state(config, EXAMPLE, mesh_of(1))
-    # Evaluated at every second step; 20 is the best. A new start in the middle forgets nothing.
+    # Evaluations run at every second step, and 20 is the best. A restart in between keeps this.
     for steps in (range(10, 50, 10), range(50, 80, 10)):
         checkpoints = checkpoint.Checkpoints(tmp_path / "checkpoints", section)
         for at in steps:

@@ -1,4 +1,4 @@
-"""Waiting for data counts where devices wait."""
+"""Waiting for data counts only if devices wait."""
 
 import time
 import types
@@ -9,7 +9,7 @@ from pipeline.training import clock
 
 
 def lap(*ready):
-    """The figures after steps whose data took 20 ms, each behind a step that was `ready` or not."""
+    """Returns the figures after steps whose data took 20 ms; the step before was `ready` or not."""
     speed = clock.Clock(batch_size=8)
     for one in ready:
         before = types.SimpleNamespace(is_ready=lambda one=one: one)

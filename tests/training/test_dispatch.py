@@ -1,4 +1,4 @@
-"""Several steps in one dispatch are the steps that would be taken one by one."""
+"""Several steps in one dispatch equal the same steps one by one."""
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ FEW = ("--config.total_steps=26", "--config.log_every_steps=10", "--config.look_
 
 
 def assert_near(one, other):
-    """The same but for last bits, which Adam's first steps multiply."""
+    """Checks equality up to last bits, which Adam's first steps multiply."""
 
     def near(a, b):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Faults of the disk under a real run: one line, nothing lost, and the same command goes on."""
+"""Disk faults in a real run: one error line, nothing is lost, and the same command resumes."""
 
 import subprocess
 import time
@@ -14,7 +14,7 @@ ARGUMENTS = ("--config.total_steps=60", "--config.checkpoint.keep_every_steps=1"
 
 @pytest.fixture
 def disk(tmp_path):
-    """A disk of its own; `disk(options)` mounts it anew with other options, its files kept."""
+    """Mounts a separate disk; returns its folder, and what mounts it again with new options."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
@@ -65,7 +65,7 @@ def test_a_full_disk_ends_all_processes_within_a_minute_and_says_so_on_one(disk,
         while group[0].poll() is None and time.monotonic() - began < 60:
             try:
                 filler.write(bytes(2**16))
-            except OSError:  # goes on: a removed checkpoint gives its room back
+            except OSError:  # continues: removing a checkpoint frees its space
                 time.sleep(0.01)
     found = processes.codes(group)
     assert time.monotonic() - began < 60

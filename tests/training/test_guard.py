@@ -8,7 +8,7 @@ from pipeline.training import guard, verdicts
 from tests.support.processes import codes, start, train
 from tests.support.runs import assert_equal_trees, committed, scalars, state
 
-# The loss of one step isn't finite, whatever the state.
+# The loss of one step is not finite, whatever the state is.
 POISONED = """
 import os
 import jax.numpy as jnp
@@ -102,7 +102,7 @@ def test_a_stop_is_read_together_with_all_that_was_launched_after_it():
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):
     workdir = tmp_path / "run"
-    # Step 25, the last one, is bad and a step to save: it must be judged before.
+    # Step 25 is the last one, is bad and would be saved: the guard must judge it first.
     (process,) = start(workdir, "--config.total_steps=25", *EVERY, command=COMMAND)
     assert codes([process]) == [1]
     last = process.output.strip().splitlines()[-1]

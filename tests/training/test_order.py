@@ -10,7 +10,11 @@ from pipeline.training import order
 def test_the_order_is_grains(num, seed):
     theirs = grain.MapDataset.range(num).shuffle(seed=seed).repeat(None)
     shuffled = order.Shuffled(num, seed=seed)
-    for first in (0, max(0, num - 20), 5 * num + 3):  # in an epoch, over its end, in a later one
+    for first in (
+        0,
+        max(0, num - 20),
+        5 * num + 3,
+    ):  # inside an epoch, across its end, in a later epoch
         expected = [theirs[k] for k in range(first, first + 50)]
         np.testing.assert_array_equal(shuffled.rows(first, 50), expected)
 

@@ -1,4 +1,4 @@
-"""The encodings of a data set: exact, whatever the batch size and the mesh."""
+"""The encodings of a data set are exact for every batch size and mesh."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Losing machines: real processes and real signals; the same command goes on."""
+"""Lost machines, with real processes and real signals: the same command resumes."""
 
 import re
 import signal
@@ -11,7 +11,7 @@ from tests.support.processes import codes, start, train
 from tests.support.runs import assert_equal_trees, committed, scalars, state
 
 FOREVER = ("--config.total_steps=100000", "--config.log_every_steps=1")
-# In front of the command: what goes wrong in this process.
+# Runs before the command: the fault of this process.
 FAILING = """
 import os, sys, time
 from pipeline.training import batching, checkpoint
@@ -125,7 +125,7 @@ def test_a_killed_process_is_named_and_the_run_goes_on_elsewhere(tmp_path, strai
     assert f"error: process {lost} on " in processes[1 - lost].output
     if lost:
         return
-    # On another topology: the same examples from the last checkpoint on, so the same losses.
+    # Another topology sees the same examples after the last checkpoint, so the same losses.
     train(workdir, *arguments, devices=4)
     resumed, expected = scalars(workdir), scalars(straight)
     for tag in ("train/loss", "train/kl_loss", "train/beta", "train/learning_rate", "heldout/elbo"):

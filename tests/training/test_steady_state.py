@@ -1,7 +1,4 @@
-"""What the loop does at every step but the first.
-
-Nothing is compiled, copied or sent unasked, and one program is started.
-"""
+"""Every step after the first starts one program, compiles nothing, and copies nothing unasked."""
 
 import collections
 import re
@@ -18,7 +15,7 @@ from tests.support import small_models
 
 
 def steady(num_devices):
-    """A step, its batches and flags, and (state, metrics, word) of the first, which compiles."""
+    """Returns a step, its batches and flags, and the results of the first step, which compiles."""
     config, mesh = small_models.make_config("beta"), small_models.mesh_of(num_devices)
     config.data.train_examples = 64  # so that these steps go through several epochs
     example = datasets.example_spec(config)
@@ -51,16 +48,16 @@ def test_a_step_is_one_dispatch(tmp_path):
             jax.device_get(before)
         jax.block_until_ready(state)
     started = executions(tmp_path)
-    assert started.pop("jit__apart", 0) <= 1  # of the threads that read ahead, for eight batches
+    assert started.pop("jit__apart", 0) <= 1  # by the threads that read ahead, for eight batches
     assert started == {"jit_local_step": 4}
 
 
 def executions(folder):
-    """How often each program was started, from a trace."""
+    """Returns how often each program was started, read from a trace."""
     (path,) = folder.rglob("*.xplane.pb")
     planes = jax.profiler.ProfileData.from_file(str(path)).planes
     names = [event.name for plane in planes for line in plane.lines for event in line.events]
-    # A device's own part of a start has its number before the name.
+    # A device's part of a start has the device's number before the name.
     found = (re.match(r"[A-Za-z]\w*::Execute \((\w+)\)", name) for name in names)
     return collections.Counter(match[1] for match in found if match)
 

@@ -24,7 +24,7 @@ NETWORKS = {
     "beta": ("dense", "conv", "locatello"),
     "capacity": ("dense",),  # its networks are beta's
     "concat": ("dense", "conv"),
-    "film": ("dense",),  # it acts on dense layers alone
+    "film": ("dense",),  # it acts only on dense layers
     "vq": ("dense", "conv", "residual", "scalable"),
 }
 CASES = [(variant, network) for variant in VARIANTS for network in NETWORKS[variant]]
@@ -37,7 +37,7 @@ SMALL_CASES = [case for case in CASES if case[1] in ("dense", "conv")]
 )
 def test_the_loss_curve_is_the_same_on_any_mesh_and_with_accumulation(variant, network):
     config = make_config(variant, **{"model.network": network})
-    # Of a choice between codes the last bit can decide, and then the curves part.
+    # The last bit can decide between two codes, and after that the curves differ.
     num_steps = 10 if variant == "vq" else 50
     reference = train(config, 1, num_steps=num_steps)[1]
     assert reference[-1] != reference[0]

@@ -1,7 +1,7 @@
 """The same training steps in several frameworks: one file each, `start(work, options)` → `Run`.
 
-`options` are the words of a form: `compile`, `channels-last`, … A file whose framework is not
-installed raises an ImportError, one whose framework has no such work an `Unsuited`.
+`options` are those of a form in `forms`: `compile`, `channels-last` or `keep-freed`. `start` raises
+an ImportError if the framework is not installed, and `Unsuited` if the framework has no such work.
 """
 
 from collections.abc import Callable
@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 
 class Run(NamedTuple):
-    """A work that has started in one framework."""
+    """A work that one framework has set up and can step."""
 
-    steps: Callable[[int], None]  # takes so many steps, and returns when they are done
+    steps: Callable[
+        [int], None
+    ]  # runs this many steps, and returns after the device has finished them
     version: str  # of the framework
     device: str  # cpu, gpu or tpu
 

@@ -1,4 +1,4 @@
-"""The β-VAE of artifex, with the work's network, its trainer's step and `nnx.jit`."""
+"""The β-VAE of artifex: its model and its trainer's step, with the work's network and `nnx.jit`."""
 
 from collections.abc import Sequence
 from importlib import metadata
@@ -13,13 +13,13 @@ from pipeline.performance.frameworks.works import Work
 
 
 def make(work: Work, rngs: nnx.Rngs) -> Any:
-    """Returns the model: images in [0, 1] → a dict of reconstruction, mean and log-variance."""
+    """Returns the model: images [B, H, W, C] in [0, 1] → {reconstruction, mean, log-variance}."""
     from artifex.generative_models.core.base import GenerativeModel
     from artifex.generative_models.models.vae import VAE
 
     class Network(VAE):
         def __init__(self) -> None:
-            GenerativeModel.__init__(self, rngs=rngs)  # VAE's builds networks of its own
+            GenerativeModel.__init__(self, rngs=rngs)  # VAE's own would build other networks
             self.latent_dim = work.config.model.latent_dim
             self.encoder = naive_nnx.sequential(work.encoder, rngs)
             self.decoder = naive_nnx.sequential(work.decoder, rngs)
@@ -35,7 +35,7 @@ def make(work: Work, rngs: nnx.Rngs) -> Any:
 
 
 def trainer(work: Work) -> Any:
-    """Returns the trainer, whose β is the work's from the first step on."""
+    """Returns the trainer; its β is the work's from the first step, without annealing."""
     from artifex.generative_models.training.trainers import VAETrainer, VAETrainingConfig
 
     beta = work.config.model.beta.end
@@ -43,10 +43,10 @@ def trainer(work: Work) -> Any:
 
 
 def start(work: Work, options: Sequence[str]) -> Run:
-    """Returns the run; has no options.
+    """Returns the run; `options` is ignored.
 
     Raises:
-        Unsuited: the work isn't a β-VAE.
+        Unsuited: the work is not a β-VAE.
     """
     del options
     if work.config.model.name != "beta_vae":

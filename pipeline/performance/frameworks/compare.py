@@ -1,8 +1,8 @@
-"""The same work in other frameworks: a command, see its `--help`.
+"""The command that times the same work in other frameworks; `--help` lists its flags.
 
-Each form of each framework has a process of its own, and they run in turn, round by round. The
-table says how many times as long a step takes there as here: above 1, this pipeline is faster.
-Exit codes: as `pipeline.benchmark`.
+Each form of each framework has a process of its own, and the processes run in turn, round by round.
+The table has the time of a step there over the time of a step here: above 1, this pipeline is
+faster. Exit codes are those of `pipeline.benchmark`.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from pipeline.performance.frameworks.worker import Absent, Worker
 from pipeline.runtime import command_line, errors, exit_codes, files, flags, processor
 
 BEST = "best of PyTorch and its libraries"
-PYTORCH = ("pytorch", "pythae", "lucidrains")  # what runs on it
+PYTORCH = ("pytorch", "pythae", "lucidrains")  # these frameworks run on PyTorch
 COMMAND = command_line.Command(
     "pipeline.performance.frameworks.compare",
     "Times the same work in other frameworks, in turn with this pipeline.",
@@ -39,7 +39,7 @@ COMMAND = command_line.Command(
 
 
 class Options(NamedTuple):
-    """What was asked for."""
+    """What the command line asks for."""
 
     works: tuple[str, ...]
     rounds: int
@@ -51,7 +51,7 @@ def parse(arguments: Sequence[str]) -> Options:
     """Parses `sys.argv`.
 
     Raises:
-        InputError: an unknown flag or work, or a number that can't be.
+        InputError: a flag or a work is unknown, or a number is out of its range.
     """
     values = COMMAND.parse(arguments)
     for name in values.work:
@@ -62,12 +62,17 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def compare(work: str, options: Options, screen: terminal.Terminal) -> dict[str, Any]:
-    """Measures one work: per form `ms`, the `ratio` to ours, and the `version`; and the best's.
+    """Measures one work in every form that runs here.
+
+    Returns:
+        {form: {`ms` a step, `ratio` of its time to ours, `version`}}; BEST has the figures of the
+        fastest form that runs on PyTorch.
 
     Raises:
-        RuntimeError: our own form doesn't run.
+        RuntimeError: our own form does not run.
     """
     with contextlib.ExitStack() as stack:
+        # A form that can't run here is left out, but ours must run: all ratios refer to it.
         workers: dict[str, Worker] = {}
         for name, form in forms.forms().items():
             environment = forms.environment(form, options.threads)
@@ -79,13 +84,15 @@ def compare(work: str, options: Options, screen: terminal.Terminal) -> dict[str,
                 screen.note(f"{work}: no {name}: {reason}")
                 continue
             stack.callback(worker.close)
+            # Times on a CPU and on an accelerator must not be compared.
             if worker.device == workers.get(forms.OURS, worker).device:
                 workers[name] = worker
             else:
-                screen.note(f"{work}: no {name}: it sees a {worker.device} alone")
+                screen.note(f"{work}: no {name}: it sees only a {worker.device}")
         screen.note(f"{work}: {options.rounds} rounds of {len(workers)} forms")
         candidates = {name: worker.round for name, worker in workers.items()}
         rounds = timing.in_turn(candidates, rounds=options.rounds)
+    # Forms may take different numbers of steps a round, so seconds are per step.
     seconds = {n: [s / workers[n].steps for s in taken] for n, taken in rounds.items()}
     figures: dict[str, Any] = {
         name: {
@@ -102,7 +109,7 @@ def compare(work: str, options: Options, screen: terminal.Terminal) -> dict[str,
 
 
 def table(figures: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """Returns the rows: a form each, with its version and its ratio in every work."""
+    """Returns a header, and one row per form: its name, its version, its ratio in every work."""
     names = [name for name in (*forms.forms(), BEST) if any(name in f for f in figures.values())]
     names.remove(forms.OURS)
     rows = [["a step there over a step here", "version", *figures]]
@@ -114,7 +121,7 @@ def table(figures: dict[str, dict[str, Any]]) -> list[list[str]]:
 
 
 def about(options: Options, figures: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Returns what the figures hold for."""
+    """Returns the machine, the versions and the settings that the figures are measured with."""
     ours = next(iter(figures.values()))[forms.OURS]
     cores = f"{processor.name()}, {os.cpu_count()} cores"
     return {
@@ -126,7 +133,7 @@ def about(options: Options, figures: dict[str, dict[str, Any]]) -> dict[str, str
 
 
 def main() -> int:
-    """Reads the flags, compares, and writes the figures where --json says."""
+    """Reads the flags, compares, and writes the figures to the file that --json names."""
     return exit_codes.of(_command)
 
 

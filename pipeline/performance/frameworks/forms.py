@@ -1,8 +1,8 @@
 """The forms that are compared: which framework, with which options, in which environment.
 
-PyTorch is tried as it is, with images channels-last, and compiled, each with the C library's
-allocator and with one that keeps what is freed: tcmalloc or jemalloc where they are installed, else
-glibc's with the settings that ours has. The best of them counts.
+PyTorch runs plain, with images channels-last, compiled, and with both. Each of these runs with the
+C library's allocator and with one that keeps freed pages. That is tcmalloc or jemalloc if one is
+installed, else glibc's with the settings of `runtime.allocator`. The best form counts.
 """
 
 import ctypes.util
@@ -14,15 +14,15 @@ LIMIT = "matrix product of as many operations"
 
 
 class Form(NamedTuple):
-    """A way to take the steps of a work."""
+    """One way to run the steps of a work."""
 
-    framework: str  # a file in frameworks/
+    framework: str  # the name of a file beside this one
     options: tuple[str, ...] = ()
-    preload: str = ""  # a library, by LD_PRELOAD
+    preload: str = ""  # the path of a library for LD_PRELOAD; empty: none
 
 
 def forms() -> dict[str, Form]:
-    """Returns all forms by name, ours first."""
+    """Returns {name: form}, ours first."""
     allocator, path = allocator_library()
     found = {OURS: Form("ours"), "naive NNX": Form("naive_nnx")}
     for layout in ((), ("channels-last",)):
@@ -41,7 +41,7 @@ def forms() -> dict[str, Form]:
 
 
 def allocator_library() -> tuple[str, str]:
-    """Returns the name and the file of an allocator that keeps pages; glibc's has no file."""
+    """Returns (name, path) of an allocator that keeps freed pages; glibc's has an empty path."""
     for name in ("tcmalloc_minimal", "tcmalloc", "jemalloc"):
         if path := ctypes.util.find_library(name):
             return name, path
@@ -49,7 +49,7 @@ def allocator_library() -> tuple[str, str]:
 
 
 def environment(form: Form, threads: int) -> dict[str, str]:
-    """Returns the variables of the form's process: as many threads in every framework."""
+    """Returns the variables of the form's process; they give every framework as many threads."""
     number = str(threads)
     preload = ":".join(filter(None, (form.preload, os.environ.get("LD_PRELOAD", ""))))
     return {
@@ -57,6 +57,6 @@ def environment(form: Form, threads: int) -> dict[str, str]:
         "OMP_NUM_THREADS": number,  # PyTorch's
         "MKL_NUM_THREADS": number,
         "LD_PRELOAD": preload,
-        # On a GPU the frameworks share the memory.
+        # Else JAX takes most of a GPU's memory, and the other processes fail.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }

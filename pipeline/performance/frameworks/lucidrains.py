@@ -1,4 +1,4 @@
-"""The VQ-VAEs with the quantiser of lucidrains' vector-quantize-pytorch in PyTorch's network."""
+"""The VQ-VAEs in PyTorch, with the quantiser of lucidrains' vector-quantize-pytorch."""
 
 from collections.abc import Sequence
 from importlib import metadata
@@ -9,20 +9,21 @@ from pipeline.performance.frameworks.works import Work
 
 
 def start(work: Work, options: Sequence[str]) -> Run:
-    """Returns the run; options as of `pytorch`.
+    """Returns the run; `options` are those of `pytorch`.
 
     Raises:
-        Unsuited: the work has no quantiser.
+        Unsuited: the work is not a VQ-VAE.
     """
     if work.config.model.name != "vq_vae":
         raise Unsuited("vector-quantize-pytorch is for VQ-VAEs")
+    # Imported here, so that `compare` can skip this file when they are not installed.
     import torch
     from vector_quantize_pytorch import VectorQuantize
 
     from pipeline.performance.frameworks import pytorch, pytorch_models
 
     class Quantizer(torch.nn.Module):
-        """Its quantiser, as `pytorch_models.VQVAE` calls one."""
+        """The library's quantiser, in the form that `pytorch_models.VQVAE` calls."""
 
         def __init__(self, config: Any):
             super().__init__()

@@ -1,6 +1,7 @@
-"""No framework but a limit: one matrix product of as many operations as the work's step has.
+"""A limit, not a framework: one matrix product of as many operations as the work's step has.
 
-In XLA, as it compiles products in a step: how far the step is from it is what its form costs.
+XLA compiles it as it compiles the products in a step. A step takes longer than this product because
+of its shapes and its other operations.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from pipeline.performance.frameworks.works import Layer, Work
 
 
 def start(work: Work, options: Sequence[str]) -> Run:
-    """Returns the run; has no options."""
+    """Returns the run; `options` is ignored."""
     del options
     size = round((operations(work) / 2) ** (1 / 3))
     matrix = jax.random.normal(jax.random.key(0), (size, size))
@@ -28,16 +29,17 @@ def start(work: Work, options: Sequence[str]) -> Run:
 
 
 def operations(work: Work) -> float:
-    """Returns the multiplications and additions of the layers in one step.
+    """Returns the multiplications and additions of the layers in one step, over the whole batch.
 
-    As many again for the gradients of inputs, but the image's, and for those of the weights.
+    The gradients of a layer's inputs and of its weights cost as much again each as its values. The
+    first layer needs no input gradient, because its input is the image.
     """
     first, *rest = _layers((*work.encoder, *work.decoder), work.shape[0])
     return work.config.batch_size * (2.0 * first + 3.0 * sum(rest))
 
 
 def _layers(layers: Sequence[Layer], side: int) -> Iterator[float]:
-    """Yields each layer's operations for one example; `side` is the image's, in pixels."""
+    """Yields the operations of each layer's values for one example of `side` × `side` pixels."""
     for kind, *sizes in layers:
         match kind:
             case "linear":

@@ -1,4 +1,4 @@
-"""The works in plain Flax NNX, as its tutorials write them: its layers, optimizer and jit."""
+"""The works in plain Flax NNX, as its tutorials write them: with its layers, optimizer and jit."""
 
 import functools
 import math
@@ -30,7 +30,7 @@ class Residual(nnx.Module):
 
 
 def sequential(layers: tuple[Layer, ...], rngs: nnx.Rngs) -> nnx.Sequential:
-    """Returns the network of `works`' layers."""
+    """Returns the network of the layers that `works` describes."""
     return nnx.Sequential(*[_layer(layer, rngs) for layer in layers])
 
 
@@ -54,7 +54,7 @@ def _layer(layer: Layer, rngs: nnx.Rngs) -> Any:
 
 
 class VAE(nnx.Module):
-    """β-VAE, of `conditional_vae` with a label at encoder and decoder."""
+    """β-VAE; for `conditional_vae` its encoder and its decoder also see a label."""
 
     def __init__(self, work: Work, rngs: nnx.Rngs):
         """Builds it."""
@@ -66,13 +66,13 @@ class VAE(nnx.Module):
         self.null: Any = nnx.Param(jax.random.normal(rngs.params(), (width,))) if width else None
 
     def noise(self, size: int) -> tuple[Array, Array]:
-        """Returns the draws of a step: ε [B, D], and which examples lose their label [B]."""
+        """Returns the draws of a step: ε [B, D], and which examples lose their label [B] bool."""
         epsilon = jax.random.normal(self.rngs.noise(), (size, self.section.latent_dim))
         dropout = self.section.label_dropout if self.embedding else 0.0
         return epsilon, jax.random.bernoulli(self.rngs.noise(), dropout, (size,))
 
     def __call__(self, image: Array, label: Any = None, noise: Any = None) -> Array:
-        """Returns −log p(x|z) + β·KL, nats, mean over the batch."""
+        """Returns −log p(x|z) + β·KL, nats, a mean over the batch of images [B, H, W, C] uint8."""
         x, size = image / 255, len(image)
         epsilon, drop = self.noise(size) if noise is None else noise
         inputs, condition = x, jnp.zeros((size, 0))
@@ -89,7 +89,7 @@ class VAE(nnx.Module):
 
 
 class VQVAE(nnx.Module):
-    """VQ-VAE with a codebook by moving averages."""
+    """VQ-VAE whose codebook follows the encodings by moving averages."""
 
     def __init__(self, work: Work, rngs: nnx.Rngs):
         """Builds it."""
@@ -103,7 +103,7 @@ class VQVAE(nnx.Module):
         self.counts, self.weight = nnx.Variable(jnp.zeros(shape[0])), nnx.Variable(jnp.zeros(()))
 
     def __call__(self, image: Array) -> Array:
-        """Returns squared error over variance + β·‖z − e‖²."""
+        """Returns squared error / variance + β·‖z − e‖², means, of images [B, H, W, C] uint8."""
         x = image / 255
         z, codes = self.encoder(x - 0.5), self.codes[...]
         flat = z.reshape(-1, z.shape[-1])
@@ -116,6 +116,7 @@ class VQVAE(nnx.Module):
         return error / self.variance + self.section.commitment * commitment
 
     def _update(self, flat: Array, chosen: Array) -> None:
+        """Moves the codes; `flat` [N, D] are encodings, `chosen` [N, K] their codes, one-hot."""
         decay, epsilon = self.section.decay, self.section.epsilon
         self.weight[...] = decay * self.weight + (1 - decay)
         self.counts[...] = decay * self.counts + (1 - decay) * chosen.sum(0)
@@ -126,12 +127,12 @@ class VQVAE(nnx.Module):
 
 
 def make(work: Work, rngs: nnx.Rngs) -> Any:
-    """Returns the work's model; calling it returns the loss of a batch."""
+    """Returns the work's model, which maps a batch to its loss."""
     return (VQVAE if work.config.model.name == "vq_vae" else VAE)(work, rngs)
 
 
 def start(work: Work, options: Sequence[str]) -> Run:
-    """Returns the run; has no options."""
+    """Returns the run; `options` is ignored."""
     del options
 
     def take_step(model: Any, optimizer: nnx.Optimizer, batch: dict[str, Array]) -> Array:
@@ -144,7 +145,7 @@ def start(work: Work, options: Sequence[str]) -> Run:
 
 
 def train(work: Work, model: nnx.Module, take_step: Callable[..., Array], version: str) -> Run:
-    """Returns the run of (model, optimizer, batch) → loss, under `nnx.jit`."""
+    """Returns the run of `take_step`, (model, optimizer, batch) → loss, compiled by `nnx.jit`."""
     section = work.config.optimizer
     chain = optax.adam(section.learning_rate, section.b1, section.b2, section.eps)
     average = [average_params(section.ema_decay)] if section.ema_decay else []

@@ -1,4 +1,4 @@
-"""This pipeline's own step, as `pipeline.train` takes it."""
+"""This pipeline's own step, as `pipeline.train` runs it."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from pipeline.training import step
 
 
 def start(work: Work, options: Sequence[str]) -> Run:
-    """Returns the run; has no options."""
+    """Returns the run; `options` is ignored."""
     del options
     allocator.keep_freed()
     mesh = sharding.make_mesh(work.config.mesh)

@@ -1,4 +1,4 @@
-"""The β-VAE and the VQ-VAEs of pythae, with the work's network and PyTorch's training step."""
+"""The β-VAE and the VQ-VAEs of pythae, with the work's network and the step of `pytorch`."""
 
 import math
 from collections.abc import Sequence
@@ -10,13 +10,14 @@ from pipeline.performance.frameworks.works import Work
 
 
 def start(work: Work, options: Sequence[str]) -> Run:
-    """Returns the run; options as of `pytorch`.
+    """Returns the run; `options` are those of `pytorch`.
 
     Raises:
-        Unsuited: pythae has no conditional VAE.
+        Unsuited: the work is a conditional VAE, which pythae does not have.
     """
     if work.conditional:
         raise Unsuited("pythae has no conditional VAE")
+    # Imported here, so that `compare` can skip this file when they are not installed.
     import torch
     from pythae import models
     from pythae.models.base.base_utils import ModelOutput
@@ -26,6 +27,7 @@ def start(work: Work, options: Sequence[str]) -> Run:
 
     vq = work.config.model.name == "vq_vae"
 
+    # pythae builds its losses around networks that derive from its own classes.
     class Encoder(BaseEncoder):
         def __init__(self) -> None:
             super().__init__()
@@ -47,7 +49,7 @@ def start(work: Work, options: Sequence[str]) -> Run:
             return ModelOutput(reconstruction=outputs + 0.5 if vq else outputs.sigmoid())
 
     class Loss(torch.nn.Module):
-        """pythae's model, as `pytorch.train` calls one."""
+        """pythae's model, in the form that `pytorch.train` calls."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -68,7 +70,7 @@ def _model(work: Work, models: Any, encoder: Any, decoder: Any) -> Any:
         config = models.BetaVAEConfig(**sizes, reconstruction_loss="bce", beta=section.beta.end)
         return models.BetaVAE(config, encoder=encoder, decoder=decoder)
     quantizer = section.quantizer
-    # Its sums over pixels are means here but for a factor, which Adam does not feel.
+    # Its loss is ours times a constant, sums over pixels for means, and Adam ignores such a factor.
     config = models.VQVAEConfig(
         **sizes,
         num_embeddings=quantizer.num_codes,

@@ -1,7 +1,7 @@
 """The works in PyTorch as its guides advise. Options: `compile`, `channels-last`, `keep-freed`.
 
-Adam is fused, activations work in place, gradients are set to None, denormals are flushed as XLA
-flushes them; `keep-freed` gives the allocator the settings that ours has.
+Adam is fused, activations work in place, and gradients are set to None. Denormals are flushed to
+zero, as XLA does. `keep-freed` applies the settings of `runtime.allocator`.
 """
 
 import shutil
@@ -19,18 +19,19 @@ def start(work: Work, options: Sequence[str]) -> Run:
     """Returns the run.
 
     Raises:
-        Unsuited: there is no C++ compiler for `compile`, or no image for `channels-last`.
+        Unsuited: `compile` finds no C++ compiler, or `channels-last` no convolution.
     """
     return train(work, pytorch_models.make(work), options)
 
 
 def train(work: Work, model: torch.nn.Module, options: Sequence[str]) -> Run:
-    """Returns the run of a model whose `forward` gives the loss of a batch."""
+    """Returns the run of a model whose `forward` maps a batch to its loss."""
     if "keep-freed" in options:
         allocator.keep_freed()
     torch.set_flush_denormal(True)
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it, as JAX's default
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # The batch stays on the device for all steps, as it does for this pipeline's own form.
     batch = tensors(work, device)
     model.to(device)
     if "channels-last" in options:
@@ -54,7 +55,7 @@ def train(work: Work, model: torch.nn.Module, options: Sequence[str]) -> Run:
 
 
 def tensors(work: Work, device: torch.device | None = None) -> dict[str, torch.Tensor]:
-    """Returns the work's batch, `image` [B, C, H, W] uint8."""
+    """Returns the work's batch: `image` [B, C, H, W] uint8, and `label` [B] int64 if it has one."""
     batch = {name: torch.from_numpy(array).to(device) for name, array in work.batch().items()}
     if "label" in batch:
         batch["label"] = batch["label"].long()
@@ -64,7 +65,7 @@ def tensors(work: Work, device: torch.device | None = None) -> dict[str, torch.T
 def make_optimizer(
     work: Work, model: torch.nn.Module
 ) -> tuple[torch.optim.Optimizer, Callable[[], None]]:
-    """Returns Adam, and what averages the parameters after its steps where the config does."""
+    """Returns Adam, and the function to call after its steps: it averages if the config does."""
     section, params = work.config.optimizer, list(model.parameters())
     optimizer = torch.optim.Adam(
         params,

@@ -1,7 +1,7 @@
-"""The works' models in PyTorch: `forward` returns the loss, and moves an EMA codebook.
+"""The works' models in PyTorch: `forward` returns the loss, and moves the EMA codebook.
 
-PyTorch pads both sides of an image alike, where SAME puts an odd pixel behind. So for 3×3 kernels
-of stride 2 this network is ours in a mirror; for all others padding makes no difference.
+PyTorch pads both sides of an image alike, but SAME puts an odd pixel after the image. So for 3×3
+kernels of stride 2 this network is the mirror image of ours; for all others padding is the same.
 """
 
 import math
@@ -20,7 +20,7 @@ class Residual(nn.Module):
     def __init__(self, layers: tuple[Layer, ...]):
         """Builds the layers."""
         super().__init__()
-        # The first ReLU must leave x as it is; the others work in place.
+        # The first ReLU must not change x, which is added later; the others work in place.
         self.layers = nn.Sequential(nn.ReLU(), *sequential(layers[1:]))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ class Residual(nn.Module):
 
 
 def sequential(layers: tuple[Layer, ...]) -> nn.Sequential:
-    """Returns the network of `works`' layers, for images [B, C, H, W]."""
+    """Returns the network of the layers that `works` describes, for images [B, C, H, W]."""
     return nn.Sequential(*map(_layer, layers))
 
 
@@ -54,7 +54,7 @@ def _layer(layer: Layer) -> nn.Module:
 
 
 class VAE(nn.Module):
-    """β-VAE, of `conditional_vae` with a label at encoder and decoder."""
+    """β-VAE; for `conditional_vae` its encoder and its decoder also see a label."""
 
     def __init__(self, work: Work):
         """Builds it."""
@@ -69,7 +69,7 @@ class VAE(nn.Module):
             self.dropout = work.config.model.label_dropout
 
     def noise(self, size: int) -> tuple[Tensor, Any]:
-        """Returns the draws of a step: ε [B, D], and which examples lose their label [B]."""
+        """Returns the draws of a step: ε [B, D], and which examples lose their label [B] bool."""
         device = next(self.parameters()).device
         epsilon = torch.randn(size, self.dim, device=device)
         if self.embedding is None:
@@ -82,7 +82,7 @@ class VAE(nn.Module):
         label: Tensor | None = None,
         noise: Any = None,
     ) -> Tensor:
-        """Returns −log p(x|z) + β·KL, nats, mean over the batch, of images [B, C, H, W] uint8."""
+        """Returns −log p(x|z) + β·KL, nats, a mean over the batch of images [B, C, H, W] uint8."""
         epsilon, drop = self.noise(len(image)) if noise is None else noise
         x, condition = image.float() / 255, None
         inputs = x
@@ -99,7 +99,7 @@ class VAE(nn.Module):
 
 
 class Quantizer(nn.Module):
-    """Nearest codes, which follow the encodings by moving averages (van den Oord et al. 2017)."""
+    """Nearest codes; they follow the encodings by moving averages (van den Oord et al. 2017)."""
 
     def __init__(self, config: Any):
         """Draws the codes."""
@@ -114,18 +114,21 @@ class Quantizer(nn.Module):
         self.register_buffer("weight", torch.zeros(()))
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, D, h, w] → the codes' vectors [B, D, h, w], and the mean squared distance to them."""
+        """[B, D, h, w] → the vectors of the codes [B, D, h, w], and the mean squared distance."""
         flat = z.permute(0, 2, 3, 1).reshape(-1, z.shape[1])
         with torch.no_grad():
+            # Without ‖z‖², which doesn't change which code is nearest.
             distances = torch.addmm(self.codes.square().sum(1), flat, self.codes.T, alpha=-2)
             indices = distances.argmin(1)
             values = F.embedding(indices, self.codes)
             self._update(flat.detach(), indices)
         commitment = F.mse_loss(flat, values)
+        # Straight-through: the encoder gets the decoder's gradient as if nothing were rounded.
         values = flat + (values - flat).detach()
         return values.view(len(z), *z.shape[2:], -1).permute(0, 3, 1, 2), commitment
 
     def _update(self, flat: Tensor, indices: Tensor) -> None:
+        """Moves the codes; `flat` [N, D] are the encodings, `indices` [N] their codes."""
         num = len(self.codes)
         counts = torch.bincount(indices, minlength=num).float()
         sums = torch.zeros_like(self.codes).index_add_(0, indices, flat)
@@ -138,10 +141,10 @@ class Quantizer(nn.Module):
 
 
 class VQVAE(nn.Module):
-    """VQ-VAE; the quantiser maps [B, D, h, w] to vectors and a loss, unweighted."""
+    """VQ-VAE; its quantiser maps [B, D, h, w] to vectors of that shape and an unweighted loss."""
 
     def __init__(self, work: Work, quantizer: nn.Module | None = None):
-        """Builds it, with the quantiser above unless another is given."""
+        """Builds it, with `Quantizer` unless another quantiser is given."""
         super().__init__()
         config = work.config
         self.encoder, self.decoder = sequential(work.encoder), sequential(work.decoder)
@@ -149,7 +152,7 @@ class VQVAE(nn.Module):
         self.commitment, self.variance = config.model.quantizer.commitment, config.data.variance
 
     def forward(self, image: Tensor) -> Tensor:
-        """Returns squared error over variance + β·‖z − e‖², of images [B, C, H, W] uint8."""
+        """Returns squared error / variance + β·‖z − e‖², means, of images [B, C, H, W] uint8."""
         x = image.float() / 255
         values, commitment = self.quantizer(self.encoder(x - 0.5))
         error = F.mse_loss(self.decoder(values) + 0.5, x)

@@ -1,8 +1,9 @@
 """One work in one framework, in a process of its own that runs a round of steps on request.
 
-The other end, `Worker`, starts `python -m pipeline.frameworks.worker WORK FRAMEWORK OPTION…`. Lines
-of JSON come back: first what has started, or why nothing has; then one for every line sent, when
-the round is done. Between rounds the process waits, and takes nothing from the others.
+`Worker` starts `python -m pipeline.performance.frameworks.worker WORK FRAMEWORK OPTION…`, which
+answers in lines of JSON. The first line says what has started, or why nothing has. After that every
+line sent to it starts a round, and one line comes back when the round is done. Between rounds the
+process waits, so it takes no time from the others.
 """
 
 import importlib
@@ -16,16 +17,16 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-ROUND_SECONDS = 0.5  # a round of steps takes so long, or one step where that is longer
+ROUND_SECONDS = 0.5  # the least time of a round, which has at least one step
 WARM_UP_STEPS = 3
 
 
 class Absent(Exception):
-    """A form that can't be measured here; the message says why."""
+    """The form cannot be measured here; the message says why."""
 
 
 class Worker:
-    """The end that asks."""
+    """The side that asks: a handle on the process."""
 
     def __init__(
         self,
@@ -35,10 +36,10 @@ class Worker:
         *,
         environment: Mapping[str, str],
     ):
-        """Starts the process, and waits until it has compiled and knows its speed.
+        """Starts the process, and waits until it has compiled and measured its speed.
 
         Raises:
-            Absent: the framework isn't installed, has no such work, or has failed.
+            Absent: the framework is not installed, has no such work, or failed.
         """
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `close`
         self._process = subprocess.Popen(
@@ -61,7 +62,7 @@ class Worker:
         """Runs `steps` steps.
 
         Raises:
-            Absent: the process has ended; what it took is no time.
+            Absent: the process has ended, so the time of this round means nothing.
         """
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
@@ -78,6 +79,7 @@ class Worker:
             stream.close()  # type: ignore[union-attr]
 
     def _answer(self) -> dict[str, Any]:
+        """Returns the next line of the process; its last words as `absent` if it has ended."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -89,9 +91,9 @@ class Worker:
 
 
 def main(work: str, framework: str, *options: str) -> None:
-    """Runs at the end that is asked."""
+    """Runs in the process: sets the work up, then runs a round for every line of stdin."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what frameworks print would stand between the answers
+    os.dup2(2, 1)  # else what frameworks print would mix with the answers
 
     def answer(**values: Any) -> None:
         print(json.dumps(values), file=answers, flush=True)
@@ -105,6 +107,7 @@ def main(work: str, framework: str, *options: str) -> None:
         return answer(absent=f"{error.name} is not installed")
     except Unsuited as error:
         return answer(absent=str(error))
+    # The first steps compile; the next ones say how many fit into a round.
     run.steps(WARM_UP_STEPS)
     began = time.perf_counter()
     run.steps(WARM_UP_STEPS)

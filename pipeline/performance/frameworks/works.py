@@ -1,11 +1,11 @@
 """The works that frameworks are compared in: a config, its network layer by layer, one batch.
 
-The one decision: a network is a tuple of layers in plain words, from which the other frameworks'
-are built. That they are the config's is held by tests: as many parameters, the same losses.
+A network is a tuple of layers in plain words, and every other framework builds its own from that
+tuple. Tests check that it is the config's network: as many parameters, and the same losses.
 
     ("conv", C_in, C_out, k, s)   k×k convolution of stride s, SAME padding: [H, W] → [H/s, W/s]
     ("up", C_in, C_out, k, s)     its transpose: [H, W] → [s·H, s·W]
-    ("linear", F_in, F_out)       ("flatten",)       ("grid", H, W, C), of what was flat
+    ("linear", F_in, F_out)       ("flatten",)       ("grid", H, W, C), from a flat vector
     ("relu",)                     ("residual", layers), x + layers(x)
 """
 
@@ -21,20 +21,20 @@ from pipeline.runtime import run_config
 Layer = tuple[Any, ...]
 RELU = ("relu",)
 NUM_CLASSES = 10
-VARIANCE = 0.06  # of the pixels, CIFAR-10's
+VARIANCE = 0.06  # of CIFAR-10's pixels, in [0, 1]
 
 
 class Work(NamedTuple):
-    """A training step that every framework takes alike, float32."""
+    """A training step that every framework computes alike, in float32."""
 
     config: Any
-    shape: tuple[int, int, int]  # of an image, H W C
+    shape: tuple[int, int, int]  # [H, W, C] of an image
     encoder: tuple[Layer, ...]
     decoder: tuple[Layer, ...]
 
     @property
     def example(self) -> dict[str, Any]:
-        """An abstract example, as `datasets.example_spec` gives one."""
+        """An abstract example, as `datasets.example_spec` returns it."""
         import jax
 
         image = {"image": jax.ShapeDtypeStruct(self.shape, np.uint8)}
@@ -42,11 +42,11 @@ class Work(NamedTuple):
 
     @property
     def conditional(self) -> bool:
-        """Whether the model sees labels."""
+        """Whether the model needs labels."""
         return self.config.model.name == "conditional_vae"
 
     def batch(self, seed: int = 0) -> dict[str, np.ndarray]:
-        """Returns `image` [B, H, W, C] uint8, of independent pixels, and a `label` [B] int32."""
+        """Returns `image` [B, H, W, C] uint8 of random pixels, and `label` [B] int32 if needed."""
         random, size = np.random.default_rng(seed), self.config.batch_size
         image = random.integers(0, 256, (size, *self.shape), np.uint8)
         labels = random.integers(0, NUM_CLASSES, size, np.int32)
@@ -119,9 +119,10 @@ WORKS = {
 def _each(
     layers: list[Layer], *, before: Layer | None = None, then: Layer | None = None
 ) -> list[Layer]:
-    """Returns the layers with another one before, or behind, each."""
+    """Returns the layers, with another one before or after each of them."""
     return [part for layer in layers for part in (before, layer, then) if part]
 
 
 def _changed(config: Any, *changes: str) -> Any:
+    """Returns the config with the changes, in float32 whatever the platform."""
     return run_config.changed(config, ",".join(("compute_dtype=float32", *changes)))

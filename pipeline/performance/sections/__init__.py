@@ -1,1 +1,1 @@
-"""Sections of the benchmark: one file each, with `measure(bench)` → {what, unit: figure}."""
+"""Sections of the benchmark: one file each, with `measure(bench)` → {"what, unit": figure}."""

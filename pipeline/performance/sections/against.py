@@ -1,4 +1,4 @@
-"""The bare step with other fields in the config, in turn with the config's own."""
+"""The step with other fields in the config, in turn with the step of the config itself."""
 
 import math
 from collections.abc import Callable
@@ -11,17 +11,18 @@ from pipeline.training import dispatch
 
 
 def measure(bench: Bench) -> dict[str, Any]:
-    """Returns the other step's time, and its ratio; nothing where `--against` isn't given.
+    """Returns the other step's time and its ratio to this one's; {} without `--against`.
 
     Raises:
-        InputError: a field that doesn't exist, or a value that can't work.
+        InputError: a field does not exist, or its value cannot work.
     """
     changes = bench.options.against
     if not changes:
         return {}
-    # Everything anew: a field may change the batch, or the data.
+    # Prepared from scratch, because a field may change the batch or the data.
     config = run_config.changed(bench.ready.config, changes)
     other = prepare(bench.options._replace(config=config))
+    # A round must hold whole dispatches of both, so that both take the same number of steps.
     _, num = stepper(bench, compiled_step(bench))
     together = math.lcm(*(each.ready.config.steps_per_dispatch for each in (bench, other)))
     num = math.ceil(num / together) * together
@@ -34,7 +35,7 @@ def measure(bench: Bench) -> dict[str, Any]:
 
 
 def _dispatches(bench: Bench, num: int) -> Callable[[], None]:
-    """Returns a function that takes `num` steps, as many at once as a run does."""
+    """Returns a function that runs `num` steps, as many per dispatch as a run does."""
     together = bench.ready.config.steps_per_dispatch
     take_steps = dispatch.Dispatcher(bench.ready.config, bench.ready.example, bench.ready.mesh)
     several = bench._replace(batch=[bench.batch] * together)

@@ -13,15 +13,16 @@ NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_sec
 
 
 def measure(bench: Bench) -> dict[str, Any]:
-    """Returns both times; each once, for a compilation is no steady state."""
+    """Returns both times in seconds, each measured once: compiling has no steady state."""
     before = {name: getattr(jax.config, name) for name in NAMES}
     seconds = []
     with tempfile.TemporaryDirectory(prefix="compiled-") as folder:
         try:
+            # At 0 seconds every program is cached, also one that compiles quickly.
             for name, value in zip(NAMES, (folder, 0.0), strict=True):
                 jax.config.update(name, value)
             for _ in range(2):
-                compilation_cache.reset_cache()  # which forgets what was compiled, not the folder
+                compilation_cache.reset_cache()  # forgets what is in memory, but keeps the folder
                 jax.clear_caches()
                 began = time.perf_counter()
                 compiled_step(bench)

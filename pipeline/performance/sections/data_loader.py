@@ -1,4 +1,4 @@
-"""Memory-mapped images by PyTorch's DataLoader: shuffled, in worker processes, batch by batch."""
+"""Memory-mapped images through PyTorch's DataLoader: shuffled, batched, in worker processes."""
 
 import contextlib
 from collections.abc import Generator, Iterator
@@ -11,10 +11,10 @@ from torch.utils import data
 
 
 class Images(data.Dataset):
-    """Images [H, W, C] uint8 of a .npy file, which each worker opens for itself."""
+    """Images [H, W, C] uint8 of a .npy file, which each worker process opens itself."""
 
     def __init__(self, path: Path):
-        """Notes where it lies; opens nothing that a worker would inherit."""
+        """Keeps only the path and the length, because workers receive a copy of this object."""
         self._path, self._num = path, len(np.load(path, mmap_mode="r"))
         self._images: np.ndarray | None = None
 
@@ -23,7 +23,7 @@ class Images(data.Dataset):
         return self._num
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        """Returns a copy of one."""
+        """Returns a copy of one image."""
         if self._images is None:
             self._images = np.load(self._path, mmap_mode="r")
         return torch.from_numpy(self._images[index].copy())
@@ -31,10 +31,10 @@ class Images(data.Dataset):
 
 @contextlib.contextmanager
 def batches(path: Path, config: Any) -> Iterator[Iterator[torch.Tensor]]:
-    """Gives an endless iterator over batches [B, H, W, C]; its workers end with the block.
+    """Yields an endless iterator over batches [B, H, W, C] uint8; its workers end with the block.
 
-    As many workers as the config's `data.num_threads`, and as many batches ahead. They are spawned:
-    JAX's threads don't survive a fork.
+    There are as many workers as the config has `data.num_threads`, and they read
+    `data.prefetch_batches` ahead. They are spawned, because JAX's threads do not survive a fork.
     """
     workers = config.data.num_threads
     loader = data.DataLoader(
@@ -53,4 +53,4 @@ def batches(path: Path, config: Any) -> Iterator[Iterator[torch.Tensor]]:
             yield from loader
 
     with contextlib.closing(endless()) as read:
-        yield read  # closed, it lets the loader go, and with it the workers
+        yield read  # closing it releases the loader, and so ends the workers

@@ -1,8 +1,8 @@
-"""The input pipeline alone, to the devices: the config's data, and memory-mapped pixels.
+"""Only the input pipeline, up to the devices: the config's data, and memory-mapped pixels.
 
-The second is what any data set that lies decoded on disk can reach. The same file is read in turn
-with it by Grain as it is commonly used, an example at a time and batched afterwards, and, where
-PyTorch is installed, by its DataLoader with as many worker processes.
+Memory-mapped pixels show what any data set can reach that is stored decoded. Two others read the
+same file in turn with it. Grain reads it as it is commonly used: it reads single examples and
+batches them afterwards. If PyTorch is installed, its DataLoader uses as many worker processes.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from pipeline.performance import timing
 from pipeline.performance.bench import Bench
 from pipeline.training import batching
 
-LEAST = 20_000  # images a round
+LEAST = 20_000  # images in a round, at least
 SHAPE = (16_384, 64, 64, 1)  # uint8, memory-mapped: 64 MiB
 
 
@@ -40,15 +40,16 @@ class Mapped(NamedTuple):
 
 
 def measure(bench: Bench) -> dict[str, Any]:
-    """Returns images a second, and what reading a batch at a time gains over single examples."""
+    """Returns images per second, and the time of other readers over ours, as a ratio."""
     config, mesh = bench.ready.config, bench.ready.mesh
     streamed = config.copy_and_resolve_references().unlock()
     streamed.data.resident = False
-    # A round reads far more than is read ahead between rounds.
+    # A round reads far more than threads read ahead between rounds, so buffers don't count.
     num = max(8 * config.data.prefetch_batches, LEAST // config.batch_size)
     with tempfile.TemporaryDirectory(prefix="mapped-") as folder, contextlib.ExitStack() as ended:
         path = Path(folder) / "images.npy"
         mapped = _mapped(path)
+        # All readers are open at once, so that their rounds can run in turn.
         inputs = {
             "config": batching.ahead(bench.ready.opened.train, config, mesh, first_step=0),
             "mapped": batching.ahead(mapped, streamed, mesh, first_step=0),
@@ -93,6 +94,6 @@ def _by_example(mapped: Mapped, bench: Bench) -> Iterator[jax.Array]:
 def _reader(batches: Iterator[Any], num: int) -> Callable[[], None]:
     def read() -> None:
         for _ in range(num):
-            jax.block_until_ready(next(batches))  # a tensor of PyTorch is ready
+            jax.block_until_ready(next(batches))  # returns PyTorch's tensors at once
 
     return read

@@ -13,11 +13,12 @@ from pipeline.display import tensorboard, terminal
 from pipeline.performance import timing
 from pipeline.performance.bench import Bench, compiled_step, first_state, no_stop, stepper
 
-POINTS = 20  # a round
+POINTS = 20  # in a round
 
 
 def measure(bench: Bench) -> dict[str, Any]:
-    """Returns the time of a point with all its curves on the disk, and its share of the steps'."""
+    """Returns the time to write one logged point, flushed, and its share of the steps' time."""
+    # One step's metrics serve for all points, so that only the logging is timed.
     compiled = compiled_step(bench)
     _, metrics, _ = compiled(first_state(bench), bench.batch, no_stop(bench.ready.mesh))
     jax.block_until_ready(metrics)
@@ -39,6 +40,7 @@ def measure(bench: Bench) -> dict[str, Any]:
                 writer.flush()
 
         seconds = timing.in_turn({"log": log}, rounds=bench.options.rounds)
+    # The share refers to the steps between two points.
     bare, num = stepper(bench, compiled)
     began = time.perf_counter()
     bare()

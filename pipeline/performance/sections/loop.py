@@ -1,4 +1,4 @@
-"""The whole loop as it trains, without evaluations, in turn with bare steps of the same number."""
+"""The whole training loop without evaluations, in turn with as many bare steps."""
 
 import contextlib
 import io
@@ -16,13 +16,14 @@ from pipeline.runtime import peers
 from pipeline.training import loop as training
 from pipeline.training import setup
 
-SECONDS = 5.0  # a round, where the number of steps isn't given
+SECONDS = 5.0  # of a round, if --loop_steps does not set its number of steps
 MOST_ROUNDS = 5
 
 
 def measure(bench: Bench) -> dict[str, Any]:
-    """Returns the step's time in the loop over the bare step's, and the share spent waiting."""
+    """Returns the time of a step in the loop over a bare step's, and the share spent waiting."""
     compiled, num = compiled_step(bench), bench.options.loop_steps
+    # Figures come from logged points, so a round has at least two of them.
     if not num:
         run, few = stepper(bench, compiled)
         seconds = timing.in_turn({"run": run}, rounds=1)["run"][0]
@@ -36,6 +37,7 @@ def measure(bench: Bench) -> dict[str, Any]:
         in_loop, share = _trained(bench.ready.config, num)
         ratios.append(in_loop / ms)
         waited.append(share)
+    # Each ratio pairs a loop with the bare steps just before it.
     median, low, high = (float(np.percentile(ratios, q)) for q in (50, 25, 75))
     return {
         "steps a round": num,
@@ -46,7 +48,8 @@ def measure(bench: Bench) -> dict[str, Any]:
 
 
 def _trained(config: Any, num: int) -> tuple[float, float]:
-    """Returns ms a step, as a run of so many steps logs them, and the share waited for data."""
+    """Returns what a run of `num` steps logs: ms per step, and the share of waiting for data."""
+    # Evaluations are left out, and with them the choice of the best checkpoint.
     config = config.copy_and_resolve_references().unlock()
     config.total_steps, config.eval_every_steps = num, num + 1
     config.evals, config.checkpoint.keep_best = (), 0
@@ -55,7 +58,9 @@ def _trained(config: Any, num: int) -> tuple[float, float]:
         training.run(setup.prepare(config.lock()), workdir, stop=NEVER, others=peers.alone())
         points = event_files.read_scalars(workdir / "tensorboard")
     ends = [at for at, _ in points["train/ms_per_step"]]
-    steps = np.diff([1, *ends])  # the first step, which is compiled, is in no lap
+    # A point is a mean over the steps since the one before. The first step compiles, so it counts
+    # in no point.
+    steps = np.diff([1, *ends])
     ms, shares = (
         float(np.average([value for _, value in points[f"train/{name}"]], weights=steps))
         for name in ("ms_per_step", "data_wait_share")

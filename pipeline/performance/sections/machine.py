@@ -1,4 +1,4 @@
-"""The device, and what it can do at most: one large matrix product, one large copy."""
+"""The limits of the device, measured: one large matrix product, and one large copy."""
 
 import functools
 from typing import Any, NamedTuple
@@ -15,12 +15,12 @@ ROUNDS = 5
 class Peak(NamedTuple):
     """Measured limits of one device."""
 
-    flops: float  # floating point operations a second, of a square matrix product
-    bytes: float  # bytes a second, read and written by a copy
+    flops: float  # floating-point operations per second in a square matrix product
+    bytes: float  # bytes per second that a copy reads and writes, both counted
 
 
 def measure(bench: Bench) -> dict[str, Any]:
-    """Returns the device's name and its limits."""
+    """Returns the name of the devices, and the limits of one of them."""
     device, dtype = bench.ready.mesh.devices.flat[0], bench.ready.config.compute_dtype
     limits = peak(device, dtype)
     return {
@@ -33,7 +33,10 @@ def measure(bench: Bench) -> dict[str, Any]:
 
 @functools.cache
 def peak(device: jax.Device, dtype: str) -> Peak:
-    """Measures both, once a process: inputs of `dtype`, sums in float32; the best round counts."""
+    """Measures both limits once per process; inputs are of `dtype`, sums float32.
+
+    The fastest round counts, because a limit is what the device can do without other load.
+    """
     on_cpu = device.platform == "cpu"
     size, length, repeats = (2048, 2**26, 1) if on_cpu else (8192, 2**29, 20)
     with jax.default_device(device):

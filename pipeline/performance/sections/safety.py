@@ -1,4 +1,4 @@
-"""What it costs that nothing is lost: the flag and the judgement, the watchdog, digests, saves."""
+"""What safety costs: the stop flag, the guard's verdict, the watchdog, digests and saves."""
 
 import tempfile
 import time
@@ -15,7 +15,7 @@ from pipeline.training import checkpoint, verdicts
 
 
 def measure(bench: Bench) -> dict[str, Any]:
-    """Returns ratios to the bare step, and shares of the time of the steps between two saves."""
+    """Returns ratios to the bare step, and shares of the time between two saves."""
     compiled, rounds = compiled_step(bench), bench.options.rounds
     bare, num = stepper(bench, compiled)
     with tempfile.TemporaryDirectory() as folder:
@@ -25,6 +25,7 @@ def measure(bench: Bench) -> dict[str, Any]:
             steps = timing.in_turn({"bare": bare, "guarded": guarded}, rounds=2 * rounds)
         blocked = _blocked(checkpoints, bench, rounds)
         checkpoints.close()
+    # What happens once a save is shared by all steps between two saves.
     state = first_state(bench)
     digests = timing.in_turn(
         {"digests": lambda: jax.block_until_ready(checkpoint.digests(state))}, rounds=rounds
@@ -34,10 +35,10 @@ def measure(bench: Bench) -> dict[str, Any]:
     between = bench.ready.config.checkpoint.every_steps * ms
     added = timing.ratio(steps, "guarded", "bare")
     return {
-        "flag, judgement, watchdog and checks: step over bare step": added,
+        "stop flag, verdict, watchdog and checks: step over bare step": added,
         "digests, ms": digest_ms,
         "digests, share of the time between saves": digest_ms / between,
-        "flag, judgement, watchdog, checks and digests, share": added.median
+        "stop flag, verdict, watchdog, checks and digests, share": added.median
         - 1
         + digest_ms / between,
         "a save blocks, ms": blocked,
@@ -53,7 +54,7 @@ def _guarded(
     watched: watchdog.Watchdog,
     checkpoints: checkpoint.Checkpoints,
 ) -> Callable[[], None]:
-    """Returns a function that takes `num` steps, and does at each what the loop does."""
+    """Returns a function that runs `num` steps, and does at each step what the loop does."""
     state, unread = first_state(bench), verdicts.Verdicts(bench.ready.config.look_every_steps)
     flags = verdicts.StopFlags(bench.ready.mesh, NEVER)
 
@@ -72,7 +73,7 @@ def _guarded(
 
 
 def _blocked(checkpoints: checkpoint.Checkpoints, bench: Bench, rounds: int) -> float:
-    """Returns the median time, ms, for which `save` keeps the loop; the writing goes on behind."""
+    """Returns the median time in ms for which `save` blocks the loop; it writes afterwards."""
     state = first_state(bench)
     milliseconds = []
     for number in range(rounds + 1):
@@ -81,4 +82,4 @@ def _blocked(checkpoints: checkpoint.Checkpoints, bench: Bench, rounds: int) -> 
         checkpoints.save(number, state, None)
         milliseconds.append(1000 * (time.perf_counter() - began))
         checkpoints.wait()
-    return timing.median(milliseconds[1:])  # the first one sets Orbax up
+    return timing.median(milliseconds[1:])  # the first one also sets Orbax up

@@ -1,4 +1,4 @@
-"""The bare step, on one batch that lies on the devices already."""
+"""The bare step, on one batch that is on the devices already."""
 
 import resource
 from typing import Any
@@ -12,10 +12,10 @@ from pipeline.performance.sections import machine
 
 
 def measure(bench: Bench) -> dict[str, Any]:
-    """Returns speed, memory, and shares of what the device can do.
+    """Returns speed, memory, and shares of the device's limits.
 
-    The roofline's step takes the longer of two times: its operations at the rate of a large matrix
-    product, or its bytes (as the compiler counts them) at the rate of a large copy.
+    The roofline is the longer of two times: the step's operations at the rate of a large matrix
+    product, and its bytes at the rate of a large copy. The compiler counts both.
     """
     compiled = compiled_step(bench)
     run, num = stepper(bench, compiled)
@@ -29,6 +29,7 @@ def measure(bench: Bench) -> dict[str, Any]:
         "ms a step": 1000 * seconds,
         "peak memory, MiB": _peak_memory(bench.ready.mesh) / 2**20,
     }
+    # Some backends count neither operations nor bytes.
     costs = compiled.cost_analysis() or {}
     if flops := costs.get("flops", 0.0):
         peak = machine.peak(bench.ready.mesh.devices.flat[0], bench.ready.config.compute_dtype)
@@ -43,7 +44,7 @@ def measure(bench: Bench) -> dict[str, Any]:
 
 
 def _peak_memory(mesh: Mesh) -> float:
-    """Returns bytes: the fullest device's where devices know it, else the process's."""
+    """Returns bytes: those of the fullest device if devices report them, else the process's."""
     stats = [device.memory_stats() or {} for device in mesh.local_devices]
     used = max(stat.get("peak_bytes_in_use", 0) for stat in stats)
     return used or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
