@@ -1,9 +1,10 @@
 # Each target sets up what it needs. The set-up runs again only if the requirements changed.
+comma := ,
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
 EXTRAS ?= dev
+READY := $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
 CONFIG ?= configs/beta_vae.py
 WORKDIR ?= runs/$(basename $(notdir $(firstword $(subst :, ,$(CONFIG)))))
 HOSTS ?= 4
@@ -12,13 +13,15 @@ CHAOS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train pod chaos bench bench-peers scaling test test-targets compilers check tensorboard clean
+.PHONY: help setup train pod chaos bench bench-peers scaling test test-targets compilers check tensorboard clean
 
 help:  ## List the targets.
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "  %-14s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo '  make train CONFIG=configs/vq_vae.py WORKDIR=runs/vq ARGS=--config.seed=1'
 	@echo '  make bench-peers ARGS=--help'
+
+setup: $(READY)  ## Set up the environment with EXTRAS: dev, cuda13, tpu; other targets do, too.
 
 train: $(READY)  ## Train CONFIG into WORKDIR, or resume the run there.
 	$(BIN)/python -m pipeline.train --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
@@ -45,7 +48,7 @@ test-targets: compilers  ## Run the tests that compile for TPUs and GPUs; `make 
 # The compilers have an environment of their own. If they are installed, JAX searches for their
 # devices at each start, and prints long warnings when it finds none.
 compilers:  ## Build a second environment, with the compilers for TPUs and GPUs.
-	@$(MAKE) --no-print-directory VENV=$(VENV)-plan EXTRAS=$(EXTRAS),plan-tpu,plan-gpu $(VENV)-plan/.ready
+	@$(MAKE) --no-print-directory VENV=$(VENV)-plan EXTRAS=$(EXTRAS),plan-tpu,plan-gpu setup
 
 test: $(READY)  ## Run the tests.
 	$(BIN)/python -m pytest $(ARGS)
@@ -62,10 +65,14 @@ tensorboard: $(READY)  ## Show all runs in TensorBoard.
 clean:  ## Remove the environments and all caches.
 	rm -rf $(VENV) $(VENV)-plan build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
-$(READY): pyproject.toml constraints.txt
+# Changed requirements make a new environment. Other EXTRAS are added to the one that is there.
+$(READY): $(VENV)/.made
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+$(VENV)/.made: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"error: Python 3.11 or later is needed, {sys.executable} is {v[0]}.{v[1]}: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
 # The frameworks go into the same environment. On Linux PyPI's torch brings CUDA's libraries; set
