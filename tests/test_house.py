@@ -10,13 +10,10 @@ from pipeline.runtime import registry
 from tests.support.processes import ROOT
 
 LONG = {  # files that are longer than 200 lines today; no other file may be
-    "configs/default.py",
-    "pipeline/evals/traversals.py",
     "pipeline/nn/convolutions.py",
     "pipeline/runtime/peers.py",
     "pipeline/runtime/run_config.py",
     "pipeline/training/checkpoint.py",
-    "pipeline/training/loop.py",
 }
 # Names with an underscore that belong to Python's own library.
 PUBLIC = {"_asdict", "_fields", "_replace", "_exit", "_Pickler"}
