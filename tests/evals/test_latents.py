@@ -114,7 +114,8 @@ def test_the_loop_warns_from_the_second_evaluation_in_a_row():
     def make(config, mesh, source):
         return lambda state: [("heldout/active_share", next(shares))]
 
-    module = types.SimpleNamespace(make=make, warnings=latents.warnings)
+    module = types.ModuleType("of_one_share")
+    module.make, module.warnings = make, latents.warnings
     splits = types.SimpleNamespace(heldout=None)
     config = capacity_vae.get_config("smoke")
     ready = types.SimpleNamespace(config=config, mesh=None, evaluations=(module,), opened=splits)
