@@ -93,7 +93,7 @@ def _judge(plan: dict[str, Any], values: Any, screen: Any) -> int:
     """Warns if the plan does not fit or exceeds a budget, and returns its exit code."""
     if not plan["fits"]:
         screen.warn("it does not fit")
-        return 2
+        return exit_codes.MISTAKE
     if plan["share_of_memory"] > 0.85:
         screen.warn(f"{100 * plan['share_of_memory']:.0f} % of the device's memory: little is left")
     code, num, most = 0, len(plan["collectives"]), values.max_collectives

@@ -105,16 +105,17 @@ def main() -> int:
                 profile=options.profile,
             )
     except errors.InputError as error:
-        return _failed(str(error), others, 2)
+        return _failed(str(error), others, exit_codes.MISTAKE)
     except OSError as error:
-        return _failed(errors.reason(error), others, 1)
+        return _failed(errors.reason(error), others, exit_codes.FAULT)
     except FloatingPointError as error:
-        return _failed(str(error), others, 1)
+        return _failed(str(error), others, exit_codes.FAULT)
     except Exception as error:
         if type(error).__name__ == "JaxRuntimeError":
             others.settle()  # a collective also fails if another process died
         errors.say(traceback.format_exc().rstrip())
-        return _failed(f"{type(error).__name__}: {error}".split("\n")[0], others, 1)
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        return _failed(reason, others, exit_codes.FAULT)
     others.leave()
     return code
 

@@ -101,7 +101,7 @@ def joined(options: Any, doing: str) -> Iterator[None]:
 def _said(error: BaseException) -> tuple[str, int]:
     """Returns the reason and the exit code for the others."""
     if isinstance(error, errors.InputError):
-        return str(error), 2
+        return str(error), exit_codes.MISTAKE
     if isinstance(error, KeyboardInterrupt):
         return "it was interrupted", exit_codes.INTERRUPTED
     return f"{type(error).__name__}: {error}".split("\n")[0], exit_codes.FAULT
