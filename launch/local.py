@@ -3,11 +3,12 @@
     python launch/local.py --processes=2 -- --config=configs/beta_vae.py --workdir=runs/a
 
 The arguments of pipeline.train follow after `--`. The exit code is 0 if the run is complete, and 2
-for a mistake in the input. It is 75 after a forwarded SIGTERM or SIGUSR1 and 130 after Ctrl-C; the
+for a mistake in the input. It is 75 after a forwarded signal, as SIGTERM, and 130 after Ctrl-C; the
 same command then resumes. If restarts no longer help, it is the exit code of the failure.
 """
 
 import argparse
+import contextlib
 import itertools
 import os
 import socket
@@ -137,4 +138,7 @@ def free_port() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    with contextlib.suppress(OSError, AttributeError):  # the output must not change the exit code
+        sys.stdout.flush()
+    os._exit(code)

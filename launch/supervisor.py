@@ -17,10 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO, NamedTuple
 
 MISTAKE, RETRY, INTERRUPTED = 2, 75, 130
+FROM_TERMINALS = (signal.SIGHUP, signal.SIGQUIT)
+STOPS = (signal.SIGTERM, signal.SIGUSR1, *FROM_TERMINALS)
 # A signal that arrives before Python has installed its handler kills; this is a preemption too.
-PREEMPTED = {RETRY, 128 + signal.SIGTERM, 128 + signal.SIGUSR1}
+PREEMPTED = {RETRY, *(128 + number for number in STOPS)}
 KILLED = 128 + signal.SIGKILL
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Command(NamedTuple):
@@ -75,7 +76,9 @@ def supervise(
     """
     events: queue.SimpleQueue = queue.SimpleQueue()  # of signals, and of processes that have ended
     # Signals and ends of processes go through one queue, so that one thread handles them in order.
-    before = {n: signal.signal(n, lambda number, frame: events.put(number)) for n in FORWARDED}
+    ignored = {n for n in FROM_TERMINALS if signal.getsignal(n) == signal.SIG_IGN}  # by nohup
+    forwarded = {signal.SIGINT, *STOPS} - ignored
+    before = {n: signal.signal(n, lambda number, frame: events.put(number)) for n in forwarded}
     restarts, failures, reached = {"after 75": 0, "after a failure": 0}, 0, progress()
     try:
         while True:
@@ -187,7 +190,7 @@ def _spawn(index: int, command: Command, events: queue.SimpleQueue) -> subproces
 def _copy(index: int, source: IO[str], target: IO[str]) -> None:
     with source:
         for line in source:
-            with contextlib.suppress(OSError):  # reading must go on, else the child would block
+            with contextlib.suppress(OSError, AttributeError):  # else the child would block
                 target.write(f"[{index}] {line.rstrip()}\n")
                 target.flush()
 

@@ -38,6 +38,8 @@ forward() {
 }
 trap 'forward TERM 75' TERM
 trap 'forward USR1 75' USR1
+trap 'forward HUP 75' HUP
+trap 'forward QUIT 75' QUIT
 trap 'forward INT 130' INT
 
 while [[ -z $asked ]]; do

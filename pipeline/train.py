@@ -20,6 +20,7 @@ from pipeline.runtime import (
     flags,
     peers,
     signals,
+    streams,
 )
 
 COMMAND = command_line.Command(
@@ -74,6 +75,7 @@ def parse(arguments: Sequence[str]) -> Options:
 def main() -> int:
     """Reads the flags, joins the processes, trains, and returns the exit code."""
     began = time.perf_counter()
+    streams.outlast()  # precedes all files; a run must not end because nobody reads its output
     allocator.keep_freed()  # must precede every thread, and StopRequest starts the first one
     stop = signals.StopRequest()  # precedes the slow imports, so that it notes signals during them
     others = peers.alone()

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -26,3 +27,13 @@ def cache_folder(tmp_path, monkeypatch):
 def pytest_unconfigure():
     if OWNER:
         shutil.rmtree(os.environ[COMPILED], ignore_errors=True)
+
+
+@pytest.fixture
+def signals_of_terminals():
+    """Lets processes receive SIGHUP and SIGQUIT, even if the tests run under nohup."""
+    numbers = (signal.SIGHUP, signal.SIGQUIT)
+    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)

@@ -31,7 +31,7 @@ class Terminal:
           console: a rich console to write to, for tests; None means stdout.
         """
         if console is None or not active:
-            console = _stdout(sys.stdout.isatty(), active)
+            console = _stdout(sys.stdout is not None and sys.stdout.isatty(), active)
         self._console = console
         self._live = active and console.is_terminal and not console.is_dumb_terminal
 

@@ -49,7 +49,7 @@ def leave(code: int) -> None:
     JAX's exit handler would wait at a barrier for the other processes. If they died there, this
     process would end with another exit code.
     """
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None after `>&-`
         with contextlib.suppress(OSError):  # a full disk must not change the exit code
             stream.flush()
     os._exit(code)

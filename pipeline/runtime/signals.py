@@ -1,5 +1,6 @@
-"""Stop requests: SIGTERM, SIGUSR1 or Ctrl-C asks the process to save and leave."""
+"""Stop requests: a signal, such as SIGTERM or Ctrl-C, asks the process to save and leave."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -9,12 +10,18 @@ from collections.abc import Callable
 
 from pipeline.runtime import exit_codes
 
-REPEAT_SECONDS = 5.0  # until then another SIGTERM or SIGUSR1 counts as the same stop request
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+REPEAT_SECONDS = 5.0  # until then another signal but Ctrl-C is the same stop request
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+# A terminal sends these two. nohup, and a shell for its background, start a process that ignores
+# them, and it must go on doing so.
+FROM_TERMINALS = (signal.SIGHUP, signal.SIGQUIT)
 
 
 class StopRequest:
-    """Notes SIGTERM, SIGUSR1 (which SLURM can send) and Ctrl-C; the loop reads it between steps.
+    """Notes the first signal of `SIGNALS`; the loop reads it between steps.
+
+    SLURM can send SIGUSR1, and a closed terminal sends SIGHUP. Each counts as SIGTERM does, but
+    Ctrl-C has its own exit code.
 
     It is installed before the slow imports, so that it notes a signal during start-up. A thread
     receives signals from Python's C-level handler, even while the main thread compiles or waits
@@ -36,15 +43,15 @@ class StopRequest:
         self._wakeup.setblocking(False)
         signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
         for number in SIGNALS:
+            if number in FROM_TERMINALS and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             signal.signal(number, lambda number, frame: None)  # the default would end the process
         threading.Thread(target=self._watch, args=(heard,), name="signals", daemon=True).start()
 
     def _watch(self, heard: socket.socket) -> None:
         number = self._next(heard)
         # The line must precede the flag: the process may leave as soon as the loop sees it.
-        os.write(
-            2, f"{signal.Signals(number).name}: saving after this step, then leaving\n".encode()
-        )
+        _say(f"{signal.Signals(number).name}: saving after this step, then leaving")
         self.signal, began = number, time.monotonic()
         heard.settimeout(0.2)  # the config may set grace_seconds after the signal came
         while not self.grace_seconds or time.monotonic() - began < self.grace_seconds:
@@ -55,10 +62,10 @@ class StopRequest:
             # SLURM sends SIGTERM twice, to the task and through srun. A second Ctrl-C comes from a
             # person who wants the process to end now.
             if number == signal.SIGINT or time.monotonic() - began > REPEAT_SECONDS:
-                os.write(2, b"second signal: leaving at once; the last checkpoint stands\n")
+                _say("second signal: leaving at once; the last checkpoint stands")
                 os._exit(self.exit_code)
         limit = f"config.grace_seconds={self.grace_seconds:g} are over"
-        os.write(2, f"{limit}: leaving at once; the last checkpoint stands\n".encode())
+        _say(f"{limit}: leaving at once; the last checkpoint stands")
         self.on_end(f"{limit} there, and it left without its save", self.exit_code)
         os._exit(self.exit_code)
 
@@ -71,3 +78,9 @@ class StopRequest:
     def exit_code(self) -> int:
         """Exit code for this stop; also right if another process received the signal."""
         return exit_codes.INTERRUPTED if self.signal == signal.SIGINT else exit_codes.RETRY
+
+
+def _say(text: str) -> None:
+    """Writes a line to stderr, past Python's locks; a closed terminal must not end the thread."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{text}\n".encode())

@@ -109,7 +109,11 @@ def test_a_group_that_ends_a_little_apart_is_left_alone(tmp_path):
     assert (tmp_path / "notes").read_text() == "1 ended by itself\n"
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGINT", 130)])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGHUP", 75), ("SIGQUIT", 75), ("SIGINT", 130)],
+)
+@pytest.mark.usefixtures("signals_of_terminals")
 def test_a_signal_reaches_every_process_and_nothing_starts_again(tmp_path, name, code):
     group = f"""
     def stop(number, frame):

@@ -94,16 +94,18 @@ def test_a_tpu_pod_trains_again_on_75_while_it_is_there(
     assert calls.count("-m pipeline.train --config=a\\ b") == trainings
 
 
-@pytest.mark.parametrize(("name", "code"), [("TERM", 75), ("USR1", 75), ("INT", 130)])
+@pytest.mark.parametrize(
+    ("name", "code"), [("TERM", 75), ("USR1", 75), ("HUP", 75), ("QUIT", 75), ("INT", 130)]
+)
 def test_a_signal_travels_to_the_hosts_of_a_tpu_pod(tmp_path, commands, name, code):
     commands(gcloud=GCLOUD)
     heard = f'grep -q "command=kill -{name}" "$FOLDER/calls"'
     do = f'kill -{name} "$TPU_POD"; for _ in {{1..600}}; do {heard} && break; sleep 0.05; done'
     variables = {"FIRST": "75", "STATE": "READY", "DO": do, "FOLDER": str(tmp_path)}
     script = f"TPU_POD=$$ exec bash {ROOT / 'launch' / 'tpu_pod.sh'}"
-    # If tests run in a shell's background, Ctrl-C is ignored, and no script can trap it.
+    # A shell ignores some of them for its background, and then no script can trap them.
     result = subprocess.run(
-        ["env", "--default-signal=INT", "bash", "-c", script],
+        ["env", "--default-signal=INT,HUP,QUIT", "bash", "-c", script],
         env=os.environ | variables | {"QUEUED_RESOURCE": "q", "ZONE": "z"},
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip

@@ -79,13 +79,14 @@ def test_a_full_disk_ends_all_processes_within_a_minute_and_says_so_on_one(disk,
     processes.train(workdir, f"--config.total_steps={at}", *every[1:])
 
 
-def test_a_log_that_cannot_be_written_ends_all_processes(tmp_path):
+def test_a_log_that_cannot_be_written_does_not_end_the_run(tmp_path):
     logs = tmp_path / "logs"
     logs.mkdir()
     (logs / "log1.0").symlink_to("/dev/full")
-    group = processes.start(tmp_path / "run", processes=2, logs=logs)
-    assert processes.codes(group) == [1, 1]
-    assert "No space left on device" in group[1].output
+    steps = "--config.total_steps=20"
+    group = processes.start(tmp_path / "run", steps, processes=2, logs=logs)
+    assert processes.codes(group) == [0, 0]
+    assert (tmp_path / "run" / "checkpoints" / "20").is_dir()
     assert group[0].log.is_char_device()
 
 
