@@ -16,12 +16,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, NamedTuple
 
-MISTAKE, RETRY, INTERRUPTED = 2, 75, 130
+MISTAKE, RETRY, INTERRUPTED, KILLED = 2, 75, 130, 128 + signal.SIGKILL
 FROM_TERMINALS = (signal.SIGHUP, signal.SIGQUIT)
 STOPS = (signal.SIGTERM, signal.SIGUSR1, *FROM_TERMINALS)
 # A signal that arrives before Python has installed its handler kills; this is a preemption too.
 PREEMPTED = {RETRY, *(128 + number for number in STOPS)}
-KILLED = 128 + signal.SIGKILL
 
 
 class Command(NamedTuple):
