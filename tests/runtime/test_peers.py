@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pipeline.runtime import peers
+from pipeline.runtime import connections, peers
 
 
 class Ended:
@@ -90,7 +90,7 @@ def listener(monkeypatch):
 
 
 @pytest.fixture
-def connections(listener):
+def sides(listener):
     """Returns {process: its side} of processes 1 and 2."""
     with Connection() as one, Connection() as two:
         for connection in (one, two):
@@ -99,16 +99,16 @@ def connections(listener):
 
 
 @pytest.fixture
-def group(listener, connections):
+def group(listener, sides):
     """Makes the peers of three processes, each with a record of how it would end."""
     members = [peers.Peers(0, 3, listener, "secret")]
-    members += [peers.Peers(number, 3, end, "secret") for number, end in connections.items()]
+    members += [peers.Peers(number, 3, end, "secret") for number, end in sides.items()]
     for member in members:
         member.on_end = Ended()
-    for connection in connections.values():
+    for connection in sides.values():
         connection.wait_until_received(b"host")  # the welcome
     yield members
-    kill(*connections.values(), *listener.accepted)
+    kill(*sides.values(), *listener.accepted)
     for thread in threading.enumerate():
         if thread.name == "peers":
             thread.join(5)
@@ -117,10 +117,10 @@ def group(listener, connections):
         connection.close()
 
 
-def test_a_lost_process_is_named_to_all_others_with_what_it_did(group, listener, connections):
+def test_a_lost_process_is_named_to_all_others_with_what_it_did(group, listener, sides):
     group[1].doing = "running step 7"
     listener.accepted[0].wait_until_received(b"step 7")
-    kill(connections[1])
+    kill(sides[1])
     for member in (group[0], group[2]):
         text, code = member.on_end.wait()
         assert text.startswith("process 1 on ") and text.endswith(
@@ -147,8 +147,8 @@ def test_a_failure_is_told_with_its_reason_and_code(group):
     assert group[2].on_end.found is None
 
 
-def test_a_silent_process_is_lost_too_and_all_may_try_again(group, connections):
-    connections[1].live.clear()
+def test_a_silent_process_is_lost_too_and_all_may_try_again(group, sides):
+    sides[1].live.clear()
     text, code = group[2].on_end.wait()
     assert text.startswith("process 1 on ") and "silent" in text and code == 75
 
@@ -166,14 +166,144 @@ def test_an_end_in_order_waits_for_all_and_is_no_loss(group):
     assert [member.on_end.found for member in group] == [None] * 3
 
 
-def test_a_stranger_is_not_listened_to(group, listener):
+def hello(**changes):
+    return {"process": 1, "host": "x", "token": "secret", **changes}
+
+
+def line(message):
+    return json.dumps(message).encode() + b"\n"
+
+
+def is_dropped(stranger):
+    """Whether the other end closes the connection, without a word, within a few seconds."""
+    stranger.settimeout(5)
+    try:
+        return stranger.recv(1) == b""
+    except ConnectionError:  # it closed with bytes unread
+        return True
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"1\n",
+        b"\xff\n",
+        b"\n",
+        b"[" * 60_000,
+        b"[" * 500 + b"\n",
+        b"9" * 500 + b"\n",
+        b"x" * 2_000_000,
+        line({"end": "all of you", "code": 0}),
+        line(hello(token="guess")),
+        line(hello(token="secr\u00e9t")),
+        line(hello(token="\ud800")),
+        line(hello(token=None)),
+        line(hello(process=0)),
+        line(hello(process=3)),
+        line(hello(process=1)),  # is no longer missing
+        line(hello(process="1")),
+        line(hello(process=True)),
+        line(hello(process=[1])),
+        line(hello(host=7)),
+        line({"process": 1, "token": "secret"}),
+    ],
+    ids=lambda sent: sent[:60].decode(errors="replace"),
+)
+def test_a_stranger_is_dropped_after_its_first_wrong_message(group, listener, sent):
     with socket.create_connection(listener.getsockname()) as stranger:
-        hello = {"process": 1, "host": "x", "token": "guess", "end": "all of you", "code": 0}
-        stranger.sendall(b"\xff\n" + json.dumps(hello).encode() + b"\n")
-        stranger.sendall(json.dumps({"end": "all of you", "code": 0}).encode() + b"\n")
-        time.sleep(0.2)
-    time.sleep(0.2)
+        with contextlib.suppress(ConnectionError):  # dropped before all is sent
+            stranger.sendall(sent)
+        assert is_dropped(stranger)
     assert group[0].on_end.found is None
+
+
+def test_a_silent_or_slow_stranger_is_dropped_and_ends_nothing(monkeypatch, group, listener):
+    monkeypatch.setattr(connections, "CALLER_SECONDS", 0.3)
+    with (
+        socket.create_connection(listener.getsockname()) as silent,
+        socket.create_connection(listener.getsockname()) as slow,
+    ):
+        slow.sendall(b'{"token":')
+        assert is_dropped(silent) and is_dropped(slow)
+    time.sleep(1.5 * peers.SILENCE_SECONDS)
+    assert group[0].on_end.found is None
+
+
+def test_many_strangers_hold_few_connections_and_keep_no_process_out(monkeypatch, listener):
+    monkeypatch.setattr(connections, "CALLERS", 4)
+    monkeypatch.setattr(peers, "SILENCE_SECONDS", 10.0)
+    with contextlib.ExitStack() as stack:
+        strangers = [
+            stack.enter_context(socket.create_connection(listener.getsockname())) for _ in range(30)
+        ]
+        first = peers.Peers(0, 2, listener, "secret")
+        first.on_end = Ended()
+        second = stack.enter_context(Connection())
+        second.connect(listener.getsockname())
+        other = peers.Peers(1, 2, second, "secret")
+        other.on_end = Ended()
+        second.wait_until_received(b"host")
+        assert all(map(is_dropped, strangers[:20]))
+        leaving = threading.Thread(target=other.leave)
+        leaving.start()
+        first.leave()
+        leaving.join(5)
+        assert not leaving.is_alive()
+        assert first.on_end.found is None and other.on_end.found is None
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"1\n",
+        b"[" * 60_000 + b"\n",
+        b"x" * 200_000,
+        line({"doing": 7}),
+        line({"end": "no code"}),
+        line({"end": "x", "code": "1"}),
+        line({"end": "x", "code": 10**30}),
+    ],
+    ids=lambda sent: sent[:30].decode(),
+)
+def test_a_process_that_sends_a_malformed_message_is_lost(group, sides, sent):
+    sides[1].sendall(sent)
+    for member in (group[0], group[2]):
+        text, code = member.on_end.wait()
+        assert text.startswith("process 1 on ") and code == 1
+        assert text.endswith("was lost after a malformed message; it was last starting")
+
+
+def test_a_long_reason_still_reaches_all_others(group):
+    group[1].fail("\U0001f4a5" * 100_000)
+    for member in (group[0], group[2]):
+        assert "starting: \U0001f4a5" in member.on_end.wait()[0]
+
+
+class Store(dict):
+    """The key-value store that the processes share."""
+
+    def key_value_set(self, key, value):
+        self[key] = value
+
+    def blocking_key_value_get(self, key, milliseconds):
+        return self[key]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_processes_of_one_machine_listen_on_loopback_only(host):
+    store = Store()
+    members = [
+        peers.connect(store, process=number, num_processes=2, coordinator=f"{host}:1234")
+        for number in range(2)
+    ]
+    # A socket that listens on all addresses would accept this one, too.
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", json.loads(store[peers.KEY])["port"]), timeout=5)
+    leaving = threading.Thread(target=members[1].leave)
+    leaving.start()
+    members[0].leave()
+    leaving.join(5)
+    assert not leaving.is_alive()
 
 
 def test_alone_there_is_nothing_to_wait_for():
