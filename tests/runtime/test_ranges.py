@@ -97,6 +97,7 @@ def test_a_value_out_of_its_range_is_refused_before_anything_is_built(field, val
         (vq_vae, "model.quantizer.temperature", float("nan")),
         (vq_vae, "model.quantizer.levels", (8, 1)),
         (vq_vae, "model.channel_multipliers", (1, 2.5)),
+        (vq_vae, "batch_size", 2**30),
     ],
 )
 def test_a_models_own_numbers_have_ranges(module, field, value):
