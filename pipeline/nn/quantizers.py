@@ -127,6 +127,11 @@ def make(config: Any, num_sites: int, *, rngs: nnx.Rngs) -> Any:
         return FSQ(section.levels)
     if section.name == "lfq":
         return LFQ(section, size)
+    if config.batch_size * num_sites >= 2**31:  # positions of vectors are int32
+        raise errors.InputError(
+            f"config.batch_size={config.batch_size} must be at most {(2**31 - 1) // num_sites}: an "
+            f"image has {num_sites} vectors, and a batch fewer than 2^31"
+        )
     _check_restart_usage(section, config.batch_size * num_sites)
     kind = ResidualVQ if section.name == "residual_vq" else VectorQuantizer
     return kind(config, size, num_sites, rngs=rngs)

@@ -93,5 +93,5 @@ def _config(workdir: Path, overrides: Sequence[str]) -> ConfigDict:
     config = command_line.overridden(config, overrides)
     if differing := run_config.differences(before, config):
         raise errors.InputError(f"an evaluation is of the run as it is: {'; '.join(differing)}")
-    run_config.check(config)
+    run_config.check(config, evaluating=True)
     return config

@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import default
-from pipeline.runtime import errors, files, registry
+from pipeline.runtime import errors, files, ranges, registry
 
 # The fields that may change when a run is resumed: its length, what is shown and kept, and where it
 # runs. An evaluation's own section, which has the evaluation's name, may also change.
@@ -36,42 +36,27 @@ MAY_CHANGE = (
     "data.prefetch_batches",
 )
 DTYPES = ("float32", "bfloat16")
-POSITIVE = (
-    "total_steps",
-    "log_every_steps",
-    "look_every_steps",
-    "steps_per_dispatch",
-    "eval_every_steps",
-    "checkpoint.every_steps",
-    "checkpoint.keep_newest",
-    "data.num_threads",
-    "data.prefetch_batches",
-)
-NOT_NEGATIVE = (
-    "seed",
-    "grace_seconds",
-    "watchdog_seconds",
-    "eval_examples",
-    "disentanglement.num_examples",
-    "eval_batch_size",
-    "data.resize",
-    "data.max_corrupt_files",
-    "checkpoint.keep_best",
-    "checkpoint.keep_every_steps",
-)
 
 
-def check(config: Any) -> None:
-    """Checks the fields that no other module checks.
+def check(config: Any, *, evaluating: bool = False) -> None:
+    """Checks every number, and the fields that no other module checks.
+
+    Args:
+        config: of a run.
+        evaluating: whether a saved run is evaluated. What only training reads is not checked then.
 
     Raises:
         InputError: a value that cannot work.
     """
     flat = flatten(config)
-    for field in POSITIVE:
-        errors.check_range(f"config.{field}", flat[field], 1)
-    for field in NOT_NEGATIVE:
-        errors.check_not_negative(f"config.{field}", flat[field])
+    if evaluating:
+        flat = {field: flat[field] for field in flat if not field.startswith(ranges.TRAINING)}
+    ranges.check(flat)
+    if not evaluating and len(set(config.evals)) < len(config.evals):
+        raise errors.InputError(
+            f"config.evals={tuple(config.evals)} must name each evaluation once: take the others "
+            "out"
+        )
     registry.check(config.checkpoint.best_mode, ("min", "max"), field="checkpoint.best_mode")
 
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from pipeline import datasets
 from pipeline.mesh import sharding
-from pipeline.runtime import errors, registry, run_config
+from pipeline.runtime import errors, ranges, registry, run_config
 from pipeline.training import batching, dispatch, evaluation, guard, step, variance
 
 
@@ -53,6 +53,8 @@ def prepare(
     """
     # These need no device, so a mistake shows before JAX starts one.
     run_config.check(config)
+    if workdir is None or not (workdir / "config.json").is_file():
+        ranges.check_new_seed(config.seed)
     guard.check(config.guard)
     dispatch.check(config)
     mesh = sharding.make_mesh(config.mesh, devices=devices)
@@ -88,7 +90,7 @@ def prepare_evaluation(
     Raises:
         InputError: these devices cannot divide `batch_size`, or the config cannot work.
     """
-    run_config.check(config)
+    run_config.check(config, evaluating=True)
     mesh = sharding.make_mesh({"data": -1}, devices=devices)
     config = config.copy_and_resolve_references().unlock()
     wanted = batch_size or config.eval_batch_size or config.batch_size

@@ -45,7 +45,7 @@ def scores(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> Scores:
             n_estimators=NUM_STAGES,
             learning_rate=LEARNING_RATE,
             subsample=SUBSAMPLE,
-            random_state=seed,
+            random_state=seed % 2**32,
         ).fit(part.train_codes, target)
         columns.append(learner.feature_importances_)
         accuracies.append(learner.score(part.test_codes, truth))

@@ -38,7 +38,9 @@ def accuracies(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> np.n
     found = np.empty((codes.shape[1], part.train_factors.shape[1]))
     for d, k in np.ndindex(found.shape):
         # dual=False is faster with more examples than latents, and draws no random numbers.
-        learner = svm.LinearSVC(C=PENALTY, class_weight="balanced", dual=False, random_state=seed)
+        learner = svm.LinearSVC(
+            C=PENALTY, class_weight="balanced", dual=False, random_state=seed % 2**32
+        )
         learner.fit(part.train_codes[:, [d]], part.train_factors[:, k])
         found[d, k] = learner.score(part.test_codes[:, [d]], part.test_factors[:, k])
     return found
