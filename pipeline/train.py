@@ -18,9 +18,9 @@ from pipeline.runtime import (
     errors,
     exit_codes,
     flags,
+    output,
     peers,
     signals,
-    streams,
 )
 
 COMMAND = command_line.Command(
@@ -75,7 +75,7 @@ def parse(arguments: Sequence[str]) -> Options:
 def main() -> int:
     """Reads the flags, joins the processes, trains, and returns the exit code."""
     began = time.perf_counter()
-    streams.outlast()  # precedes all files; a run must not end because nobody reads its output
+    output.outlast()  # precedes all files; a run must not end because nobody reads its output
     allocator.keep_freed()  # must precede every thread, and StopRequest starts the first one
     stop = signals.StopRequest()  # precedes the slow imports, so that it notes signals during them
     others = peers.alone()
