@@ -1,7 +1,8 @@
 """The range of every number of a config: what lies outside it is refused before anything is built.
 
 The modules that own the fields check what depends on other values too. A test demands a range for
-each number in configs/.
+each number in configs/default.py. A new variant may check its own numbers itself: without a range
+here they must only be finite.
 """
 
 import math
@@ -126,7 +127,7 @@ TRAINING = (
 def check(flat: dict[str, Any]) -> None:
     """Raises an InputError if a number of a flat config is out of its range.
 
-    A number without a range, of a module from outside, must be finite and have at most 64 bits.
+    A number without a range must be finite and have at most 64 bits.
     """
     for field, value in flat.items():
         given = tuple(value) if isinstance(value, list) else value
