@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs import default
-from pipeline.runtime import run_config
+from pipeline.runtime import registry, run_config
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("configs", "launch", "pipeline", "tests")
@@ -89,7 +89,8 @@ def test_every_command_and_make_target_that_a_page_names_exists(page):
             assert set(named[:1]) <= targets, code
 
 
-def test_the_map_names_every_module():
+def test_the_map_names_every_module_but_those_that_a_folder_lists():
     text = text_of("pipeline/README.md")
     for path in sorted((ROOT / "pipeline").glob("*/[a-z]*.py")):
-        assert f"`{path.stem}`" in text, path
+        if path.parent.name not in registry.NEEDED:  # to add one of those, nothing is edited
+            assert f"`{path.stem}`" in text, path
