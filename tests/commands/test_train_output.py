@@ -67,16 +67,14 @@ def wait_for_training(process, workdir):
 @pytest.mark.usefixtures("signals_of_terminals")
 def test_a_closed_terminal_saves_the_run(tmp_path):
     ours, theirs = pty.openpty()
-    process = start(
-        tmp_path / "run", steps=100000, stdin=theirs, stdout=theirs, stderr=theirs,
-        start_new_session=True,
-        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
-    )  # fmt: skip
-    os.close(theirs)
+    # The first terminal that the leader of a session opens is that session's own.
+    shell = f'exec "$@" <>{os.ttyname(theirs)} >&0 2>&0'
+    process = start(tmp_path / "run", shell=shell, steps=100000, start_new_session=True)
     # A terminal that nobody reads would let the run wait.
     seen = b""
     while b"step 5/" not in seen:
         seen += os.read(ours, 65536)
+    os.close(theirs)
     os.close(ours)  # the kernel sends SIGHUP, and every write fails from now on
     assert process.wait(60) == 75
     assert committed(tmp_path / "run")
