@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pipeline.display import marked_pages
 from pipeline.performance import topologies
-from pipeline.runtime import command_line, errors, exit_codes, files, registry
+from pipeline.runtime import command_line, exit_codes, registry
 
 COMMAND = command_line.Command(
     "pipeline.performance.scaling",
@@ -38,7 +39,7 @@ HEADER = (
     "| images/s a chip, compiled, not run | efficiency"
 )
 README = Path(__file__).with_name("README.md")
-MARKS = ("<!-- scaling -->\n", "<!-- /scaling -->\n")
+PART = "scaling"  # of that page, between two marks
 
 
 def row(config: str, batch_size: int, plan: dict[str, Any]) -> str:
@@ -84,23 +85,9 @@ def table() -> list[str]:
     return lines
 
 
-def rewrite(path: Path, lines: list[str]) -> None:
-    """Writes the table between the two marks of the file, and keeps the rest.
-
-    Raises:
-        InputError: the file does not have both marks.
-    """
-    text = path.read_text()
-    if not all(mark in text for mark in MARKS):
-        raise errors.InputError(f"{path} has no lines {' and '.join(MARKS)}".replace("\n", ""))
-    before, rest = text.split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    files.write(path, before + MARKS[0] + "\n".join(lines) + "\n" + MARKS[1] + after)
-
-
 def _command() -> None:
     COMMAND.parse(sys.argv)
-    rewrite(README, table())
+    marked_pages.rewrite(README, PART, table())
 
 
 if __name__ == "__main__":

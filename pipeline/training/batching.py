@@ -1,7 +1,8 @@
-"""The batches of training: the examples of global batch k are a pure function of (seed, k).
+"""Batches of training and of held-out examples, as they lie on the mesh.
 
-On any number of processes and devices, every batch holds the same examples in the same order. The
-position in the data is the step, so there is no iterator state to save.
+The examples of training's global batch k are a pure function of (seed, k). On any number of
+processes and devices, it holds the same examples in the same order. The position in the data is the
+step, so there is no iterator state to save.
 """
 
 import itertools

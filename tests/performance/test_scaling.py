@@ -2,9 +2,11 @@
 
 import pytest
 
+from pipeline.display import marked_pages
 from pipeline.performance import scaling, topologies
 from pipeline.runtime import errors
 
+MARKS = ("<!-- scaling -->\n", "<!-- /scaling -->\n")
 PLAN = {
     "topology": "v5e:16x16",
     "devices": 256,
@@ -26,14 +28,14 @@ def test_a_line_is_a_plan_a_chip():
 
 def test_only_what_stands_between_the_marks_is_replaced(tmp_path):
     path = tmp_path / "README.md"
-    first, last = scaling.MARKS
+    first, last = MARKS
     path.write_text(f"before\n{first}old\n{last}after\n")
-    scaling.rewrite(path, ["new", "lines"])
+    marked_pages.rewrite(path, scaling.PART, ["new", "lines"])
     assert path.read_text() == f"before\n{first}new\nlines\n{last}after\n"
     path.write_text("nothing\n")
     with pytest.raises(errors.InputError, match="has no lines <!-- scaling --> and"):
-        scaling.rewrite(path, ["new"])
-    assert all(mark in scaling.README.read_text() for mark in scaling.MARKS)
+        marked_pages.rewrite(path, scaling.PART, ["new"])
+    assert all(mark in scaling.README.read_text() for mark in MARKS)
 
 
 def test_without_a_compiler_the_message_names_the_extra(monkeypatch):
