@@ -16,7 +16,6 @@ def get_config(presets: str = "") -> ConfigDict:
     config = default.get_config()
     config.total_steps = 2000  # expected to take a few minutes on two cores
     config.checkpoint.best_metric = "reconstruction_loss"
-    config.checkpoint.best_mode = "min"
     config.data.variance = 0.0  # measured
     config.optimizer.learning_rate = 1e-3  # Keras' example
 

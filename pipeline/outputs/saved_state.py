@@ -7,8 +7,10 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
+from pipeline.display import terminal
 from pipeline.mesh import agreement
 from pipeline.runtime import errors
 from pipeline.training import checkpoint, setup, step
@@ -27,6 +29,9 @@ def restore(workdir: Path, choice: str, ready: setup.Setup) -> tuple[int, step.T
     """
     checkpoints = _open(workdir, ready.config)
     at = _agreed(checkpoints, workdir, choice)
+    screen = terminal.Terminal(active=jax.process_index() == 0)
+    for text in checkpoints.warnings:
+        screen.warn(text)
     try:
         state = checkpoints.restore(at, ready.abstract, ready.mesh)
     except OSError as error:
@@ -71,8 +76,11 @@ def _choose(checkpoints: checkpoint.Checkpoints, workdir: Path, choice: str) -> 
             f"--step={choice} is no checkpoint of this run: choose best, latest or one of {listed}"
         )
     at = choices[choice]
+    if at is None and checkpoints.warnings:
+        return steps[-1]  # the figures that would tell are damaged, as a warning says
     if at is None:
         raise errors.InputError(
-            f"--step=best: no checkpoint was evaluated yet; use --step=latest or one of {listed}"
+            f"--step=best: no checkpoint {checkpoints.lacking}; use --step=latest or one of "
+            f"{listed}"
         )
     return at

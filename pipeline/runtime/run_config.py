@@ -57,7 +57,8 @@ def check(config: Any, *, evaluating: bool = False) -> None:
             f"config.evals={tuple(config.evals)} must name each evaluation once: take the others "
             "out"
         )
-    registry.check(config.checkpoint.best_mode, ("min", "max"), field="checkpoint.best_mode")
+    modes = ("auto", "min", "max")
+    registry.check(config.checkpoint.best_mode, modes, field="checkpoint.best_mode")
 
 
 def settled(config: Any, platform: str, workdir: Path | None = None) -> Any:

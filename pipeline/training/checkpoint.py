@@ -1,12 +1,14 @@
 """Checkpoints by Orbax: asynchronous, atomic, restored onto any mesh and checked on restoring.
 
 A checkpoint holds the model's tree, however the state lies on the mesh (see `mesh.layouts`). It
-also holds a digest of each array, computed on the devices. Without digests a flipped byte would be
-read back as a wrong value; they find it, and truncated and missing files are found, too. A damaged
-checkpoint is set aside under another name, and the one before it is restored.
+also holds a digest of each array, computed on the devices, and a digest of its held-out figures.
+Without digests a flipped byte would be read back as a wrong value; they find it, and truncated and
+missing files are found, too. A damaged checkpoint is set aside under another name, and the one
+before it is restored. Damaged figures are set aside by themselves: the arrays beside them are used.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from jax.sharding import Mesh
-from orbax.checkpoint import checkpoint_managers as managers
 from orbax.checkpoint._src import asyncio_utils
 
 from pipeline.mesh import agreement, layouts, sharding
 from pipeline.runtime import errors, event_loops
+from pipeline.training import checkpoint_folder, ranking
 from pipeline.training.step import TrainState
 
 ORBAX = str(Path(ocp.__file__).parent)
@@ -51,45 +53,82 @@ class Checkpoints:
             folder: absolute path.
             config: the section `checkpoint`.
             read_only: creates, removes and alters nothing; the folder must exist.
+
+        Raises:
+            InputError: checkpoints cannot lie in a folder of this name.
         """
-        self._folder = folder
-        # A step is kept if any of these policies wants it.
-        keep: list[Any] = [managers.LatestN(config.keep_newest)]
-        if config.keep_every_steps:
-            keep.append(managers.EveryNSteps(config.keep_every_steps))
-        best = None
-        if config.keep_best:
-
-            def best(metrics):
-                return metrics[config.best_metric]
-
-            keep.append(
-                managers.BestN(
-                    get_metric_fn=best,
-                    reverse=config.best_mode == "min",
-                    n=config.keep_best,
-                    keep_checkpoints_without_metrics=False,
-                )
-            )
+        checkpoint_folder.check_path(folder)
+        self._folder, self._config = folder, config
+        self._manager: Any = None
+        self._scores: dict[int, float] = {}  # the best metric by step
+        self._whole: set[int] = set()  # steps that this process has written or restored
+        self._fixed: set[int] = set()  # steps that are never removed
+        self.warnings: list[str] = []  # what was found damaged on opening
         _quieten_orbax()
+        self._look(alter=not read_only)
+        if not read_only:
+            self._open()
+
+    def _look(self, *, alter: bool) -> None:
+        """Notes what is in the folder, and sets damaged figures aside if it may."""
+        self._entries = checkpoint_folder.entries(self._folder)
+        for step in self.steps():
+            path = self._folder / str(step)
+            found, fault = checkpoint_folder.figures(path)
+            name = self._config.best_metric
+            if name in found:
+                self._scores[step] = found[name]
+            elif found:
+                fault = f"they lack {name!r}"
+            if path.is_symlink():
+                self._fixed.add(step)  # what lies elsewhere was put there by a person
+            if not (fault and self._config.keep_best):
+                continue
+            # It may be the best one, so that it stays whatever the others' figures are.
+            self._fixed.add(step)
+            self.warnings.append(f"the figures of checkpoint {step} are not used: {fault}")
+            if alter and not found and jax.process_index() == 0:
+                with contextlib.suppress(OSError):  # only the name would change
+                    checkpoint_folder.set_aside(path / checkpoint_folder.FIGURES)
+
+    def _open(self) -> None:
+        """Opens Orbax's manager, which reads no figures by itself: they may be damaged."""
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=managers.AnyPreservationPolicy(keep),
-            best_fn=best,  # without it no metrics are written, and a restart forgets which is best
-            best_mode=config.best_mode,
-            cleanup_tmp_directories=not read_only,
-            create=not read_only,
-            read_only=read_only,
+            preservation_policy=self,
+            best_fn=len,  # never called, but without it no figures are written
+            lightweight_initialize=True,
         )
-        with errors.writing(folder):
+        with errors.writing(self._folder):
+            folder = checkpoint_folder.LiteralPath(self._folder)
             self._manager = ocp.CheckpointManager(folder, options=options)
 
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Tells Orbax which checkpoints stay, as its preservation policies do."""
+        steps = [info.step for info in checkpoints]
+        known = ranking.Known(self._scores, self._whole, self._fixed)
+        stay = ranking.kept(self._config, steps, known)
+        return [step in stay for step in steps]
+
     def steps(self) -> list[int]:
-        """Returns the committed steps, ascending."""
-        return sorted(self._manager.all_steps())
+        """Returns the committed steps, ascending; damaged ones may be among them."""
+        if self._manager is None:
+            return [step for step, fault in self._entries.items() if not fault]
+        junk = [step for step, fault in self._entries.items() if fault]
+        return sorted({*self._manager.all_steps(), *junk})
 
     def best_step(self) -> int | None:
-        """Returns the step with the best held-out metric, if any was evaluated."""
-        return self._manager.best_step()
+        """Returns the step with the best finite held-out metric, if any was evaluated."""
+        steps = self.steps()
+        if not self._config.keep_best:
+            return steps[-1] if steps else None
+        ranked = ranking.by_score(self._config, self._scores)
+        return next((step for step in ranked if step in steps), None)
+
+    @property
+    def lacking(self) -> str:
+        """Says what no checkpoint has if `best_step` is None."""
+        name = self._config.best_metric
+        return f"has a finite {name}" if self._scores else "was evaluated yet"
 
     def save(self, step: int, state: TrainState, metrics: dict[str, float] | None) -> None:
         """Starts a save that continues in the background; raises if an earlier one failed.
@@ -99,11 +138,16 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         state = layouts.to_tree(state)
+        self._whole.add(step)
+        figures = None
+        if metrics and self._config.keep_best:
+            figures = checkpoint_folder.with_digest(metrics)
+            self._scores[step] = metrics.get(self._config.best_metric, float("nan"))
         with errors.writing(self._folder):
             saved = self._manager.save(
                 step,
                 args=ocp.args.StandardSave({"state": state, "digests": digests(state)}),
-                metrics=metrics,
+                metrics=figures,
                 force=True,
             )
         if not saved:
@@ -119,9 +163,11 @@ class Checkpoints:
 
         Raises:
             OSError: the checkpoint is damaged.
+            InputError: it has other arrays than `abstract`.
         """
         state, fault = self._read(step, abstract, mesh)
         if fault:
+            self._refuse_others(step, abstract)
             raise OSError(f"checkpoint {self._folder / str(step)} is damaged: {fault}")
         return state
 
@@ -136,14 +182,18 @@ class Checkpoints:
 
         Raises:
             OSError: all checkpoints are damaged; none is renamed.
+            InputError: none can be read, and one has other arrays than `abstract`; as above.
         """
         damaged: dict[int, str] = {}
         for step in reversed(self.steps()):
             state, fault = self._read(step, abstract, mesh)
             if not fault:
                 self._set_aside(damaged, mesh)
+                self._whole.add(step)
                 return step, state, damaged
             damaged[step] = fault
+        for step in damaged:
+            self._refuse_others(step, abstract)
         listed = "; ".join(f"{step}: {fault}" for step, fault in damaged.items())
         raise OSError(
             f"every checkpoint in {self._folder} is damaged ({listed}): put a good copy there, or "
@@ -161,6 +211,8 @@ class Checkpoints:
                     jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(abstract)
                 ]
                 fault = f"the contents of {paths[wrong.argmax()]} do not match their digest"
+            elif (own := int(saved["state"].step)) != step:
+                fault = f"it is a copy of step {own}"
             if not agreement.any_process(mesh, bool(fault)):
                 return layouts.from_tree(saved["state"], mesh), ""
         return None, fault or "another process could not read it"
@@ -170,36 +222,62 @@ class Checkpoints:
 
         It exchanges nothing with other processes, which may be able to read the step.
         """
+        if fault := self._entries.get(step):
+            return None, fault
         num, whole = len(jax.tree.leaves(abstract)), sharding.replicated(mesh)
         target = {
             "state": layouts.of_tree(abstract, mesh),
             "digests": jax.ShapeDtypeStruct((num,), np.uint32, sharding=whole),
         }
-        # Each process reads by itself: a shared barrier would wait for one whose read has failed.
-        process = jax.process_index()
-        alone = ocp.options.MultiprocessingOptions(
-            primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"{process}"
-        )
-        handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
-        folder = self._folder / str(step) / ocp.checkpoint_manager.DEFAULT_ITEM_NAME
+        options = _alone()
         try:
-            with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
-                return reader.restore(folder, args=ocp.args.StandardRestore(target)), ""
+            with ocp.Checkpointer(_handler(), multiprocessing_options=options) as reader:
+                args = ocp.args.StandardRestore(target)
+                return reader.restore(self._arrays(step), args=args), ""
         except Exception as error:  # whatever the error is, the step before may be whole
             return None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
-    def _set_aside(self, steps: Iterable[int], mesh: Mesh) -> None:
+    def _refuse_others(self, step: int, abstract: TrainState) -> None:
+        """Raises an InputError if the checkpoint's list of arrays is not that of `abstract`."""
+        try:
+            saved = _shapes(_handler().metadata(self._arrays(step))["state"])
+        except Exception:  # the list itself is damaged
+            return
+        wanted = _shapes(abstract)
+        differing = [
+            f"{name} is {wanted.get(name, 'absent')}, was {saved.get(name, 'absent')}"
+            # The optimizer's arrays have the shapes of the parameters, which say more.
+            for name in sorted(
+                saved.keys() | wanted.keys(), key=lambda name: ("opt_" in name, name)
+            )
+            if saved.get(name) != wanted.get(name)
+        ]
+        if differing:
+            more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+            raise errors.InputError(
+                f"the checkpoints in {self._folder} belong to another model or other data: "
+                f"{'; '.join(differing[:3])}{more}. Use the run's own config and data, or another "
+                "--workdir"
+            )
+
+    def _arrays(self, step: int) -> Any:
+        folder = self._folder / str(step) / ocp.checkpoint_manager.DEFAULT_ITEM_NAME
+        return checkpoint_folder.LiteralPath(folder)
+
+    def _set_aside(self, steps: Collection[int], mesh: Mesh) -> None:
         if not steps:
             return
         if jax.process_index() == 0:
             for step in steps:
-                name = f"damaged-{step}"
-                while (self._folder / name).exists():
-                    name += "-again"
                 with errors.writing(self._folder):
-                    (self._folder / str(step)).rename(self._folder / name)
+                    checkpoint_folder.set_aside(self._folder / str(step))
         agreement.wait_for_all(mesh)  # for the renaming
-        self._manager.reload()
+        for step in steps:
+            self._entries.pop(step, None)
+            self._scores.pop(step, None)
+            self._fixed.discard(step)
+        self._manager.close()
+        self._open()
 
     def wait(self) -> None:
         """Returns when all saves are committed; raises the error of a save that failed."""
@@ -208,7 +286,34 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for all saves and releases the threads."""
-        self._manager.close()
+        if self._manager is not None:
+            self._manager.close()
+
+
+def _alone() -> Any:
+    """Returns options by which each process reads by itself.
+
+    A shared barrier would wait for a process whose read has failed.
+    """
+    process = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"{process}"
+    )
+
+
+def _handler() -> Any:
+    return ocp.StandardCheckpointHandler(multiprocessing_options=_alone())
+
+
+def _shapes(tree: Any) -> dict[str, list[int]]:
+    """Returns the shape of each array by its path, such as params/encoder/bias."""
+    found = {}
+    for path, leaf in jax.tree.leaves_with_path(tree, is_leaf=lambda node: hasattr(node, "shape")):
+        parts = [
+            str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in path
+        ]
+        found["/".join(parts)] = list(leaf.shape)
+    return found
 
 
 @jax.jit

@@ -22,7 +22,7 @@ from pipeline.mesh import compiling, layouts, reductions
 from pipeline.nn import streams
 from pipeline.nn.metrics import Metrics
 from pipeline.runtime import errors, registry
-from pipeline.training import batching, examples, optimizer, step
+from pipeline.training import batching, examples, optimizer, ranking, step
 from pipeline.training.step import TrainState
 
 
@@ -168,3 +168,4 @@ def check_best_metric(config: Any, example: Any, mesh: Any, abstract: step.Train
     figures = jax.eval_shape(make_summary(config, example), abstract, summed)
     scalars = [name for name, figure in figures.items() if not figure.ndim]
     registry.check(config.checkpoint.best_metric, scalars, field="checkpoint.best_metric")
+    ranking.mode(config.checkpoint)

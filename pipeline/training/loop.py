@@ -187,6 +187,8 @@ def _newest(
     checkpoints: checkpoint.Checkpoints, ready: setup.Setup, screen: terminal.Terminal
 ) -> tuple[int, step.TrainState]:
     """Returns the newest whole step and its state, or step 0; warns of damaged ones after it."""
+    for text in checkpoints.warnings:
+        screen.warn(text)
     if not checkpoints.steps():
         return 0, step.create_state(ready.config, ready.example, ready.mesh)
     at, state, damaged = checkpoints.restore_newest(ready.abstract, ready.mesh)

@@ -14,7 +14,15 @@ from jax.sharding import Mesh
 from pipeline import datasets
 from pipeline.mesh import sharding
 from pipeline.runtime import errors, ranges, registry, run_config
-from pipeline.training import batching, dispatch, evaluation, guard, step, variance
+from pipeline.training import (
+    batching,
+    checkpoint_folder,
+    dispatch,
+    evaluation,
+    guard,
+    step,
+    variance,
+)
 
 
 class Setup(NamedTuple):
@@ -53,6 +61,8 @@ def prepare(
     """
     # These need no device, so a mistake shows before JAX starts one.
     run_config.check(config)
+    if workdir is not None:
+        checkpoint_folder.check_path(workdir)
     if workdir is None or not (workdir / "config.json").is_file():
         ranges.check_new_seed(config.seed)
     guard.check(config.guard)

@@ -155,16 +155,16 @@ def test_the_first_state_is_that_of_replicated_state_and_its_tree_is_cut():
 def test_checkpoints_restore_bitwise_from_any_mesh_onto_any_other(tmp_path):
     config, state = small_models.make_config("vq", **OPTIMIZER), trained("vq", 2, 4)[0]
     expected = jax.device_get(layouts.to_tree(state))
-    checkpoints = checkpoint.Checkpoints(tmp_path / "checkpoints", config.checkpoint)
-    for at, mesh in enumerate((mesh_of(1, 1), mesh_of(1, 8), mesh_of(4, 2)), start=1):
-        checkpoints.save(at, state, None)
+    for number, mesh in enumerate((mesh_of(1, 1), mesh_of(1, 8), mesh_of(4, 2))):
+        checkpoints = checkpoint.Checkpoints(tmp_path / str(number), config.checkpoint)
+        checkpoints.save(int(state.step), state, None)
         checkpoints.wait()
         abstract = step.abstract_state(config, EXAMPLE)
         _, state, damaged = checkpoints.restore_newest(abstract, mesh)
         assert not damaged
         assert layouts.is_flat(state.params) == layouts.is_cut(mesh)
         jax.tree.map(np.testing.assert_array_equal, layouts.to_tree(state), expected)
-    checkpoints.close()
+        checkpoints.close()
 
 
 def test_bits_that_no_mesh_changes_are_refused():
