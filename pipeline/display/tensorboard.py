@@ -7,7 +7,7 @@ without an error, and its `flush` does not wait for the queue.
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,7 +33,14 @@ class Writer:
     `OSError`, and the writer cannot be used any more.
     """
 
-    def __init__(self, folder: str | Path, *, resume_step: int | None, active: bool = True) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        resume_step: int | None,
+        active: bool = True,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
         """Removes points after the restored checkpoint, then opens a new file.
 
         Args:
@@ -42,6 +49,7 @@ class Writer:
             None means a start from the beginning, which removes all earlier points.
           active: False on every process but 0. Such a writer writes nothing but still checks the
             steps, so that a mistake stops all processes and not only the first.
+          warn: is called with a text about each damaged event file; None: stderr.
 
         Raises:
           OSError: the folder cannot be read or written.
@@ -58,9 +66,9 @@ class Writer:
         # Old files are cleaned before the new one exists: `purge` reads every file of the folder.
         with errors.writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._step_on_disk = event_files.purge(self._folder, last_kept)
-            path = event_files.next_path(self._folder)
-            self._file = event_files.tensorboardx().RecordWriter(str(path))
+            self._step_on_disk = event_files.purge(self._folder, last_kept, warn=warn)
+            self._path = event_files.next_path(self._folder)
+            self._file = event_files.tensorboardx().RecordWriter(str(self._path))
         protos = event_files.tensorboardx().proto.event_pb2
         self._append(protos.Event(file_version="brain.Event:2"))
         # A TensorBoard that is running forgets all points with step >= this one.
@@ -94,10 +102,15 @@ class Writer:
             self._last_step.setdefault(value.tag, self._first_step)
 
     def flush(self) -> None:
-        """Returns after everything written so far is on the disk (fsync)."""
+        """Returns after everything written so far is on the disk (fsync).
+
+        Raises:
+          OSError: the disk failed, or the file was removed.
+        """
         if self._file is not None:
             with errors.writing(self._folder):
                 self._file.flush()
+                self._path.stat()  # else the points would go to a file that nobody can open
 
     def close(self) -> None:
         """Flushes and closes the file; only the first call does something."""

@@ -1,6 +1,7 @@
 import io
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -274,17 +275,120 @@ def test_a_file_cut_anywhere_is_read_up_to_its_last_whole_record(tmp_path):
     assert points(reader(tmp_path), "train/loss") == [(1, 1.0), (2, 2.0), (3, 3.5)]
 
 
-def test_a_damaged_record_ends_the_file(tmp_path):
-    with tensorboard.Writer(tmp_path, resume_step=None) as writer:
-        writer.write("train/loss", 1.0, 1)
-        writer.flush()
-        (path,) = tmp_path.iterdir()
-        one = path.stat().st_size
-        writer.write("train/loss", 2.0, 2)
+def write_points(folder, last):
+    """Writes a file of the losses 1 to `last`; returns its path and where each record ends."""
+    with tensorboard.Writer(folder, resume_step=None) as writer:
+        (path,) = folder.iterdir()
+        ends = [path.stat().st_size]
+        for step in range(1, last + 1):
+            writer.write("train/loss", float(step), step)
+            writer.flush()
+            ends.append(path.stat().st_size)
+    return path, ends
+
+
+def losses(folder, warn):
+    found = event_files.read_scalars(folder, warn=warn)
+    return [step for step, _ in found.get("train/loss", ())]
+
+
+def test_what_is_whole_after_a_damaged_record_stays(tmp_path):
+    path, ends = write_points(tmp_path, 5)
     whole = path.read_bytes()
-    for position in (one, one + 8, one + 20, len(whole) - 1):
+    for position in range(ends[2], ends[3]):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-        assert event_files.read_scalars(tmp_path)["train/loss"] == [(1, 1.0)]
+        said = []
+        assert losses(tmp_path, said.append) == [1, 2, 4, 5]
+        assert len(said) == 1 and f"{path} is damaged: {ends[3] - ends[2]} bytes" in said[0]
+
+
+def flip(content, start, end):
+    return content[:start] + bytes([content[start] ^ 8]) + content[start + 1 :]
+
+
+def zero(content, start, end):
+    return content[:start] + bytes(end - start) + content[end:]
+
+
+def lose(content, start, end):
+    return content[: start + 5] + content[end - 5 :]
+
+
+def add(content, start, end):
+    return content[:start] + b"x" * 1000 + content[start:]
+
+
+def add_no_event(content, start, end):
+    record = io.BytesIO()
+    data = b"\xff\xff\xff"  # no protocol buffer, but with the right checksums
+    checksum = event_files.tensorboardx().record_writer.masked_crc32c
+    head = len(data).to_bytes(8, "little")
+    for piece in (head, checksum(head), data, checksum(data)):
+        record.write(piece if isinstance(piece, bytes) else piece.to_bytes(4, "little"))
+    return content[:start] + record.getvalue() + content[start:]
+
+
+@pytest.mark.parametrize("damage", [flip, zero, lose, add, add_no_event])
+def test_a_resume_cuts_only_the_damage_and_keeps_the_damaged_file(tmp_path, damage):
+    path, ends = write_points(tmp_path, 5)
+    whole = path.read_bytes()
+    damaged = damage(whole, ends[2], ends[3])
+    path.write_bytes(damaged)
+    said = []
+    with tensorboard.Writer(tmp_path, resume_step=4, warn=said.append) as writer:
+        writer.write("train/loss", 5.5, 5)
+    kept = [1, 2, 4] if damage in (flip, zero, lose) else [1, 2, 3, 4]
+    assert [step for step, _ in points(reader(tmp_path), "train/loss")] == [*kept, 5]
+    aside = tmp_path / path.name.replace("tfevents", "damaged")
+    assert aside.read_bytes() == damaged
+    assert len(said) == 1 and str(path) in said[0] and aside.name in said[0]
+    said.clear()
+    tensorboard.Writer(tmp_path, resume_step=5, warn=said.append).close()
+    assert not said
+
+
+def test_a_file_is_searched_for_whole_records_in_linear_time(tmp_path):
+    path, ends = write_points(tmp_path, 2)
+    whole = path.read_bytes()
+    noise = np.random.default_rng(0).integers(256, size=2_000_000, dtype=np.uint8).tobytes()
+    path.write_bytes(whole[: ends[1]] + bytes(2_000_000) + noise + whole[ends[1] :])
+    began = time.process_time()
+    assert losses(tmp_path, lambda text: None) == [1, 2]
+    assert time.process_time() - began < 5
+
+
+def test_what_cannot_be_an_event_file_stops_no_run(tmp_path, monkeypatch):
+    write_points(tmp_path, 2)
+    (tmp_path / "events.out.tfevents.5.folder").mkdir()
+    (tmp_path / "events.out.tfevents.6.broken").symlink_to("nothing")
+    (tmp_path / "events.out.tfevents.7.empty").touch()
+    (tmp_path / "events.out.tfevents.8.text").write_text("a text that is no record")
+    os.mkfifo(tmp_path / "events.out.tfevents.9.pipe")
+    read = Path.read_bytes
+    (tmp_path / "events.out.tfevents.10.closed").write_text("points")
+
+    def denied(self):
+        if self.name.endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(self))
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    said = []
+    with tensorboard.Writer(tmp_path, resume_step=2, warn=said.append) as writer:
+        writer.write("train/loss", 3.0, 3)
+    assert losses(tmp_path, lambda text: None) == [1, 2, 3]
+    assert sorted(text.split(" ")[0][-6:] for text in said) == ["8.text", "closed"]
+    assert (tmp_path / "events.out.tfevents.10.closed").is_file()
+
+
+@pytest.mark.parametrize("remove", [os.remove, lambda path: shutil.rmtree(path.parent)])
+def test_a_flush_whose_file_was_removed_is_an_oserror(tmp_path, remove):
+    writer = tensorboard.Writer(tmp_path / "events", resume_step=None)
+    writer.write("train/loss", 1.0, 1)
+    remove(next((tmp_path / "events").iterdir()))
+    with pytest.raises(OSError, match=r"cannot write to .*events \(No such file or directory\)"):
+        writer.flush()
+    writer.close()
 
 
 def test_a_resume_that_dies_while_cleaning_is_repaired_by_the_next(tmp_path, monkeypatch):
