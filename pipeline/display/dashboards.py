@@ -1,16 +1,27 @@
 """What TensorBoard's pages Text, HParams and Custom Scalars show of a run as a whole.
 
-There is no "experiment" summary: with it, HParams would show only the fields of one run. Without
-it, HParams shows the fields and figures of all runs below the folder, also of different variants.
+HParams takes its columns from the "experiment" of any one run, sorts those that are said to differ
+before all others, and shows the first few. So every run says it of the same few, whichever variant
+it is, and names its own fields after them. Without an experiment it would show the first fields of
+the alphabet.
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pipeline.display import event_files, figures
 from pipeline.runtime import run_config
 
+# HParams shows these fields at once, under these names; it shows five.
+COLUMNS = {
+    "batch_size": "batch size",
+    "model.beta.end": "β",
+    "model.gamma": "γ",
+    "model.name": "model",
+    "optimizer.learning_rate": "learning rate",
+}
+METRICS = ("elbo", "loss", "distortion", "rate", "reconstruction_loss", "perplexity")
 SPEED = ("ms_per_step", "data_wait_share")  # figures of the loop, which every run logs
 
 
@@ -21,13 +32,19 @@ def of_run(config: Any, names: Collection[str]) -> list[Any]:
         config: of the run.
         names: of the training metrics, without their prefix.
     """
-    return [_config(config), _layout({*names, *SPEED}), _session_start(config)]
+    fields = run_config.hyperparameters(config)
+    return [
+        _config(config),
+        _layout({*names, *SPEED}),
+        _experiment(fields, config.checkpoint.best_metric),
+        _session_start(fields),
+    ]
 
 
 def of_end() -> list[Any]:
     """Returns the summary value by which HParams shows the run as complete."""
     protos = _hparams()
-    status = event_files.tensorboardx().proto.api_pb2.Status.Value("STATUS_SUCCESS")
+    status = _api().Status.Value("STATUS_SUCCESS")
     end = protos.SessionEndInfo(status=status, end_time_secs=time.time())
     return [_session("session_end_info", protos.HParamsPluginData(session_end_info=end))]
 
@@ -53,8 +70,10 @@ def _config(config: Any) -> Any:
 def _layout(names: set[str]) -> Any:
     protos = event_files.tensorboardx().proto.layout_pb2
     layout = protos.Layout()
+    # A chart of nothing but another figure's curve would show it twice.
+    own = {name for name in names if figures.of(name).same_as not in names}
     for title, category_charts in charts().items():
-        shown = {name: curves for name, curves in category_charts.items() if names & set(curves)}
+        shown = {name: curves for name, curves in category_charts.items() if own & set(curves)}
         if not shown:
             continue
         category = layout.category.add(title=title)
@@ -66,9 +85,24 @@ def _layout(names: set[str]) -> Any:
     return _value("custom_scalars__config__", "custom_scalars", [layout.SerializeToString()])
 
 
-def _session_start(config: Any) -> Any:
+def _experiment(fields: Mapping[str, Any], best_metric: str) -> Any:
+    """Returns the columns of HParams; it shows five figures at once, the best metric first."""
+    protos = _api()
+    experiment = protos.Experiment()
+    for field in dict.fromkeys((*COLUMNS, *fields)):
+        info = experiment.hparam_infos.add(name=field, display_name=COLUMNS.get(field, field))
+        kind = {bool: "BOOL", str: "STRING"}.get(type(fields.get(field, 0.0)), "FLOAT64")
+        info.type = protos.DataType.Value(f"DATA_TYPE_{kind}")
+        # Field 7 is `differs`, which tensorboardX's protocol buffer lacks.
+        info.MergeFromString(bytes([7 << 3, field in COLUMNS]))
+    for name in dict.fromkeys((best_metric, *METRICS)):
+        experiment.metric_infos.add(name={"tag": f"heldout/{name}"}, display_name=name)
+    return _session("experiment", _hparams().HParamsPluginData(experiment=experiment))
+
+
+def _session_start(fields: Mapping[str, Any]) -> Any:
     start = _hparams().SessionStartInfo(start_time_secs=time.time())
-    for field, value in run_config.hyperparameters(config).items():
+    for field, value in fields.items():
         if isinstance(value, bool):
             start.hparams[field].bool_value = value
         elif isinstance(value, int | float):
@@ -108,3 +142,10 @@ def _hparams() -> Any:
     from tensorboardX.proto import plugin_hparams_pb2
 
     return plugin_hparams_pb2
+
+
+def _api() -> Any:
+    event_files.tensorboardx()
+    from tensorboardX.proto import api_pb2
+
+    return api_pb2

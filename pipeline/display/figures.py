@@ -27,7 +27,7 @@ class Figure(NamedTuple):
     headline: int = 0  # its rank among the report's headlines, 1 comes first; 0: not one of them
     terminal: str = ""  # its words on the progress line; {} stands for the value
     train_only: bool = False  # a function of the step: the report draws no held-out curve
-    same_as: str = ""  # the figure that the report shows instead, if the run has that one
+    same_as: str = ""  # the figure that is shown instead, if the run has that one
     within_run: str = ""  # as `direction`, if only checkpoints of one run can be compared by it
 
 
@@ -39,15 +39,15 @@ def _score(name: str, text: str, *, headline: int = 0) -> Figure:
 # fmt: off
 TABLE = (
     Figure("loss", "", "Training objective, nats per example unless the variant says otherwise.",
-           curve="loss", terminal="loss {}", within_run="lower"),
+           chart="Objective: Loss", curve="loss", terminal="loss {}", within_run="lower"),
     Figure("reconstruction_loss", "", "Reconstruction term of the objective, nats per example.",
-           curve="reconstruction loss", headline=8, same_as="distortion", within_run="lower"),
+           chart="Objective: Reconstruction loss", curve="reconstruction loss", headline=8,
+           same_as="distortion", within_run="lower"),
     Figure("kl_loss", "nats",
            "KL(q(z|x)‖p(z)) as it enters the objective before its weight, nats per example.",
-           chart="Objective: KL beside its target C (nats)", terminal="kl {} nats"),
-    Figure("distortion", "nats", "Distortion −log p(x|z), nats per example.",
-           chart="Objective: Distortion beside rate (nats)", curve="distortion", headline=3,
-           within_run="lower"),
+           chart="Objective: KL beside its target C (nats)", terminal="kl {} nats", same_as="rate"),
+    Figure("distortion", "nats", "Distortion −log p(x|z), nats per example.", within_run="lower",
+           chart="Objective: Distortion beside rate (nats)", curve="distortion", headline=3),
     Figure("rate", "nats", "Rate KL(q(z|x)‖p(z)), nats per example.", "p(z) is N(0, 1).",
            chart="Objective: Distortion beside rate (nats)", curve="rate and target", headline=4),
     Figure("capacity_loss", "nats",
@@ -56,9 +56,8 @@ TABLE = (
     Figure("current_capacity", "nats",
            "Target capacity C of the KL at this step, nats per example.", train_only=True,
            chart="Objective: KL beside its target C (nats)", curve="rate and target"),
-    Figure("capacity_error", "nats",
-           "Distance |KL − C| of the mean KL from its target, nats per example.", headline=11,
-           within_run="lower"),
+    Figure("capacity_error", "nats", headline=11, within_run="lower", text=
+           "Distance |KL − C| of the mean KL from its target, nats per example."),
     Figure("beta", "", "Weight β of the KL term, dimensionless.", "It is β at this step.",
            train_only=True, chart="Objective: β", curve="weight β of the KL"),
     Figure("beta_normalised", "",
@@ -101,9 +100,8 @@ TABLE = (
     Figure("code_restarts", "codes", "Codes replaced by encodings since the run began, a count."),
     Figure("vq_loss", "", "All that quantisation adds to the objective, in the units of `loss`.",
            chart="Codebook: What quantisation adds (in the loss's unit)", within_run="lower"),
-    Figure("commitment_loss", "",
-           "Squared distance of encodings and codes, mean over vectors and dimensions.",
-           within_run="lower"),
+    Figure("commitment_loss", "", within_run="lower", text=
+           "Squared distance of encodings and codes, mean over vectors and dimensions."),
     Figure("sample_entropy", "nats",
            "Entropy of the soft code of one vector (LFQ), nats, mean over vectors."),
     Figure("batch_entropy", "nats", "Entropy of the mean soft code over all examples (LFQ), nats."),

@@ -1,6 +1,7 @@
 """TensorBoard's pages about a whole run, tested through TensorBoard's own readers."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -60,6 +61,23 @@ def test_hparams_has_every_field_that_decides_what_is_learned(tmp_path):
     assert not {"log_every_steps", "evals", "data.num_threads", "mesh.data"} & set(found)
 
 
+@pytest.mark.parametrize("variant", [beta_vae, capacity_vae, vq_vae])
+def test_hparams_shows_the_fields_and_figures_first_that_a_reader_looks_for(tmp_path, variant):
+    config = variant.get_config("smoke")
+    start(tmp_path, config)
+    content = reader(tmp_path).PluginTagToContent("hparams")[metadata.EXPERIMENT_TAG]
+    found = metadata.parse_experiment_plugin_data(content)
+    # TensorBoard sorts by these two, and shows five fields and five figures.
+    infos = sorted(found.hparam_infos, key=lambda info: (not info.differs, info.name))
+    assert {info.display_name for info in infos[:5]} == {
+        "model", "β", "γ", "learning rate", "batch size"
+    }  # fmt: skip
+    assert {info.name for info in infos} >= set(session_start(tmp_path).hparams)
+    shown = [info.name.tag for info in found.metric_infos[:5]]
+    assert shown[0] == f"heldout/{config.checkpoint.best_metric}"
+    assert {"heldout/elbo", "heldout/loss"} <= set(shown)
+
+
 def test_a_run_has_ended_only_once_it_is_complete(tmp_path):
     config = beta_vae.get_config("smoke")
     start(tmp_path, config)
@@ -87,6 +105,7 @@ def test_a_resumed_run_speaks_of_itself_once_and_by_its_newest_values(tmp_path):
     ]
     about = sorted(tag for tag in tags if tag.startswith(event_files.OF_RUN))
     assert about == [
+        "_hparams_/experiment",
         "_hparams_/session_end_info",
         "_hparams_/session_start_info",
         "config",
@@ -121,6 +140,19 @@ def test_charts_without_a_curve_are_left_out_and_equal_ones_are_equal_in_all_run
     assert ("Objective", "β") in beta and ("Objective", "β") not in capacity
     for chart in beta.keys() & capacity.keys():
         assert beta[chart] == capacity[chart]
+
+
+def test_every_variant_has_its_loss_first_and_no_curve_twice(tmp_path):
+    start(tmp_path / "vq", vq_vae.get_config(), names=("loss", "reconstruction_loss", "vq_loss"))
+    titles = [title for _, title in charts(tmp_path / "vq")]
+    assert titles[:2] == ["Loss", "Reconstruction loss"]
+    gaussian = (*BETA, "reconstruction_loss")
+    start(tmp_path / "beta", beta_vae.get_config(), names=gaussian)
+    found = charts(tmp_path / "beta")
+    assert next(iter(found)) == ("Objective", "Loss")
+    tags = [f"train/{name}" for name in gaussian]
+    drawn = [tag for pattern in found.values() for tag in tags if re.match(pattern, tag)]
+    assert sorted(drawn) == sorted({*tags} - {"train/kl_loss", "train/reconstruction_loss"})
 
 
 def test_the_curves_of_a_chart_have_one_unit():
