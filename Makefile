@@ -59,8 +59,8 @@ check: $(READY)  ## Check format, style, types and the import contract.
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-tensorboard: $(READY)  ## Show all runs in TensorBoard.
-	$(BIN)/tensorboard --logdir runs
+tensorboard: $(READY)  ## Show all runs in TensorBoard, by their names, the main figures first.
+	$(BIN)/python -m pipeline.display.board runs $(ARGS)
 
 clean:  ## Remove the environments and all caches.
 	rm -rf $(VENV) $(VENV)-plan build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
