@@ -72,6 +72,9 @@ class Checkpoints:
     def _look(self, *, alter: bool) -> None:
         """Notes what is in the folder, and sets damaged figures aside if it may."""
         self._entries = checkpoint_folder.entries(self._folder)
+        if alter and jax.process_index() == 0:
+            for path in checkpoint_folder.links_of_saves(self._folder):
+                checkpoint_folder.set_aside(path)
         for step in self.steps():
             path = self._folder / str(step)
             found, fault = checkpoint_folder.figures(path)

@@ -65,6 +65,12 @@ def entries(folder: Path) -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
+def links_of_saves(folder: Path) -> list[Path]:
+    """Returns the links under names of unfinished saves, which Orbax cannot remove."""
+    found = folder.glob("*.orbax-checkpoint-tmp*") if folder.is_dir() else ()
+    return [path for path in found if path.is_symlink()]
+
+
 def set_aside(path: Path) -> None:
     """Renames `path` to a free name that begins with `damaged-`, in the same folder."""
     name = f"damaged-{path.name}"

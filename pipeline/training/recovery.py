@@ -42,7 +42,8 @@ class Recovery:
         # A save may still be on its way, and a half-written step cannot be restored.
         self._checkpoints.wait()
         if self._checkpoints.steps():
-            good, state, _ = self._checkpoints.restore_newest(ready.abstract, ready.mesh)
+            good, state, damaged = self._checkpoints.restore_newest(ready.abstract, ready.mesh)
+            what += "".join(f"; checkpoint {n} is set aside ({damaged[n]})" for n in damaged)
         else:
             good, state = 0, step.create_state(ready.config, ready.example, ready.mesh)
         number = jax.device_put(np.int32(at), sharding.replicated(ready.mesh))

@@ -331,6 +331,18 @@ def test_what_is_no_checkpoint_is_set_aside_and_the_run_goes_on(tmp_path, state,
     assert checkpoints.steps() == [60, 80]
 
 
+@pytest.mark.parametrize("target", ["nothing", "elsewhere"])
+def test_a_link_under_the_name_of_an_unfinished_save_stops_no_run(tmp_path, state, target):
+    folder = tmp_path / "c"
+    fill(folder, state, {10: 1.0})
+    (tmp_path / "elsewhere").mkdir()
+    link = folder / "20.orbax-checkpoint-tmp"
+    link.symlink_to(tmp_path / target)
+    assert fill(folder, state, {20: 2.0}).steps() == [10, 20]
+    assert (tmp_path / "elsewhere").is_dir() and not link.is_symlink()
+    assert (folder / f"damaged-{link.name}").is_symlink()
+
+
 def test_a_checkpoint_that_lies_elsewhere_is_restored_and_never_removed(tmp_path, state):
     folder = tmp_path / "c"
     fill(folder, state, {10: 1.0, 20: 2.0})
