@@ -85,15 +85,14 @@ def main() -> int:
         from pipeline.runtime import cache
 
         # The cache and the cluster must be set up before JAX starts its backends.
+        stop.grace_seconds = options.config.grace_seconds
         cache.enable_compilation_cache(options.config.compilation_cache)
-        cluster.initialize(options.processes)
-        others = cluster.connect()
+        others = cluster.join(options.processes, stopped=lambda: stop.signal is not None)
         stop.on_end = others.fail  # all then exit with the code to run again, not with a fault
         from pipeline.training import loop, setup
 
         # `loop.run` opens the data, after it has checked the workdir and obeyed a stop request.
         imported = time.perf_counter() - began
-        stop.grace_seconds = options.config.grace_seconds
         ready = setup.prepare(options.config, workdir=options.workdir, open_data=False)
         if options.dry_run:
             code = _dry_run(setup.with_data(ready), options.workdir)
@@ -108,13 +107,15 @@ def main() -> int:
             )
     except errors.InputError as error:
         return _failed(str(error), others, exit_codes.MISTAKE)
+    except errors.TryAgain as error:
+        return _failed(str(error), others, stop.exit_code)
     except OSError as error:
+        others.settle(error)
         return _failed(errors.reason(error), others, exit_codes.FAULT)
     except FloatingPointError as error:
         return _failed(str(error), others, exit_codes.FAULT)
     except Exception as error:
-        if type(error).__name__ == "JaxRuntimeError":
-            others.settle()  # a collective also fails if another process died
+        others.settle(error)
         errors.say(traceback.format_exc().rstrip())
         reason = f"{type(error).__name__}: {error}".split("\n")[0]
         return _failed(reason, others, exit_codes.FAULT)

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from pipeline.runtime import errors
+from pipeline.runtime import backends, errors
 
 FSDP = "fsdp"  # fully sharded data parallelism: the state is cut over its devices
 AXES = ("data", FSDP)
@@ -34,10 +34,11 @@ def make_mesh(shape: Mapping[str, int], *, devices: Sequence[Any] | None = None)
             of time, pass those of a topology description.
 
     Raises:
-        InputError: the sizes of the axes do not multiply to the number of devices.
+        InputError: the sizes of the axes do not multiply to the number of devices, or JAX starts
+            none.
     """
     # By process: the order of the data relies on contiguous rows.
-    devices = list(jax.devices() if devices is None else devices)
+    devices = list(backends.devices() if devices is None else devices)
     devices.sort(key=lambda device: (device.process_index, device.id))
     sizes = {axis: shape.get(axis, 1) for axis in AXES}
     asked = ", ".join(f"{axis}={size}" for axis, size in sizes.items())

@@ -1,8 +1,8 @@
 """The connections between the processes of a run: their messages, and who may open one.
 
-A message is a JSON object on one line of bounded length. Anyone who reaches the port of process 0
-may connect to it, so a caller is a stranger until its first message has shown the run's token.
-What strangers send is bounded in number, length and time, and never wakes the thread that listens.
+A message is a JSON object on one line of bounded length. While the processes meet (`rendezvous`),
+anyone who reaches the port of process 0 may connect to it. So a caller is a stranger until its
+first message has shown the run's token. What strangers send is bounded in number, length and time.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ CALLER_BYTES = 512  # the first message: a number, a host's name of at most 255 
 CALLER_SECONDS = 5.0  # a process of the run sends its first message when it connects
 CALLERS = 64  # open connections without the token, beyond one for each missing process
 TEXT_LENGTH = 4000  # characters; JSON needs at most 12 bytes for one
-TYPES = {"process": int, "host": str, "token": str, "doing": str, "leave": bool}
+TYPES = {"process": int, "host": str, "token": str, "doing": str, "met": bool, "leave": bool}
 TYPES |= {"end": str, "code": int}
 
 Message = dict[str, Any]
@@ -30,12 +30,13 @@ class Lost(Exception):
     """The other end closed the connection, or sent what no process of the run sends."""
 
 
-def listen(coordinator: str, num_processes: int) -> socket.socket:
+def listen(coordinator: str, num_processes: int, *, port: int = 0) -> socket.socket:
     """Returns a listening socket; a coordinator on loopback is reached from this machine only.
 
     Args:
         coordinator: host or IP address of process 0, as the other processes know it.
         num_processes: of the run.
+        port: 0 means any that is free.
     """
     host, family = "", socket.AF_INET
     if coordinator == "localhost":
@@ -43,22 +44,11 @@ def listen(coordinator: str, num_processes: int) -> socket.socket:
     # A name is not resolved: many machines map their own name to loopback.
     with contextlib.suppress(ValueError):
         address = ipaddress.ip_address(coordinator)
+        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
         if address.is_loopback:
             host = coordinator
-            family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    return socket.create_server((host, 0), family=family, backlog=num_processes + 2 * CALLERS)
-
-
-def reach(host: str, port: int) -> socket.socket:
-    """Returns a connection to process 0, or raises an OSError that says what hosts must allow."""
-    try:
-        return socket.create_connection((host, port), timeout=30)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"cannot reach process 0 at {host}:{port} ({error.strerror or error}): the "
-            "hosts of a run must be able to connect on every port above 1023",
-        ) from error
+    backlog = num_processes + 2 * CALLERS
+    return socket.create_server((host, port), family=family, backlog=backlog)
 
 
 def _parse(line: bytes, limit: int) -> Message:
@@ -96,6 +86,12 @@ class Peer:
         """Names the process, and its host if it is known."""
         return f"process {self.process} on {self.host}" if self.host else f"process {self.process}"
 
+    @property
+    def number(self) -> int:
+        """The number of a process that has shown it."""
+        assert self.process is not None
+        return self.process
+
     def send(self, message: Message) -> None:
         """Sends a message whose texts are cut so that the other end accepts its length."""
         cut = {
@@ -129,8 +125,9 @@ class Peer:
             data = b""
         if not data:
             raise Lost("was lost")
-        *lines, self.unread = (self.unread + data).split(b"\n")
-        for line in lines:
+        self.unread += data
+        while b"\n" in self.unread:  # who stops reading here leaves the rest for the next call
+            line, _, self.unread = self.unread.partition(b"\n")
             yield _parse(line, limit)
         if len(self.unread) > limit:
             raise Lost("was lost after a malformed message")

@@ -17,6 +17,13 @@ class InputError(ValueError):
     """
 
 
+class TryAgain(Exception):
+    """A state of the outside, such as a missing process, in which a command cannot go on now.
+
+    The message is one line. Commands print it and exit with 75: the same command may work later.
+    """
+
+
 def check_range(
     name: str, value: float, least: float, most: float | None = None, *, hint: str = ""
 ) -> None:

@@ -23,13 +23,17 @@ def of(command: Callable[[], int | None], *, again: bool = False) -> int:
         again: whether the line after Ctrl-C says that the same command starts again.
 
     Returns:
-        The command's own code; 2 after a mistake in the input, 130 after Ctrl-C, 1 after a fault.
+        The command's own code; 2 after a mistake in the input, 75 if it should be tried again, 130
+        after Ctrl-C, 1 after a fault.
     """
     try:
         return command() or COMPLETE
     except errors.InputError as error:
         errors.say(f"error: {error}")
         return MISTAKE
+    except errors.TryAgain as error:
+        errors.say(f"error: {error}")
+        return RETRY
     except KeyboardInterrupt:
         text = "interrupted; the same command starts again" if again else "interrupted"
         errors.say(f"error: {text}")

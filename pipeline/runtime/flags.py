@@ -58,16 +58,18 @@ PROCESSES = (
     Flag("coordinator", "HOST:PORT", "address of process 0, if no cluster sets it"),
     integer("num_processes", "number of processes, with --coordinator"),
     integer("process_id", "number of this process, from 0, with --coordinator"),
+    integer("join_seconds", "longest wait for missing processes at the start", 55, least=1),
 )
 
 
 class Processes(NamedTuple):
-    """Where the processes of a command are, as `cluster.initialize` expects it."""
+    """Where the processes of a command are, as `cluster.join` expects it."""
 
     distributed: str
     coordinator: str | None
     num_processes: int | None
     process_id: int | None
+    join_seconds: int
 
 
 def processes(values: Any) -> Processes:

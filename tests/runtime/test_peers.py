@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pipeline.runtime import connections, peers
+from pipeline.runtime import connections, errors, peers
 
 
 class Ended:
@@ -51,21 +51,6 @@ class Connection(socket.socket):
             time.sleep(0.01)
 
 
-class Listener(socket.socket):
-    """The listening socket of process 0; it keeps the connections that it accepted."""
-
-    def __init__(self):
-        super().__init__()
-        self.accepted = []
-        self.bind(("127.0.0.1", 0))
-        self.listen()
-
-    def accept(self):
-        connection, address = super().accept()
-        self.accepted.append(Connection(fileno=connection.detach()))
-        return self.accepted[-1], address
-
-
 def kill(*connections):
     """Closes the connections as the kernel does for a process that is killed."""
     for connection in connections:
@@ -77,7 +62,8 @@ def kill(*connections):
 
 
 @pytest.fixture
-def listener(monkeypatch):
+def ends(monkeypatch):
+    """Makes the connections of processes 1 and 2: {process: (process 0's end, its own end)}."""
     monkeypatch.setattr(peers, "BEAT_SECONDS", 0.05)
     monkeypatch.setattr(peers, "SILENCE_SECONDS", 1.0)
     # pytest warns of a SystemExit in a thread, which Python lets pass.
@@ -85,41 +71,48 @@ def listener(monkeypatch):
     monkeypatch.setattr(
         threading, "excepthook", lambda end: end.exc_type is SystemExit or report(end)
     )
-    with Listener() as made:
-        yield made
-
-
-@pytest.fixture
-def sides(listener):
-    """Returns {process: its side} of processes 1 and 2."""
-    with Connection() as one, Connection() as two:
-        for connection in (one, two):
-            connection.connect(listener.getsockname())
-        yield {1: one, 2: two}
-
-
-@pytest.fixture
-def group(listener, sides):
-    """Makes the peers of three processes, each with a record of how it would end."""
-    members = [peers.Peers(0, 3, listener, "secret")]
-    members += [peers.Peers(number, 3, end, "secret") for number, end in sides.items()]
-    for member in members:
-        member.on_end = Ended()
-    for connection in sides.values():
-        connection.wait_until_received(b"host")  # the welcome
-    yield members
-    kill(*sides.values(), *listener.accepted)
+    made = {}
+    for number in (1, 2):
+        pair = socket.socketpair()
+        made[number] = tuple(Connection(fileno=end.detach()) for end in pair)
+    yield made
+    kill(*made[1], *made[2])
     for thread in threading.enumerate():
         if thread.name == "peers":
             thread.join(5)
             assert not thread.is_alive()
-    for connection in listener.accepted:
-        connection.close()
+    for end in (*made[1], *made[2]):
+        end.close()
 
 
-def test_a_lost_process_is_named_to_all_others_with_what_it_did(group, listener, sides):
+@pytest.fixture
+def sides(ends):
+    """Returns {process: its end} of processes 1 and 2."""
+    return {number: own for number, (_, own) in ends.items()}
+
+
+@pytest.fixture
+def firsts(ends):
+    """Returns {process: process 0's end of its connection} for processes 1 and 2."""
+    return {number: end for number, (end, _) in ends.items()}
+
+
+@pytest.fixture
+def group(firsts, sides):
+    """Makes the peers of three processes, each with a record of how it would end."""
+    known = [connections.Peer(end, number, host="x") for number, end in firsts.items()]
+    members = [peers.Peers(0, known)]
+    members += [
+        peers.Peers(number, [connections.Peer(end, 0, host="x")]) for number, end in sides.items()
+    ]
+    for member in members:
+        member.on_end = Ended()
+    return members
+
+
+def test_a_lost_process_is_named_to_all_others_with_what_it_did(group, firsts, sides):
     group[1].doing = "running step 7"
-    listener.accepted[0].wait_until_received(b"step 7")
+    firsts[1].wait_until_received(b"step 7")
     kill(sides[1])
     for member in (group[0], group[2]):
         text, code = member.on_end.wait()
@@ -129,8 +122,8 @@ def test_a_lost_process_is_named_to_all_others_with_what_it_did(group, listener,
         assert code == 1
 
 
-def test_process_0_is_missed_by_all(group, listener):
-    kill(*listener.accepted)
+def test_process_0_is_missed_by_all(group, firsts):
+    kill(*firsts.values())
     for member in group[1:]:
         text, code = member.on_end.wait()
         assert text.startswith("process 0 on ") and "was lost" in text and code == 1
@@ -166,90 +159,8 @@ def test_an_end_in_order_waits_for_all_and_is_no_loss(group):
     assert [member.on_end.found for member in group] == [None] * 3
 
 
-def hello(**changes):
-    return {"process": 1, "host": "x", "token": "secret", **changes}
-
-
 def line(message):
     return json.dumps(message).encode() + b"\n"
-
-
-def is_dropped(stranger):
-    """Whether the other end closes the connection, without a word, within a few seconds."""
-    stranger.settimeout(5)
-    try:
-        return stranger.recv(1) == b""
-    except ConnectionError:  # it closed with bytes unread
-        return True
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"1\n",
-        b"\xff\n",
-        b"\n",
-        b"[" * 60_000,
-        b"[" * 500 + b"\n",
-        b"9" * 500 + b"\n",
-        b"x" * 2_000_000,
-        line({"end": "all of you", "code": 0}),
-        line(hello(token="guess")),
-        line(hello(token="secr\u00e9t")),
-        line(hello(token="\ud800")),
-        line(hello(token=None)),
-        line(hello(process=0)),
-        line(hello(process=3)),
-        line(hello(process=1)),  # is no longer missing
-        line(hello(process="1")),
-        line(hello(process=True)),
-        line(hello(process=[1])),
-        line(hello(host=7)),
-        line({"process": 1, "token": "secret"}),
-    ],
-    ids=lambda sent: sent[:60].decode(errors="replace"),
-)
-def test_a_stranger_is_dropped_after_its_first_wrong_message(group, listener, sent):
-    with socket.create_connection(listener.getsockname()) as stranger:
-        with contextlib.suppress(ConnectionError):  # dropped before all is sent
-            stranger.sendall(sent)
-        assert is_dropped(stranger)
-    assert group[0].on_end.found is None
-
-
-def test_a_silent_or_slow_stranger_is_dropped_and_ends_nothing(monkeypatch, group, listener):
-    monkeypatch.setattr(connections, "CALLER_SECONDS", 0.3)
-    with (
-        socket.create_connection(listener.getsockname()) as silent,
-        socket.create_connection(listener.getsockname()) as slow,
-    ):
-        slow.sendall(b'{"token":')
-        assert is_dropped(silent) and is_dropped(slow)
-    time.sleep(1.5 * peers.SILENCE_SECONDS)
-    assert group[0].on_end.found is None
-
-
-def test_many_strangers_hold_few_connections_and_keep_no_process_out(monkeypatch, listener):
-    monkeypatch.setattr(connections, "CALLERS", 4)
-    monkeypatch.setattr(peers, "SILENCE_SECONDS", 10.0)
-    with contextlib.ExitStack() as stack:
-        strangers = [
-            stack.enter_context(socket.create_connection(listener.getsockname())) for _ in range(30)
-        ]
-        first = peers.Peers(0, 2, listener, "secret")
-        first.on_end = Ended()
-        second = stack.enter_context(Connection())
-        second.connect(listener.getsockname())
-        other = peers.Peers(1, 2, second, "secret")
-        other.on_end = Ended()
-        second.wait_until_received(b"host")
-        assert all(map(is_dropped, strangers[:20]))
-        leaving = threading.Thread(target=other.leave)
-        leaving.start()
-        first.leave()
-        leaving.join(5)
-        assert not leaving.is_alive()
-        assert first.on_end.found is None and other.on_end.found is None
 
 
 @pytest.mark.parametrize(
@@ -279,35 +190,47 @@ def test_a_long_reason_still_reaches_all_others(group):
         assert "starting: \U0001f4a5" in member.on_end.wait()[0]
 
 
-class Store(dict):
-    """The key-value store that the processes share."""
+def test_time_in_which_a_process_was_stopped_is_no_silence_of_others(monkeypatch, group, sides):
+    monkeypatch.setattr(peers, "PAUSE_SECONDS", 0.5)
+    real, shift = time.monotonic, [0.0]
+    monkeypatch.setattr(peers.time, "monotonic", lambda: real() + shift[0])
+    shift[0] = 3600.0  # the clock goes on while all are stopped
+    time.sleep(0.5 * peers.SILENCE_SECONDS)
+    assert [member.on_end.found for member in group] == [None] * 3
+    sides[1].live.clear()
+    assert "silent" in group[2].on_end.wait()[0]
 
-    def key_value_set(self, key, value):
-        self[key] = value
 
-    def blocking_key_value_get(self, key, milliseconds):
-        return self[key]
+def test_before_all_are_connected_a_loss_asks_for_another_start(group, sides):
+    group[0].code_of_loss = 75
+    kill(sides[1])
+    assert group[0].on_end.wait()[1] == 75
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_processes_of_one_machine_listen_on_loopback_only(host):
-    store = Store()
-    members = [
-        peers.connect(store, process=number, num_processes=2, coordinator=f"{host}:1234")
-        for number in range(2)
-    ]
-    # A socket that listens on all addresses would accept this one, too.
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.2", json.loads(store[peers.KEY])["port"]), timeout=5)
-    leaving = threading.Thread(target=members[1].leave)
-    leaving.start()
-    members[0].leave()
-    leaving.join(5)
-    assert not leaving.is_alive()
+def test_a_fault_waits_for_the_others_and_a_mistake_does_not(group):
+    began = time.monotonic()
+    group[1].settle(ValueError("of a save"))
+    assert time.monotonic() - began >= 3 * peers.BEAT_SECONDS
+    began = time.monotonic()
+    group[1].settle(errors.InputError("a flag"))
+    assert time.monotonic() - began < 0.1
+
+
+def test_what_all_know_none_has_to_be_told(group):
+    leaving = [threading.Thread(target=member.leave) for member in group]
+    for thread in leaving:
+        thread.start()
+    for thread in leaving:
+        thread.join(5)
+    began = time.monotonic()
+    for member in group:
+        member.fail("a difference that all have found", 2)
+    assert time.monotonic() - began < peers.BEAT_SECONDS
+    assert [member.on_end.found for member in group] == [None] * 3
 
 
 def test_alone_there_is_nothing_to_wait_for():
     alone = peers.alone()
     alone.fail("x")
-    alone.settle()
+    alone.settle(ValueError())
     alone.leave()

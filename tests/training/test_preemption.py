@@ -26,6 +26,18 @@ from pipeline import train
 code = train.main()
 os._exit(code)
 """
+KILLED = """
+import os, signal
+def die(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+{when}
+from pipeline import train
+os._exit(train.main())
+"""
+WHEN = {
+    "as it starts": "die()",
+    "after all have met": "import jax; jax.distributed.initialize = die",
+}
 UNREADABLE = """
 import os
 import orbax.checkpoint as ocp
@@ -99,6 +111,37 @@ def test_the_end_of_one_processs_grace_period_ends_all_to_be_run_again(tmp_path)
     assert codes(processes) == [75, 75]
     output = processes[0].output
     assert "process 1 on " in output and "grace_seconds=2 are over" in output
+
+
+@pytest.mark.parametrize("when", WHEN)
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_process_killed_before_all_are_connected_is_named_and_may_come_again(
+    tmp_path, when, lost
+):
+    command = {lost: ("-c", KILLED.format(when=WHEN[when]))}
+    processes = start(tmp_path / "run", "--join_seconds=4", processes=2, command=command)
+    began = time.monotonic()
+    assert codes(processes)[1 - lost] == 75
+    assert time.monotonic() - began < 30
+    last = processes[1 - lost].output.strip().splitlines()[-1]
+    assert last.startswith(f"error: process {lost} ")
+    assert "Traceback" not in processes[1 - lost].output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("process", "number", "code"), [(0, signal.SIGTERM, 75), (1, signal.SIGINT, 130)]
+)
+def test_a_signal_while_waiting_for_the_others_ends_the_wait(tmp_path, process, number, code):
+    command = {1 - process: ("-c", "pass")}
+    processes = start(tmp_path / "run", processes=2, command=command)
+    waiting = processes[process]
+    waiting.wait_for("waiting (up to --join_seconds=55)")
+    began = time.monotonic()
+    waiting.send_signal(number)
+    assert codes(processes)[process] == code
+    assert time.monotonic() - began < 5
+    assert "error: stopped before the run began: process" in waiting.output
 
 
 @pytest.fixture(scope="module")
