@@ -89,13 +89,16 @@ def main() -> int:
         cache.enable_compilation_cache(options.config.compilation_cache)
         others = cluster.join(options.processes, stopped=lambda: stop.signal is not None)
         stop.on_end = others.fail  # all then exit with the code to run again, not with a fault
+        from pipeline.runtime.processes import alike, traits
         from pipeline.training import loop, setup
 
+        if others.exist:
+            alike.check(traits.of(sys.argv, options.config), others)
         # `loop.run` opens the data, after it has checked the workdir and obeyed a stop request.
         imported = time.perf_counter() - began
         ready = setup.prepare(options.config, workdir=options.workdir, open_data=False)
         if options.dry_run:
-            code = _dry_run(setup.with_data(ready), options.workdir)
+            code = _dry_run(setup.with_data(ready), options.workdir, others)
         else:
             code = loop.run(
                 ready,
@@ -123,12 +126,13 @@ def main() -> int:
     return code
 
 
-def _dry_run(ready: Any, workdir: Path) -> int:
+def _dry_run(ready: Any, workdir: Path, others: peers.Peers) -> int:
     """Compiles the step for these devices, shows what it needs, and returns the exit code.
 
     Args:
         ready: a `setup.Setup` with open data.
         workdir: of the run; it is checked and not written.
+        others: the other processes.
 
     Returns:
         0 if the step fits into the devices' memory, else 2.
@@ -138,10 +142,11 @@ def _dry_run(ready: Any, workdir: Path) -> int:
     from pipeline.display import terminal
     from pipeline.performance import planning, topologies
     from pipeline.runtime import run_config
-    from pipeline.training import evaluation
+    from pipeline.training import evaluation, fingerprint
 
     evaluation.Evaluations(ready)  # raises the errors that a run would meet
     run_config.check_against_run(ready.given, workdir)
+    fingerprint.check(ready, workdir, others)
     errors.check_writable(workdir)
     topology = topologies.here(list(ready.mesh.devices.flat))
     found = planning.plan(ready, topology)

@@ -25,7 +25,7 @@ def devices() -> list[Any]:
         reason = " ".join(str(error).split()).removesuffix(
             " (set JAX_PLATFORMS='' to automatically choose an available backend)"
         )
-        asked = jax.config.jax_platforms or os.environ.get("JAX_PLATFORMS", "")
+        asked = getattr(jax.config, "jax_platforms", None) or os.environ.get("JAX_PLATFORMS", "")
         text = f"JAX_PLATFORMS={asked!r} starts no device here ({reason or 'none was found'})"
         if any(word in reason for word in PASSING):
             raise OSError(text) from error

@@ -3,11 +3,13 @@
 import contextlib
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from pipeline.runtime import errors, exit_codes, peers, rendezvous
+from pipeline.runtime import backends, errors, exit_codes, peers
+from pipeline.runtime.processes import alike, rendezvous, traits
 
 SIZES = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
 JAX_SECONDS = 120  # within which JAX connects processes that have met
@@ -114,7 +116,12 @@ def _detected(
     about = f"{size or 'the environment'} describes a cluster"
     try:
         found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
-            *given, None, None, seconds
+            coordinator_address=given[0],
+            num_processes=given[1],
+            process_id=given[2],
+            local_device_ids=None,
+            cluster_detection_method=None,
+            initialization_timeout=seconds,
         )
     except Exception as error:  # whatever the variables hold
         reason = f"{type(error).__name__}: {error}"
@@ -171,6 +178,9 @@ def joined(options: Any, doing: str) -> Iterator[None]:
     others = join(options)
     others.doing = doing
     try:
+        backends.devices()
+        if others.exist:
+            alike.check(traits.of(sys.argv), others)
         yield
     except BaseException as error:
         others.settle(error)

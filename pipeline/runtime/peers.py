@@ -65,6 +65,11 @@ class Peers:
             self._selector.register(peer.connection, selectors.EVENT_READ, peer)
         threading.Thread(target=self._watch, name="peers", daemon=True).start()
 
+    @property
+    def exist(self) -> bool:
+        """Whether there are other processes."""
+        return not self._over
+
     def fail(self, reason: str, code: int = exit_codes.FAULT) -> None:
         """Tells the others why this process leaves, so that they leave with `code`."""
         if not self._over:

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from pipeline.runtime import connections, errors, rendezvous
+from pipeline.runtime import connections, errors
+from pipeline.runtime.processes import rendezvous
 from tests.support.processes import free_port
 
 

@@ -1,0 +1,1 @@
+"""How the processes of a run begin: they meet, and compare what decides the result."""
