@@ -103,11 +103,14 @@ def run(options: Options) -> Path:
         InputError: no run, no such checkpoint, labels that the model does not know, or codes that
             it does not have.
     """
+    import jax
+
     from pipeline import datasets
+    from pipeline.display import terminal
     from pipeline.nn import labels
     from pipeline.outputs import codes, samples, saved_state
     from pipeline.runtime import run_config
-    from pipeline.training import setup
+    from pipeline.training import fingerprint, setup
 
     config = run_config.load(options.workdir)
     example = datasets.example_spec(config)
@@ -119,6 +122,8 @@ def run(options: Options) -> Path:
     at, state = saved_state.restore(options.workdir, options.step, ready)
     folder = options.out or options.workdir / "reports" / str(at)
     if options.tokens is not None:
+        for text in fingerprint.changes(datasets.load(config), options.workdir):
+            terminal.Terminal(active=jax.process_index() == 0).warn(text)
         codes.write(ready, state, split=options.tokens, folder=folder)
         return folder
     images = samples.draw(ready, state, rows, num=options.num, seed=options.seed)

@@ -15,7 +15,7 @@ from pipeline import evals
 from pipeline.display import terminal
 from pipeline.outputs import report_files, saved_state
 from pipeline.runtime import command_line, errors, run_config
-from pipeline.training import setup
+from pipeline.training import fingerprint, setup
 
 
 def make(
@@ -48,6 +48,8 @@ def make(
     at, state = saved_state.restore(workdir, choice, ready)
     ready = setup.with_data(ready)
     config, mesh, splits = ready.config, ready.mesh, ready.opened
+    for text in fingerprint.changes(splits, workdir):
+        screen.warn(text)
     # Every process runs every evaluation, because the model needs all devices.
     chosen = evals.choose(asked, config, mesh, splits.heldout)
     for name, reason in chosen.left_out.items():

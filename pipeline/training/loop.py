@@ -15,6 +15,7 @@ from pipeline.training import (
     clock,
     dispatch,
     evaluation,
+    fingerprint,
     recovery,
     setup,
     step,
@@ -55,7 +56,7 @@ def run(
     if agreement.any_process(mesh, stop.signal is not None):
         return stop.exit_code
     ready = setup.with_data(ready)
-    config, splits = ready.config, ready.opened
+    config, splits, prints = ready.config, ready.opened, fingerprint.check(ready, workdir, others)
     evaluate = evaluation.Evaluations(ready)
 
     # Only process 0 writes the config and uses the screen; the others wait for the folder.
@@ -63,6 +64,7 @@ def run(
     screen = terminal.Terminal(active=first_process)
     if first_process:
         run_config.save(ready.given, workdir)
+        fingerprint.save(prints, workdir, warn=screen.warn)
     agreement.wait_for_all(mesh)  # for the folder
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint)
     steps = checkpoints.steps()

@@ -1,0 +1,130 @@
+"""The fingerprint of a run's data, kept in `data.json`: data that changed are named and refused.
+
+A folder that gained files, a renamed class or other pixels change which examples a step sees. The
+run would go on without a word, as another one. So each start compares the data with those of the
+start before, and all processes compare theirs.
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import datasets
+from pipeline.runtime import errors, files, peers
+from pipeline.runtime.processes import alike
+
+NAME = "data.json"
+SAMPLE = 64  # examples whose content stands for all, if a source says nothing better
+SHOWN = 3  # changes that a line names
+DIGEST = re.compile("[0-9a-f]{8,64}")
+
+
+def of(splits: datasets.Splits) -> dict[str, str]:
+    """Returns the fingerprint of both splits: {"train.examples": "1080", …}."""
+    return {
+        f"{split}.{name}": value
+        for split, source in zip(splits._fields, splits, strict=True)
+        for name, value in of_source(source).items()
+    }
+
+
+def of_source(source: datasets.Source) -> dict[str, str]:
+    """Returns the source's own fingerprint, or its number of examples and a digest of some.
+
+    The digest is of up to `SAMPLE` examples, spaced evenly from the first to the last, with all
+    their entries.
+    """
+    own: Callable[[], dict[str, str]] | None = getattr(source, "fingerprint", None)
+    if own is not None:
+        return own()
+    num = len(source)
+    chosen = np.linspace(0, num - 1, min(num, SAMPLE)).round().astype(np.int64)
+    digest = hashlib.sha256()
+    for name, values in sorted(source.read(chosen).items()):
+        array = np.ascontiguousarray(values)
+        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode() + array.tobytes())
+    return {"examples": str(num), "content": digest.hexdigest()[:12]}
+
+
+def check(ready: Any, workdir: Path, others: peers.Peers) -> dict[str, str]:
+    """Returns the fingerprint, which all processes share and the run already had, if it is known.
+
+    Args:
+        ready: a `setup.Setup` with open data.
+        workdir: of the run; nothing is written.
+        others: the other processes, which call this, too.
+
+    Raises:
+        InputError: the processes have different data, or the data are not those of the run.
+    """
+    found, objection = of(ready.opened), ""
+    differing = differences(_read(workdir) or {}, found)
+    if differing and not ready.given.data.accept_changes:
+        objection = (
+            f"the data are not those of the run in --workdir={workdir}: {differing}. Use the "
+            "run's data, a new --workdir, or accept them with --config.data.accept_changes=True"
+        )
+    alike.check({f"the data's {name}": found[name] for name in found}, others, objection=objection)
+    return found
+
+
+def save(found: dict[str, str], workdir: Path, *, warn: Callable[[str], None]) -> None:
+    """Writes `data.json` if it says something else; warns of changes and of a damaged file."""
+    kept = _read(workdir)
+    if kept == found:
+        return
+    if kept is None:
+        aside = f"damaged-{NAME}"
+        with errors.writing(workdir):
+            (workdir / NAME).replace(workdir / aside)
+        warn(f"{workdir / NAME} is damaged and set aside as {aside}: it was not compared")
+    elif differing := differences(kept, found):
+        warn(f"the data changed, as config.data.accept_changes allows: {differing}")
+    files.write(workdir / NAME, json.dumps(found, indent=2, sort_keys=True) + "\n")
+
+
+def changes(splits: datasets.Splits, workdir: Path) -> list[str]:
+    """Returns a warning if these are not the data that the run in `workdir` was trained on."""
+    differing = differences(_read(workdir) or {}, of(splits))
+    return [f"the data are not those of the run: {differing}"] if differing else []
+
+
+def differences(kept: dict[str, str], found: dict[str, str]) -> str:
+    """Returns a text that names what changed, or "".
+
+    What only one of them has is no change: a later version may describe its data better.
+    """
+    texts = []
+    for name in sorted(kept.keys() & found.keys()):
+        if (old := kept[name]) != (new := found[name]):
+            split, _, what = name.partition(".")
+            both = DIGEST.fullmatch(old) and DIGEST.fullmatch(new) and not new.isdecimal()
+            shown = f"other {what}" if both else f"{what} {_cut(new)}, were {_cut(old)}"
+            texts.append(f"{split}: {shown}")
+    rest = f"; and {len(texts) - SHOWN} more" if texts[SHOWN:] else ""
+    return "; ".join(texts[:SHOWN]) + rest
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _read(workdir: Path) -> dict[str, str] | None:
+    """Returns what the run keeps, {} if it keeps nothing, or None if the file is damaged."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        try:
+            kept = json.loads((workdir / NAME).read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            if isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise
+            return None
+        if isinstance(kept, dict) and all(isinstance(value, str) for value in kept.values()):
+            return kept
+        return None
+    return {}
