@@ -48,9 +48,16 @@ class Watchdog:
         self._closed.set()
 
     def _watch(self) -> None:
-        while not self._closed.wait(min(1.0, self._seconds / 4)):
-            still = 0.0 if self._marked is None else time.monotonic() - self._marked
-            if still < self._limit:
+        tick = min(1.0, self._seconds / 4)
+        marked, still, looked = self._marked, 0.0, time.monotonic()
+        while not self._closed.wait(tick):
+            now = time.monotonic()
+            # A process that was stopped (Ctrl-Z, `scontrol suspend`) wakes up late. It made no
+            # progress because it could not run, so only a tick of that time counts.
+            passed, looked = min(now - looked, 2 * tick), now
+            still = still + passed if marked == self._marked else 0.0
+            marked = self._marked
+            if marked is None or still < self._limit:
                 continue
             reason = (
                 f"no progress for {still:.0f} s (config.watchdog_seconds={self._seconds:g}); "

@@ -52,6 +52,12 @@ os._exit(train.main())
 """
 
 
+def in_save(fault):
+    """Returns a command in which each save does this instead."""
+    do = f"from pipeline.training import checkpoint\ndef save(*arguments):\n    {fault}\n"
+    return ("-c", KILLED.format(when=f"{do}checkpoint.Checkpoints.save = save"))
+
+
 def failing(fault):
     return ("-c", FAILING.format(fault=fault))
 
@@ -194,6 +200,15 @@ def test_a_process_that_stalls_is_named_with_its_step_and_stacks(tmp_path):
     assert re.search(r"reading data for step 6 made no progress for \d+ s", output), output
     assert "in batches" in output.split("threads")[1]
     assert "reading data for step 6: no progress" in processes[0].output
+
+
+def test_a_process_killed_during_a_save_is_named_and_no_error_that_follows_from_it(tmp_path):
+    command = {0: in_save('raise ValueError("connection closed by peer")'), 1: in_save("die()")}
+    processes = start(tmp_path / "run", *FOREVER, processes=2, command=command)
+    assert codes(processes) == [1, -signal.SIGKILL]
+    last = processes[0].output.strip().splitlines()[-1]
+    assert last.startswith("error: process 1 on ") and "was lost" in last
+    assert "Traceback" not in processes[0].output
 
 
 def test_what_one_process_cannot_read_none_takes(tmp_path):
