@@ -6,7 +6,7 @@ every device, however the state lies on the mesh.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -22,8 +22,10 @@ from pipeline.mesh import compiling, layouts, reductions
 from pipeline.nn import streams
 from pipeline.nn.metrics import Metrics
 from pipeline.runtime import errors, registry
-from pipeline.training import batching, examples, optimizer, ranking, step
+from pipeline.training import batching, examples, guard, optimizer, ranking, step
 from pipeline.training.step import TrainState
+
+FIRST = "pipeline.evals.heldout"
 
 
 def make_eval_step(
@@ -107,6 +109,10 @@ def _model(graphdef: nnx.GraphDef, state: TrainState) -> Any:
     return nnx.merge(graphdef, state.params, state.stats, copy=True)
 
 
+class NotFinite(FloatingPointError):
+    """A held-out figure is not finite; the text names it and its step."""
+
+
 class Evaluations:
     """The evaluations of a run while it trains, and the warnings that persist."""
 
@@ -117,9 +123,9 @@ class Evaluations:
             InputError: the model or the data lack what an evaluation needs.
         """
         config, heldout = ready.config, ready.opened.heldout
-        self._evaluations = [
-            module.make(config, ready.mesh, heldout) for module in ready.evaluations
-        ]
+        # The model's own figures come first: if they are not finite, nothing else is computed.
+        ordered = sorted(ready.evaluations, key=lambda one: one.__name__ != FIRST)
+        self._evaluations = [module.make(config, ready.mesh, heldout) for module in ordered]
         variant = registry.load("models", config.model.name, field="model.name")
         modules = [variant, *ready.evaluations]
         self._warning = [module for module in modules if hasattr(module, "warnings")]
@@ -136,10 +142,13 @@ class Evaluations:
         """Runs every evaluation, writes what it yields, and returns the scalars of `heldout/`.
 
         A module that warns is heard from its second evaluation in a row: a single one is noise.
+
+        Raises:
+            NotFinite: a value is not finite; it is not written, and no further one is computed.
         """
         scalars = {}
         for evaluate in self._evaluations:
-            for tag, value in evaluate(state):
+            for tag, value in _finite(evaluate(state), state, at):
                 writer.write(tag, value, at)
                 if isinstance(value, float):
                     scalars[tag.removeprefix("heldout/")] = value
@@ -150,6 +159,22 @@ class Evaluations:
                 writer.write("heldout/warnings", text, at)
         self._before = found
         return scalars
+
+
+def _finite(values: Iterable[tuple[str, Any]], state: TrainState, at: int) -> Iterator:
+    """Yields the values of an evaluation, which all processes compute; see `NotFinite`."""
+    try:
+        for tag, value in values:
+            known = isinstance(value, float | np.ndarray) and np.asarray(value).dtype.kind == "f"
+            if known and not np.isfinite(value).all():
+                raise NotFinite(f"{tag} of step {at} is not finite")
+            yield tag, value
+    # Libraries that compute figures of their own refuse NaN with errors of their own.
+    except (ValueError, ArithmeticError) as error:
+        if isinstance(error, NotFinite) or guard.are_finite(state.params):
+            raise
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        raise NotFinite(f"the state of step {at} is not finite ({reason})") from error
 
 
 def check_best_metric(config: Any, example: Any, mesh: Any, abstract: step.TrainState) -> None:

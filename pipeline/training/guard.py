@@ -63,17 +63,25 @@ def judge(trend: Array, loss: Array, grad_norm: Array, section: Any) -> tuple[Ar
     return jnp.where(judgement == GOOD, moved, trend), judgement
 
 
+def are_finite(params: Any) -> bool:
+    """Says whether all parameters are finite; all processes must ask."""
+    return not _bad_paths(params)
+
+
 def bad_leaves(params: Any, num: int = 3) -> str:
     """Returns a text with the number of arrays that are not finite and the first `num` paths."""
-
-    @jax.jit
-    def are_finite(params):
-        return jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), layouts.whole(params))
-
-    finite = are_finite(params)
-    bad = [path for path, ok in jax.tree.leaves_with_path(jax.device_get(finite)) if not ok]
+    bad = _bad_paths(params)
     if not bad:
         return "all parameters are finite"
     shown = [jax.tree_util.keystr(path, simple=True, separator=".") for path in bad[:num]]
     dots = ", …" if bad[num:] else ""
     return f"{len(bad)} arrays of parameters are not finite: {', '.join(shown)}{dots}"
+
+
+def _bad_paths(params: Any) -> list[Any]:
+    @jax.jit
+    def finite(params):
+        return jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), layouts.whole(params))
+
+    found = jax.device_get(finite(params))
+    return [path for path, ok in jax.tree.leaves_with_path(found) if not ok]

@@ -142,13 +142,13 @@ def run(
             # Even if the run stops here: a resumed run starts after this step and would skip it.
             if evaluated:
                 watched.mark(f"evaluating step {at}")
-                heldout = evaluate(state, writer, at, warn=screen.warn)
+                heldout, state = recover.evaluated(evaluate, state, writer, at, warn=screen.warn)
                 speed.restart()
             checkpoints.check()
             if saving:
                 watched.mark(f"saving step {at}")
                 writer.flush()
-                checkpoints.save(at, state, heldout if evaluated else None)
+                checkpoints.save(at, state, (heldout or None) if evaluated else None)
             if found.stopping:
                 break
         traced.close()

@@ -1,12 +1,14 @@
 """Recovery from a bad step: the run stops or returns to a good state (`config.guard`)."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
+from pipeline.display import tensorboard
 from pipeline.mesh import sharding
-from pipeline.training import checkpoint, guard, setup, step, verdicts
+from pipeline.training import checkpoint, evaluation, guard, setup, step, verdicts
 from pipeline.training.step import TrainState
 
 
@@ -34,8 +36,38 @@ class Recovery:
         Raises:
             FloatingPointError: the run must stop; the text names the step and bad arrays.
         """
-        ready, guarded = self._ready, self._ready.config.guard
         what = f"the loss of step {verdict.bad_step} {guard.REASONS[verdict.judgement]}"
+        return self._restored(what, at, state)
+
+    def evaluated(
+        self,
+        evaluate: evaluation.Evaluations,
+        state: TrainState,
+        writer: tensorboard.Writer,
+        at: int,
+        *,
+        warn: Callable[[str], None],
+    ) -> tuple[dict[str, float], TrainState]:
+        """Evaluates `state`, and returns the figures and the state with which the run goes on.
+
+        A figure that is not finite is treated as such a loss, so that no checkpoint holds its
+        state. Without a guard, the rest of this evaluation is left out.
+
+        Raises:
+            FloatingPointError: the run must stop.
+        """
+        try:
+            return evaluate(state, writer, at, warn=warn), state
+        except evaluation.NotFinite as error:
+            text = f"{error}: the rest of this evaluation is left out"
+            if self._ready.config.guard.action != "off":
+                state, text = self._restored(str(error), at, state)
+        warn(text)
+        writer.write("heldout/warnings", text, at)
+        return {}, state
+
+    def _restored(self, what: str, at: int, state: TrainState) -> tuple[TrainState, str]:
+        ready, guarded = self._ready, self._ready.config.guard
         if guarded.action == "stop" or self._rollbacks == guarded.max_rollbacks:
             raise FloatingPointError(f"{what}; {guard.bad_leaves(state.params)}")
         self._rollbacks += 1

@@ -1,10 +1,12 @@
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from pipeline.runtime import errors
-from pipeline.training import guard, verdicts
+from pipeline.training import evaluation, guard, verdicts
 from tests.support.processes import codes, start, train
 from tests.support.runs import assert_equal_trees, committed, scalars, state
 
@@ -22,6 +24,22 @@ from pipeline import train
 os._exit(train.main())
 """
 COMMAND = ("-c", POISONED)
+# The losses are finite, and a figure of the evaluation is not.
+NAN_EVALUATION = """
+import os
+import numpy as np
+from pipeline.evals import heldout
+original = heldout.make
+def make(config, mesh, source):
+    evaluate = original(config, mesh, source)
+    def poisoned(state):
+        for tag, value in evaluate(state):
+            yield tag, np.nan if tag == "heldout/elbo" else value
+    return poisoned
+heldout.make = make
+from pipeline import train
+os._exit(train.main())
+"""
 EVERY = ("--config.log_every_steps=1", "--config.checkpoint.every_steps=10")
 
 
@@ -109,6 +127,76 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):
     assert last.startswith("error: the loss of step 25 is not finite; ")
     assert "arrays of parameters are not finite: " in last
     assert committed(workdir) == [10, 20]
+
+
+def evaluated(*values, params=1.0):
+    """Runs an evaluation that yields these values, or raises one; returns the tags written."""
+
+    def evaluate(state):
+        for name, value in values:
+            if isinstance(value, Exception):
+                raise value
+            yield f"heldout/{name}", value
+
+    module = SimpleNamespace(__name__="one", make=lambda config, mesh, source: evaluate)
+    ready = SimpleNamespace(
+        config=ConfigDict({"model": {"name": "beta_vae"}}),
+        mesh=None,
+        opened=SimpleNamespace(heldout=None),
+        evaluations=(module,),
+    )
+    written = []
+    writer = SimpleNamespace(write=lambda tag, value, at: written.append(tag))
+    state = SimpleNamespace(params={"kernel": jnp.full(3, params)})
+    evaluation.Evaluations(ready)(state, writer, 7, warn=lambda text: None)
+    return written
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([("elbo", float("nan"))], "heldout/elbo of step 7 is not finite"),
+        ([("elbo", float("-inf"))], "heldout/elbo of step 7 is not finite"),
+        ([("kl", np.array([1.0, np.nan]))], "heldout/kl of step 7 is not finite"),
+        ([("image", np.full((2, 2, 1), np.nan, np.float32))], "heldout/image of step 7 is not"),
+    ],
+)
+def test_an_evaluation_names_the_first_figure_that_is_not_finite(values, words):
+    with pytest.raises(evaluation.NotFinite, match=words):
+        evaluated(("rate", 1.0), *values, ("later", ValueError("never asked")))
+
+
+def test_finite_figures_texts_and_pictures_are_written():
+    pixels = np.zeros((2, 2, 1), np.uint8)
+    values = {"a": 1.0, "b": np.ones(3), "c": pixels, "d": "text", "e": lambda: pixels}
+    assert evaluated(*values.items()) == [f"heldout/{name}" for name in values]
+
+
+def test_an_error_that_comes_from_a_bad_state_says_so_and_others_stay():
+    refused = ("scores", ValueError("Input contains NaN."))
+    with pytest.raises(evaluation.NotFinite, match=r"state of step 7 .*Input contains NaN"):
+        evaluated(refused, params=np.nan)
+    with pytest.raises(ValueError, match=r"^Input contains NaN\.$"):
+        evaluated(refused)
+
+
+@pytest.mark.parametrize(
+    ("action", "code", "words", "saved"),
+    [
+        ("stop", 1, "; all parameters are finite", 10),
+        ("rollback", 0, ": back to the state of step 10, continuing after step 20", 20),
+        ("off", 0, ": the rest of this evaluation is left out", 20),
+    ],
+)
+def test_a_figure_that_is_not_finite_goes_the_guards_way(tmp_path, action, code, words, saved):
+    steps = ("--config.total_steps=20", "--config.eval_every_steps=20")
+    guarded = f"--config.guard.action={action}"
+    command = ("-c", NAN_EVALUATION)
+    (process,) = start(tmp_path / "run", guarded, *steps, *EVERY, command=command)
+    assert codes([process]) == [code]
+    assert "Traceback" not in process.output
+    assert f"heldout/elbo of step 20 is not finite{words}" in process.output
+    assert committed(tmp_path / "run")[-1] == saved
 
 
 def test_a_rollback_skips_the_window_and_a_restart_changes_no_bit(tmp_path):
