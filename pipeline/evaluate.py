@@ -5,7 +5,8 @@ data. It writes metrics.json, pictures and index.html to RUN/reports/<step>/. It
 else of the run, so it may evaluate a run that is still training. With --compare RUN1 RUN2 … it puts
 runs side by side. If there are several processes, process 0 writes.
 
-Exit codes: 0 complete; 2 a mistake in the input, which one line names; 130 after Ctrl-C; 1 a fault.
+Exit codes: 0 complete; 2 a mistake in the input, which one line names; 75 another process is
+missing; 130 after Ctrl-C; 1 a fault.
 """
 
 import sys
@@ -32,6 +33,7 @@ COMMAND = command_line.Command(
     ),
     ("--workdir=runs/beta_vae", "--compare runs/beta_vae runs/capacity_vae --step=latest"),
     arguments="[RUN …]",
+    codes="0 complete, 2 a mistake in the input, 75 a process is missing, 130 after Ctrl-C, 1 a fault",
 )
 
 

@@ -5,7 +5,8 @@ The i-th image of every row comes from the same z, so only the label changes alo
 --tokens=train or --tokens=heldout it writes the codes of that split instead (see `outputs.codes`),
 and may then run in several processes.
 
-Exit codes: 0 complete; 2 a mistake in the input, which one line names; 130 after Ctrl-C; 1 a fault.
+Exit codes: 0 complete; 2 a mistake in the input, which one line names; 75 another process is
+missing; 130 after Ctrl-C; 1 a fault.
 """
 
 import contextlib
@@ -34,6 +35,7 @@ COMMAND = command_line.Command(
         "--workdir=runs/vq_vae --tokens=train",
     ),
     instead="--labels=0,1,2",
+    codes="0 complete, 2 a mistake in the input, 75 a process is missing, 130 after Ctrl-C, 1 a fault",
 )
 
 

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pipeline.runtime.processes import alike
 NAME = "data.json"
 SAMPLE = 64  # examples whose content stands for all, if a source says nothing better
 SHOWN = 3  # changes that a line names
-DIGEST = re.compile("[0-9a-f]{8,64}")
+DIGEST = re.compile("[0-9a-f]{12,64}")
 
 
 def of(splits: datasets.Splits) -> dict[str, str]:
@@ -100,19 +100,34 @@ def differences(kept: dict[str, str], found: dict[str, str]) -> str:
 
     What only one of them has is no change: a later version may describe its data better.
     """
-    texts = []
-    for name in sorted(kept.keys() & found.keys()):
-        if (old := kept[name]) != (new := found[name]):
+    splits: dict[str, list[str]] = {}  # by what changed
+    for name in sorted(kept.keys() & found.keys(), reverse=True):  # train first
+        if kept[name] != found[name]:
             split, _, what = name.partition(".")
-            both = DIGEST.fullmatch(old) and DIGEST.fullmatch(new) and not new.isdecimal()
-            shown = f"other {what}" if both else f"{what} {_cut(new)}, were {_cut(old)}"
-            texts.append(f"{split}: {shown}")
-    rest = f"; and {len(texts) - SHOWN} more" if texts[SHOWN:] else ""
-    return "; ".join(texts[:SHOWN]) + rest
+            splits.setdefault(_change(what, kept[name], found[name]), []).append(split)
+    texts = sorted(splits, key=lambda text: text.startswith("other "))
+    named = "; ".join(f"{text} ({', '.join(splits[text])})" for text in texts[:SHOWN])
+    return f"{named}; and {len(texts) - SHOWN} more" if texts[SHOWN:] else named
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}…"
+def _change(what: str, old: str, new: str) -> str:
+    """Returns what changed, such as "examples 1300, were 1200" or "classes: new 'cat'"."""
+    if DIGEST.fullmatch(old) and DIGEST.fullmatch(new):
+        return f"other {what}"
+    if old.isdecimal() and new.isdecimal():
+        return f"{what} {new}, were {old}"
+    before, now = old.split(", "), new.split(", ")
+    gained = [item for item in now if item not in before]
+    lost = [item for item in before if item not in now]
+    if not gained and not lost:
+        return f"{what} in another order"
+    parts = [f"{word} {_few(items)}" for word, items in (("new", gained), ("gone", lost)) if items]
+    return f"{what}: {', '.join(parts)}"
+
+
+def _few(items: Sequence[str]) -> str:
+    dots = f" and {len(items) - SHOWN} more" if items[SHOWN:] else ""
+    return ", ".join(repr(item[:60]) for item in items[:SHOWN]) + dots
 
 
 def _read(workdir: Path) -> dict[str, str] | None:

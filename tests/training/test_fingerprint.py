@@ -1,6 +1,7 @@
 """Data that changed between two starts are named and refused, unless they are accepted."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -70,11 +71,11 @@ def test_equal_data_have_equal_fingerprints_and_few_examples_are_read():
 @pytest.mark.parametrize(
     ("train", "heldout", "words"),
     [
-        (Images(101), None, "train: examples 101, were 100"),
-        (changed("image", 0, 7), None, "train: other content"),
-        (changed("image", 99, 7), None, "train: other content"),
-        (changed("label", 0, 2), None, "train: other content"),
-        (Images(), Images(8), "heldout: examples 8, were 9"),
+        (Images(101), None, "examples 101, were 100 (train)"),
+        (changed("image", 0, 7), None, "other content (train)"),
+        (changed("image", 99, 7), None, "other content (train)"),
+        (changed("label", 0, 2), None, "other content (train)"),
+        (Images(), Images(8), "examples 8, were 9 (heldout)"),
     ],
 )
 def test_what_changed_is_named_and_refused_unless_told_to_accept_it(
@@ -91,12 +92,21 @@ def test_what_changed_is_named_and_refused_unless_told_to_accept_it(
     assert start(train, tmp_path, heldout=heldout) == []
 
 
-def test_a_source_that_describes_itself_is_asked(tmp_path):
-    start(Named(), tmp_path)
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        ("cat, hound", "classes: new 'hound', gone 'dog'"),
+        ("cat, dog, eel", "classes: new 'eel'"),
+        ("dog, cat", "classes in another order"),
+    ],
+)
+def test_a_source_that_describes_itself_is_asked(tmp_path, classes, words):
+    start(Named(), tmp_path, heldout=Named())
     other = Named()
-    other.classes = "cat, hound"
-    with pytest.raises(errors.InputError, match="train: classes cat, hound, were cat, dog"):
-        start(other, tmp_path)
+    other.classes = classes
+    words = re.escape(f"{words} (train, heldout)")
+    with pytest.raises(errors.InputError, match=words):
+        start(other, tmp_path, heldout=other)
     assert other.num_read == 0
 
 
@@ -122,7 +132,7 @@ def test_other_commands_only_warn(tmp_path):
     start(Images(), tmp_path)
     assert fingerprint.changes(splits, tmp_path) == []
     (said,) = fingerprint.changes(splits._replace(train=Images(7)), tmp_path)
-    assert "train: examples 7, were 100" in said
+    assert "examples 7, were 100 (train)" in said
 
 
 def test_a_subset_has_the_fingerprint_of_its_own_examples():

@@ -11,7 +11,8 @@ import jax
 from pipeline.performance import timing
 from pipeline.performance.bench import NEVER, Bench, compiled_step, first_state, stepper
 from pipeline.runtime import peers, watchdog
-from pipeline.training import checkpoint, verdicts
+from pipeline.runtime.processes import traits
+from pipeline.training import checkpoint, fingerprint, verdicts
 
 
 def measure(bench: Bench) -> dict[str, Any]:
@@ -33,6 +34,7 @@ def measure(bench: Bench) -> dict[str, Any]:
     ms = 1000 * timing.median(steps["bare"]) / num
     digest_ms = 1000 * timing.median(digests["digests"])
     between = bench.ready.config.checkpoint.every_steps * ms
+    opened, config = bench.ready.opened, bench.ready.config
     added = timing.ratio(steps, "guarded", "bare")
     return {
         "stop flag, verdict, watchdog and checks: step over bare step": added,
@@ -41,6 +43,8 @@ def measure(bench: Bench) -> dict[str, Any]:
         "stop flag, verdict, watchdog, checks and digests, share": added.median
         - 1
         + digest_ms / between,
+        "fingerprint of the data, ms, once a start": _ms(lambda: fingerprint.of(opened), rounds),
+        "what processes compare, ms, once a start": _ms(lambda: traits.of([""], config), rounds),
         "a save blocks, ms": blocked,
         "a save blocks, share of a step": blocked / ms,
         "a save blocks, share of the time between saves": blocked / between,
@@ -70,6 +74,11 @@ def _guarded(
         jax.block_until_ready(verdict)
 
     return run
+
+
+def _ms(function: Callable[[], object], rounds: int) -> float:
+    """Returns the median time of a call in ms."""
+    return 1000 * timing.median(timing.in_turn({"it": function}, rounds=rounds)["it"])
 
 
 def _blocked(checkpoints: checkpoint.Checkpoints, bench: Bench, rounds: int) -> float:
