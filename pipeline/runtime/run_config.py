@@ -1,7 +1,7 @@
 """A run's config: checked before anything is built, saved with the run, compared on resuming."""
 
 import ast
-import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import default
-from pipeline.runtime import errors, files, ranges, registry
+from pipeline.runtime import errors, ranges, registry
+from pipeline.runtime.workdir import contents, saved_config
 
 # The fields that may change when a run is resumed: its length, what is shown and kept, and where it
 # runs. An evaluation's own section, which has the evaluation's name, may also change.
@@ -78,7 +79,7 @@ def settled(config: Any, platform: str, workdir: Path | None = None) -> Any:
         return config
     dtype = "float32" if platform == "cpu" else "bfloat16"
     if workdir is not None and (workdir / "config.json").is_file():
-        dtype = _read(workdir / "config.json").get("compute_dtype", dtype)
+        dtype = saved_config.read(workdir).get("compute_dtype", dtype)
     config = config.copy_and_resolve_references().unlock()
     config.compute_dtype = dtype
     return config.lock()
@@ -156,23 +157,31 @@ def check_against_run(config: Any, workdir: Path) -> bool:
     """Says whether `workdir` holds a run of this config, which would then be resumed.
 
     Raises:
-        InputError: it holds a run of another config, or files that do not belong to a run.
+        InputError: it holds a run of another config, a run that lost its checkpoints, or files that
+            do not belong to a run.
     """
-    path = workdir / "config.json"
-    if path.exists():
-        saved = _read(path)
-        if differing := differences(saved, config):
+    if os.path.lexists(workdir) and not workdir.is_dir():
+        raise errors.InputError(f"--workdir={workdir} must be a folder, or a name that is free")
+    if not workdir.exists() or contents.is_empty(workdir):
+        return False
+    if not saved_config.exists(workdir):
+        if contents.committed(workdir):
             raise errors.InputError(
-                f"--workdir={workdir} holds another run: {'; '.join(differing)}. Use its values, "
-                "or a new --workdir"
+                f"--workdir={workdir} holds checkpoints and no config.json: train one step with "
+                "that run's settings in a new --workdir (--config.total_steps=1), and copy its "
+                "config.json here"
             )
-        return True
-    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
         raise errors.InputError(
             f"--workdir={workdir} exists and holds no run (config.json is missing): choose a new "
             "or an empty folder"
         )
-    return False
+    if differing := differences(saved_config.read(workdir), config):
+        raise errors.InputError(
+            f"--workdir={workdir} holds another run: {'; '.join(differing)}. Use its values, "
+            "or a new --workdir"
+        )
+    contents.check_checkpoints(workdir)
+    return True
 
 
 def load(workdir: Path) -> ConfigDict:
@@ -181,16 +190,14 @@ def load(workdir: Path) -> ConfigDict:
     Raises:
         InputError: the folder holds no run, or its config.json is damaged.
     """
-    path = workdir / "config.json"
-    if not path.is_file():
+    if not saved_config.exists(workdir):
         raise errors.InputError(f"--workdir={workdir} holds no run: there is no config.json in it")
-    return _unflatten(flatten(default.get_config()) | _read(path))
+    return _unflatten(flatten(default.get_config()) | saved_config.read(workdir))
 
 
 def save(config: Any, workdir: Path) -> None:
     """Writes `config.json` atomically; on resuming the new values replace the old ones."""
-    text = json.dumps(flatten(config), indent=2, sort_keys=True) + "\n"
-    files.write(workdir / "config.json", text)
+    saved_config.write(workdir, flatten(config))
 
 
 def _unflatten(flat: dict[str, Any]) -> ConfigDict:
@@ -202,13 +209,3 @@ def _unflatten(flat: dict[str, Any]) -> ConfigDict:
             section = section.setdefault(part, {})
         section[name] = tuple(value) if isinstance(value, list) else value
     return ConfigDict(nested).lock()
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        saved = json.loads(path.read_text())
-        if not isinstance(saved, dict):
-            raise ValueError("no table of fields")
-    except ValueError as error:
-        raise errors.InputError(f"{path} is damaged ({error}): choose another --workdir") from None
-    return saved

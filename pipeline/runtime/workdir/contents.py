@@ -1,0 +1,59 @@
+"""What a run keeps in its folder, and whether something is missing from it."""
+
+import contextlib
+import json
+import os
+import re
+from pathlib import Path
+
+from pipeline.runtime import errors, files
+
+SAVED = ".saved"  # the newest step that was committed: it shows that there were checkpoints
+# What a start may leave that was killed, or met a full disk, before it wrote config.json.
+LEFT = re.compile(r"\.lease-[0-9]+|\.config\.json|\..*\.[0-9a-f]{8}\.tmp")
+
+
+def is_empty(workdir: Path) -> bool:
+    """Says whether a folder holds nothing, or only what an unsuccessful start left."""
+    return all(LEFT.fullmatch(name) for name in os.listdir(workdir))
+
+
+def committed(workdir: Path) -> list[int] | None:
+    """Returns the committed steps, ascending; None if their folder is missing."""
+    try:
+        names = os.listdir(workdir / "checkpoints")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+
+
+def note_saved(workdir: Path, step: int) -> None:
+    """Notes the newest committed step; a full disk must not end a run here."""
+    with contextlib.suppress(OSError):
+        files.write(workdir / SAVED, json.dumps({"step": step}) + "\n")
+
+
+def saved(workdir: Path) -> int | None:
+    """Returns the step of `note_saved`; None if there is no note, or a damaged one."""
+    try:
+        step = json.loads((workdir / SAVED).read_bytes())["step"]
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return None
+    return step if isinstance(step, int) else None
+
+
+def check_checkpoints(workdir: Path) -> None:
+    """Checks that a run has not lost all its checkpoints: it would silently start at step 0.
+
+    Raises:
+        InputError: it had some.
+    """
+    steps, noted = committed(workdir), saved(workdir)
+    # Every start makes the folder of checkpoints before the first event file.
+    began = steps is None and any((workdir / "tensorboard").glob("events.out.tfevents.*"))
+    if not steps and (began or noted is not None):
+        of_step = "" if noted is None else f" of step {noted}"
+        raise errors.InputError(
+            f"the checkpoints{of_step} are gone from {workdir / 'checkpoints'}: put them back, or, "
+            f"to start again at step 0, choose another --workdir or remove {workdir}"
+        )

@@ -1,0 +1,119 @@
+"""The config that a run keeps, `config.json`, and its copy with a digest, `.config.json`.
+
+A digit of config.json that changes is no mistake that JSON shows, and would make another run of it.
+So the copy decides as long as its digest holds, and config.json only if there is no whole copy.
+"""
+
+import functools
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pipeline.runtime import errors, files
+
+NAME, COPY = "config.json", ".config.json"
+SCALARS = (str, int, float, bool)
+
+
+def exists(workdir: Path) -> bool:
+    """Says whether the folder holds a saved config, whole or damaged."""
+    return any(os.path.lexists(workdir / name) for name in (NAME, COPY))
+
+
+def read(workdir: Path) -> dict[str, Any]:
+    """Returns the flat fields of a run's config; warns if config.json is not as it was written.
+
+    Raises:
+        InputError: neither config.json nor its copy is whole.
+    """
+    path, copy = workdir / NAME, _copy(workdir)
+    fields, fault = _fields(path)
+    if copy:
+        if why := fault or _difference(fields, copy):
+            _warn(
+                f"{path} is damaged or was edited ({why}): its copy {COPY} is used. To use {NAME} "
+                "as it is, remove the copy"
+            )
+        return copy
+    if fault:
+        raise errors.InputError(
+            f"{path} is damaged ({fault}) and has no whole copy: train one step with this run's "
+            "settings in a new --workdir (--config.total_steps=1), and copy its config.json here"
+        )
+    return fields
+
+
+def write(workdir: Path, fields: dict[str, Any]) -> None:
+    """Replaces config.json and its copy; a config.json that `read` did not trust is set aside.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    path, copy = workdir / NAME, _copy(workdir)
+    before, fault = _fields(path)
+    if os.path.lexists(path) and (fault or (copy and _difference(before, copy))):
+        aside = workdir / f"damaged-{NAME}"
+        while os.path.lexists(aside):
+            aside = aside.with_name(f"{aside.name}-again")
+        with errors.writing(path):
+            path.rename(aside)
+    files.write(path, json.dumps(fields, indent=2, sort_keys=True) + "\n")
+    kept = {"config": fields, "digest": _digest(fields)}
+    files.write(workdir / COPY, json.dumps(kept, sort_keys=True) + "\n")
+
+
+def _copy(workdir: Path) -> dict[str, Any]:
+    """Returns the fields of the copy; {} if it is missing or damaged."""
+    kept, _ = _read(workdir / COPY)
+    fields = kept.get("config")
+    if isinstance(fields, dict) and kept.get("digest") == _digest(fields):
+        return fields
+    return {}
+
+
+def _fields(path: Path) -> tuple[dict[str, Any], str]:
+    """Returns the fields of a config, and its fault, which is "" if it is whole."""
+    fields, fault = _read(path)
+    if fault:
+        return {}, fault
+    sections = {name[:at] for name in fields for at in range(len(name)) if name[at] == "."}
+    for name, value in fields.items():
+        parts = value if isinstance(value, list) else [value]
+        known = all(part is None or isinstance(part, SCALARS) for part in parts)
+        if name in sections or not all(map(str.isidentifier, name.split("."))) or not known:
+            return {}, f"{name!r} is no field"
+    return fields, ""
+
+
+def _read(path: Path) -> tuple[dict[str, Any], str]:
+    """Returns the table in a file of JSON, and its fault, which is "" if there is none."""
+    try:
+        if path.exists() and not path.is_file():  # a pipe would never end
+            return {}, "it is no file"
+        table = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}, "it is missing"
+    except PermissionError as error:
+        return {}, str(error.strerror)
+    except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8
+        return {}, str(error)
+    return (table, "") if isinstance(table, dict) and table else ({}, "no table of fields")
+
+
+def _difference(fields: dict[str, Any], copy: dict[str, Any]) -> str:
+    """Returns which field differs from the copy's, or ""."""
+    for name in sorted({**fields, **copy}):
+        if _digest(fields.get(name)) != _digest(copy.get(name)):
+            return f"config.{name} is {fields.get(name)!r}, was {copy.get(name)!r}"
+    return ""
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@functools.cache  # a command reads the config several times, and says this once
+def _warn(text: str) -> None:
+    errors.say(f"warning: {text}")
