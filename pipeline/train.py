@@ -90,7 +90,7 @@ def main() -> int:
         others = cluster.join(options.processes, stopped=lambda: stop.signal is not None)
         stop.on_end = others.fail  # all then exit with the code to run again, not with a fault
         from pipeline.runtime.processes import alike, traits
-        from pipeline.training import loop, setup
+        from pipeline.training import loop, run_folder, setup
 
         if others.exist:
             alike.check(traits.of(sys.argv, options.config), others)
@@ -100,14 +100,15 @@ def main() -> int:
         if options.dry_run:
             code = _dry_run(setup.with_data(ready), options.workdir, others)
         else:
-            code = loop.run(
-                ready,
-                options.workdir,
-                stop=stop,
-                others=others,
-                imported=imported,
-                profile=options.profile,
-            )
+            with run_folder.held(options.workdir, ready, stop=stop, others=others) as folder:
+                code = loop.run(
+                    ready,
+                    folder,
+                    stop=stop,
+                    others=others,
+                    imported=imported,
+                    profile=options.profile,
+                )
     except errors.InputError as error:
         return _failed(str(error), others, exit_codes.MISTAKE)
     except errors.TryAgain as error:

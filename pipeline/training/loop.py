@@ -1,7 +1,6 @@
-"""The training run, read from top to bottom: `run(setup, workdir)`."""
+"""The training run, read from top to bottom: `run(setup, folder)`."""
 
 import time
-from pathlib import Path
 
 import jax
 
@@ -17,6 +16,7 @@ from pipeline.training import (
     evaluation,
     fingerprint,
     recovery,
+    run_folder,
     setup,
     step,
     tracing,
@@ -26,18 +26,18 @@ from pipeline.training import (
 
 def run(
     ready: setup.Setup,
-    workdir: Path,
+    folder: run_folder.Folder,
     *,
     stop: signals.StopRequest,
     others: peers.Peers,
     imported: float = 0.0,
     profile: bool = False,
 ) -> int:
-    """Trains to `config.total_steps`, from the newest checkpoint in `workdir` if there is one.
+    """Trains to `config.total_steps`, from the newest checkpoint in `folder` if there is one.
 
     Args:
         ready: from `setup.prepare`; `run` opens its data.
-        workdir: the run's folder, the same for all processes.
+        folder: of the run, from `run_folder.held`; the same for all processes.
         stop: this process's stop request; all processes obey any of them at the same step.
         others: the other processes, which learn through it what this one is doing.
         imported: seconds that the command has taken so far.
@@ -49,7 +49,7 @@ def run(
     Raises:
         InputError: the folder holds another run, or the data cannot work; nothing was compiled.
     """
-    began, mesh = time.perf_counter(), ready.mesh
+    began, mesh, workdir = time.perf_counter(), ready.mesh, folder.path
     resuming = run_config.check_against_run(ready.given, workdir)
     # All processes wait here: process 0 replaces config.json only after every process has read it.
     # A stop request counts before the data, which one host may prepare for minutes, another not.
@@ -59,17 +59,16 @@ def run(
     config, splits, prints = ready.config, ready.opened, fingerprint.check(ready, workdir, others)
     evaluate = evaluation.Evaluations(ready)
 
-    # Only process 0 writes the config and uses the screen; the others wait for the folder.
     first_process = jax.process_index() == 0
     screen = terminal.Terminal(active=first_process)
+    folder.keep(ready.given)
     if first_process:
-        run_config.save(ready.given, workdir)
         fingerprint.save(prints, workdir, warn=screen.warn)
-    agreement.wait_for_all(mesh)  # for the folder
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint)
     steps = checkpoints.steps()
     start_up = f"imports {imported:.1f} s, config and data {time.perf_counter() - began:.1f} s"
-    _introduce(ready, workdir, steps, screen, resuming=resuming, start_up=start_up)
+    shown = banner.of_start(ready, workdir, steps) | {"start-up": start_up}
+    _introduce(ready, shown, screen, unsaved=resuming and not steps)
     at, state = _newest(checkpoints, ready, screen)
     complete = at >= config.total_steps
     if complete or agreement.any_process(mesh, stop.signal is not None):
@@ -94,6 +93,7 @@ def run(
         watchdog.Watchdog(config.watchdog_seconds, others) as watched,
         tensorboard.Writer(events, resume_step=last, active=first_process) as writer,
         screen.progress(config.total_steps, at) as progress,
+        checkpoints,  # left first: after an error it finishes a save that is under way
     ):
         while at < config.total_steps:
             # The host only launches one step, or several at once; it does not wait for them.
@@ -123,6 +123,7 @@ def run(
             saving = evaluated or at % config.checkpoint.every_steps == 0
             found = unread.read(at, now=saving)
             saving |= found.stopping
+            folder.check(now=saving)
             if found.bad_step and config.guard.action != "off":
                 state, text = recover.go_back(found, at, state)
                 screen.warn(text)
@@ -154,10 +155,10 @@ def run(
         traced.close()
         watched.mark(f"waiting for the save of step {at}")
         checkpoints.wait()
-        if at == config.total_steps:
+        folder.check(now=True)
+        if complete := at == config.total_steps:
             writer.about(dashboards.of_end())
     # Every save is committed now, so these lines promise no more than what is on disk.
-    complete = at == config.total_steps
     if complete:
         screen.table(f"Held-out figures at step {at}", heldout)
         screen.banner(banner.of_end(at, time.perf_counter() - began, workdir, checkpoints))
@@ -168,20 +169,14 @@ def run(
 
 
 def _introduce(
-    ready: setup.Setup,
-    workdir: Path,
-    steps: list[int],
-    screen: terminal.Terminal,
-    *,
-    resuming: bool,
-    start_up: str,
+    ready: setup.Setup, shown: dict[str, str], screen: terminal.Terminal, *, unsaved: bool
 ) -> None:
     """Shows what is about to run, and which settings may surprise its author."""
-    screen.banner(banner.of_start(ready, workdir, steps) | {"start-up": start_up})
+    screen.banner(shown)
     for caution in setup.cautions(ready.config):
         screen.warn(caution)
     # The user expects the run to resume, so an empty folder of checkpoints needs a word.
-    if resuming and not steps:
+    if unsaved:
         screen.note("No checkpoint was committed yet: starting at step 0.")
 
 

@@ -14,7 +14,7 @@ from pipeline.performance import timing
 from pipeline.performance.bench import NEVER, Bench, compiled_step, stepper
 from pipeline.runtime import peers
 from pipeline.training import loop as training
-from pipeline.training import setup
+from pipeline.training import run_folder, setup
 
 SECONDS = 5.0  # of a round, if --loop_steps does not set its number of steps
 MOST_ROUNDS = 5
@@ -55,7 +55,10 @@ def _trained(config: Any, num: int) -> tuple[float, float]:
     config.evals, config.checkpoint.keep_best = (), 0
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         workdir = Path(folder) / "run"
-        training.run(setup.prepare(config.lock()), workdir, stop=NEVER, others=peers.alone())
+        alone = {"stop": NEVER, "others": peers.alone()}
+        ready = setup.prepare(config.lock())
+        with run_folder.held(workdir, ready, **alone) as held:
+            training.run(ready, held, **alone)
         points = event_files.read_scalars(workdir / "tensorboard")
     ends = [at for at, _ in points["train/ms_per_step"]]
     # A point is a mean over the steps since the one before. The first step compiles, so it counts

@@ -1,0 +1,114 @@
+"""The folder of a run: one run at a time writes it, and what is removed from it is noticed."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from pipeline.mesh import agreement
+from pipeline.runtime import errors, exit_codes, peers, run_config, signals
+from pipeline.runtime.workdir import contents, lease, lease_files, liveness
+from pipeline.training import setup
+
+LOOK_SECONDS = 1.0  # between two looks at the folder, unless something is saved
+WAIT_SECONDS = 3600.0  # how long other processes wait for process 0, which may wait for a lease
+
+
+class Folder:
+    """The folder of a run, which this run may write.
+
+    Attributes:
+        path: of the folder.
+    """
+
+    def __init__(self, path: Path, held: lease.Lease | None = None):
+        """Wraps the folder; `held` is its lease, None on every process but 0."""
+        self.path = path
+        self._held = held
+        self._looked = -LOOK_SECONDS
+        self._saved: int | None = None
+
+    def keep(self, config: Any) -> None:
+        """Writes the config, on process 0."""
+        if self._held is not None:
+            self._held.check()
+            run_config.save(config, self.path)
+
+    def check(self, *, now: bool = False) -> None:
+        """Returns if this run may write its folder; must precede everything that it writes.
+
+        Args:
+            now: whether to look at the disk, even if it was looked at just now.
+
+        Raises:
+            InputError: the folder was removed, or its checkpoints were.
+        """
+        if self._held is None:
+            return
+        self._held.check()
+        if not now and time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        steps = contents.committed(self.path)
+        if steps is None or (self._saved is not None and not steps):
+            gone = self.path if not self.path.exists() else self.path / "checkpoints"
+            raise errors.InputError(
+                f"{gone} was removed or emptied while this run trains: nothing more is written"
+            )
+        if steps and steps[-1] != self._saved:
+            self._saved = steps[-1]
+            contents.note_saved(self.path, self._saved)
+
+
+@contextlib.contextmanager
+def held(
+    workdir: Path, ready: setup.Setup, *, stop: signals.StopRequest, others: peers.Peers
+) -> Iterator[Folder]:
+    """Holds the run's folder for the length of the block; process 0 makes it if it is missing.
+
+    If this run is asked to stop while it waits for another to end, it does not hold the folder: the
+    block must obey `stop` before it writes.
+
+    Args:
+        workdir: the run's folder.
+        ready: the run.
+        stop: this process's stop request.
+        others: the other processes. They wait until process 0 has the folder.
+
+    Raises:
+        InputError: another run trains there, or the folder holds something else; nothing was
+            written.
+        OSError: the folder cannot be written.
+    """
+    run_config.check_against_run(ready.given, workdir)
+    if jax.process_index() > 0:
+        agreement.wait_patiently("lease", seconds=WAIT_SECONDS)
+        yield Folder(workdir)
+        return
+
+    def leave(text: str) -> None:
+        errors.say(f"error: {text}")
+        others.fail(text, exit_codes.MISTAKE)  # which no launcher repeats
+        os._exit(exit_codes.MISTAKE)
+
+    with lease_files.made(workdir):
+        with errors.writing(workdir):
+            found = lease.take(
+                lease_files.Folder(workdir),
+                leaving=lambda: stop.signal is not None,
+                note=errors.say,
+                machine=liveness.Machine(),
+            )
+        if found is not None:
+            found.on_lost = leave
+            found.start()
+        agreement.wait_patiently("lease", seconds=WAIT_SECONDS)
+        try:
+            yield Folder(workdir, found)
+        finally:
+            if found is not None:
+                found.release()
