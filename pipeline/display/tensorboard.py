@@ -55,6 +55,7 @@ class Writer:
           OSError: the folder cannot be read or written.
         """
         self._file: Any = None
+        self._path: Any = None
         self._folder = Path(folder)
         self._active = active
         self._last_step: dict[str, int] = {}
@@ -110,7 +111,7 @@ class Writer:
         if self._file is not None:
             with errors.writing(self._folder):
                 self._file.flush()
-                self._path.stat()  # else the points would go to a file that nobody can open
+                self._check_kept()
 
     def close(self) -> None:
         """Flushes and closes the file; only the first call does something."""
@@ -118,6 +119,7 @@ class Writer:
         if file is not None:
             with errors.writing(self._folder), contextlib.closing(file):
                 file.flush()
+                self._check_kept()
 
     def __enter__(self) -> Self:
         """Returns the writer itself."""
@@ -134,6 +136,14 @@ class Writer:
         self._last_step[tag] = step
         # A resumed run may evaluate again at its checkpoint's step: the earlier point stays.
         return self._active and step > self._step_on_disk.get(tag, -1)
+
+    def _check_kept(self) -> None:
+        # A removed file takes everything that is written, and keeps nothing.
+        if not self._path.exists():
+            raise OSError(
+                f"{self._path} was removed while this run wrote it: the run ends with what is "
+                "saved, and the same command resumes it"
+            )
 
     def _append_value(self, value: Any, step: int) -> None:
         event = event_files.tensorboardx().proto.event_pb2.Event(step=int(step))

@@ -8,9 +8,10 @@ before it is restored. Damaged figures are set aside by themselves: the arrays b
 """
 
 import contextlib
+import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from pipeline.training import checkpoint_folder, ranking
 from pipeline.training.step import TrainState
 
 ORBAX = str(Path(ocp.__file__).parent)
+FINISH_SECONDS = 60.0  # for a save that is under way when an error ends the run
 FATAL = 50  # the standard library's level of absl's logging.FATAL
 
 
@@ -291,6 +293,24 @@ class Checkpoints:
         """Waits for all saves and releases the threads."""
         if self._manager is not None:
             self._manager.close()
+
+    def __enter__(self) -> Self:
+        """Returns the checkpoints themselves."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        """After an error, finishes a save that is under way: that work need not be lost."""
+        if kind is None:
+            return
+
+        def finish() -> None:
+            with contextlib.suppress(Exception):  # perhaps this save is the error
+                self._manager.wait_until_finished()
+
+        # Bounded: a save by several processes never ends if one of them is lost.
+        thread = threading.Thread(target=finish, name="last save", daemon=True)
+        thread.start()
+        thread.join(FINISH_SECONDS)
 
 
 def _alone() -> Any:
