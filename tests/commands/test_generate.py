@@ -188,7 +188,8 @@ def test_a_folder_without_a_run_or_a_checkpoint_is_refused(tmp_path, capsys, mon
     assert "has no checkpoint yet" in refusal(capsys, monkeypatch, f"--workdir={tmp_path}")
     (tmp_path / "checkpoints").mkdir()
     assert "has no checkpoint yet" in refusal(capsys, monkeypatch, f"--workdir={tmp_path}")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "config.json"]
+    visible = [path.name for path in tmp_path.iterdir() if path.name[0] != "."]
+    assert sorted(visible) == ["checkpoints", "config.json", "damaged-config.json"]
 
 
 def test_a_run_that_was_not_evaluated_has_no_best_step(tmp_path, capsys, monkeypatch):

@@ -29,14 +29,19 @@ def committed(workdir: Path) -> list[int] | None:
 
 def note_saved(workdir: Path, step: int) -> None:
     """Notes the newest committed step; a full disk must not end a run here."""
+    path = workdir / SAVED
     with contextlib.suppress(OSError):
-        files.write(workdir / SAVED, json.dumps({"step": step}) + "\n")
+        if path.is_file() or not path.exists():  # a pipe would wait for a reader
+            files.write(path, json.dumps({"step": step}) + "\n")
 
 
 def saved(workdir: Path) -> int | None:
     """Returns the step of `note_saved`; None if there is no note, or a damaged one."""
+    path = workdir / SAVED
+    if not path.is_file():  # a pipe would never end
+        return None
     try:
-        step = json.loads((workdir / SAVED).read_bytes())["step"]
+        step = json.loads(path.read_bytes())["step"]
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return None
     return step if isinstance(step, int) else None

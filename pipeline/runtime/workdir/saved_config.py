@@ -54,14 +54,20 @@ def write(workdir: Path, fields: dict[str, Any]) -> None:
     path, copy = workdir / NAME, _copy(workdir)
     before, fault = _fields(path)
     if os.path.lexists(path) and (fault or (copy and _difference(before, copy))):
-        aside = workdir / f"damaged-{NAME}"
-        while os.path.lexists(aside):
-            aside = aside.with_name(f"{aside.name}-again")
-        with errors.writing(path):
-            path.rename(aside)
+        _set_aside(path)
+    if os.path.lexists(workdir / COPY) and not (workdir / COPY).is_file():
+        _set_aside(workdir / COPY)
     files.write(path, json.dumps(fields, indent=2, sort_keys=True) + "\n")
     kept = {"config": fields, "digest": _digest(fields)}
     files.write(workdir / COPY, json.dumps(kept, sort_keys=True) + "\n")
+
+
+def _set_aside(path: Path) -> None:
+    aside = path.with_name(f"damaged-{path.name}")
+    while os.path.lexists(aside):
+        aside = aside.with_name(f"{aside.name}-again")
+    with errors.writing(path):
+        path.rename(aside)
 
 
 def _copy(workdir: Path) -> dict[str, Any]:
