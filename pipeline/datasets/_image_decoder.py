@@ -1,16 +1,35 @@
-"""Decodes the bytes of a PNG, JPEG or WebP file to pixels of one size.
+"""Decodes the bytes of an image file to pixels of one size.
 
 Each unusual kind of file has a defined result, which `decode` lists.
 """
 
+import contextlib
 import io
+import struct
+import zlib
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-VERSION = 1  # raise it when the same file would decode to other pixels: packed copies depend on it
-FORMATS = ("PNG", "JPEG", "WEBP")
+from pipeline.datasets import _sample_depth
+
+VERSION = 2  # raise it when the same file would decode to other pixels: packed copies depend on it
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
+FORMAT_NAMES = "PNG, JPEG, WebP, BMP, GIF, TIFF or PPM"
+PNG = b"\x89PNG\r\n\x1a\n"
+PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")  # the chunks that decide pixels
+PNG_EXIF = b"eXIf"
+ORIENTATION = 0x0112  # EXIF's tag
+TURNED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class Format(NamedTuple):
@@ -26,13 +45,15 @@ class Format(NamedTuple):
 
 
 def decode(content: bytes, to: Format) -> np.ndarray:
-    """Decodes a PNG, JPEG or WebP file.
+    """Decodes a file of one of the FORMATS.
 
-    - EXIF's orientation is applied, and colour profiles are ignored.
-    - Transparent pixels are put over white. Of 16 bits the upper 8 are kept.
+    - EXIF's orientation is applied if it can be read, and colour profiles are ignored.
+    - Transparent pixels are put over white.
+    - Of 10, 12, 14 or 16 bits the upper 8 are kept, see `_sample_depth`.
     - CMYK and palettes become RGB. For one channel every picture becomes luma (ITU-R 601).
-    - Of an animation only the first frame is used.
-    - Scaling is bicubic with antialiasing.
+    - Of an animation, and of several pages, only the first is used.
+    - Scaling is bicubic with antialiasing. A picture whose short side has the size already is only
+      cut, at whole pixels: if the margins cannot be equal, the left or upper one is smaller.
 
     Returns:
         [side, side, channels] uint8.
@@ -40,11 +61,24 @@ def decode(content: bytes, to: Format) -> np.ndarray:
     Raises:
         Exception: Pillow raises many kinds of errors on a damaged file.
     """
+    try:
+        return _decoded(content, to)
+    except Exception:
+        # Texts, profiles and EXIF may be damaged or too large beside whole pixels.
+        if bare := _bare(content):
+            with contextlib.suppress(Exception):
+                return _decoded(bare, to)
+        raise
+
+
+def _decoded(content: bytes, to: Format) -> np.ndarray:
     mode = "L" if to.channels == 1 else "RGB"
     try:
         opened = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
-        raise ValueError(f"{len(content)} bytes that are no PNG, JPEG or WebP") from None
+        raise ValueError(
+            f"{len(content)} bytes that are no {FORMAT_NAMES}, or of a rare kind: save it as PNG"
+        ) from None
     with opened:
         if not to.short_side and opened.size != (to.side, to.side):
             raise ValueError(f"{opened.size[0]}×{opened.size[1]} pixels, not {to.side}×{to.side}")
@@ -52,24 +86,57 @@ def decode(content: bytes, to: Format) -> np.ndarray:
             # JPEG decodes faster at 1/2, 1/4 or 1/8 of its size. At no less than twice the wanted
             # size the result looks the same.
             opened.draft(mode, (2 * to.short_side, 2 * to.short_side))
-        image = _flatten(ImageOps.exif_transpose(opened), mode)
+        image = _flatten(_upright(_sample_depth.eight_bits(opened, content), opened), mode)
     if to.short_side:
-        short = min(image.size)
-        cut = short * to.side / to.short_side
-        left, top = ((length - cut) / 2 for length in image.size)
-        image = image.resize(
-            (to.side, to.side),
-            Image.Resampling.BICUBIC,
-            box=(left, top, left + cut, top + cut),
-            reducing_gap=3.0,
-        )
+        image = _centre(image, to)
     return np.asarray(image).reshape(to.side, to.side, to.channels)
 
 
+def _upright(image: Image.Image, opened: Image.Image) -> Image.Image:
+    """Returns the image turned as the file's EXIF says; damaged EXIF says nothing."""
+    try:
+        method = TURNED.get(opened.getexif().get(ORIENTATION, 1))
+    except Exception:  # parsers of EXIF and XMP raise any error on damaged bytes
+        method = None
+    return image if method is None else image.transpose(method)
+
+
+def _centre(image: Image.Image, to: Format) -> Image.Image:
+    short = min(image.size)
+    if short == to.short_side:
+        left, top = ((length - to.side) // 2 for length in image.size)
+        return image.crop((left, top, left + to.side, top + to.side))
+    cut = short * to.side / to.short_side
+    left, top = ((length - cut) / 2 for length in image.size)
+    return image.resize(
+        (to.side, to.side),
+        Image.Resampling.BICUBIC,
+        box=(left, top, left + cut, top + cut),
+        reducing_gap=3.0,
+    )
+
+
 def _flatten(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits of grey, which `convert` would clip at 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode)
+
+
+def _bare(content: bytes) -> bytes | None:
+    """Returns a PNG with only the chunks that decide its pixels; None if they aren't whole."""
+    if not content.startswith(PNG):
+        return None
+    kept, position = [PNG], len(PNG)
+    while position + 12 <= len(content):
+        (size,) = struct.unpack_from(">I", content, position)
+        chunk = content[position : position + 12 + size]
+        position += len(chunk)
+        whole = len(chunk) == 12 + size
+        whole = whole and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
+        if chunk[4:8] in PNG_PIXELS and not whole:
+            return None
+        if chunk[4:8] in (*PNG_PIXELS, PNG_EXIF) and whole:
+            kept.append(chunk)
+    kept.append(struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND")))
+    return b"".join(kept)
