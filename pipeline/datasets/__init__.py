@@ -7,6 +7,8 @@ outside this package.
 """
 
 import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -25,17 +27,32 @@ class Classes:
     shape: tuple[int, ...]  # of one example's entry, [] or [n]
     dtype: type = np.int32
     names: tuple[str, ...] = ()  # of the columns, if they have names
+    # of the classes of each column, () for a column whose classes are only numbers; (): for all
+    class_names: tuple[tuple[str, ...], ...] = ()
 
 
-def label(num_classes: int) -> Classes:
-    """Returns the abstract entry of one label with `num_classes` classes."""
-    return Classes((num_classes,), ())
+def label(num_classes: int, class_names: Sequence[str] = ()) -> Classes:
+    """Returns the abstract entry of one label with `num_classes` classes, and their names."""
+    assert len(class_names) in (0, num_classes), (num_classes, class_names)
+    return Classes((num_classes,), (), class_names=(tuple(class_names),) if class_names else ())
 
 
-def factors(sizes: tuple[int, ...], names: tuple[str, ...]) -> Classes:
-    """Returns the abstract entry of a row of labels, with a size and a name for each."""
+def factors(
+    sizes: tuple[int, ...],
+    names: tuple[str, ...],
+    class_names: Mapping[str, Sequence[str]] | None = None,
+) -> Classes:
+    """Returns the abstract entry of a row of labels, with a size and a name for each.
+
+    Args:
+        sizes: the numbers of classes.
+        names: of the columns.
+        class_names: of the classes, by the column's name, if they have names.
+    """
     assert len(sizes) == len(names), (sizes, names)
-    return Classes(tuple(sizes), (len(sizes),), names=tuple(names))
+    named = tuple(tuple((class_names or {}).get(name, ())) for name in names)
+    assert all(len(n) in (0, size) for n, size in zip(named, sizes, strict=True)), named
+    return Classes(tuple(sizes), (len(sizes),), names=tuple(names), class_names=named)
 
 
 class Source(Protocol):
@@ -46,6 +63,10 @@ class Source(Protocol):
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Returns arrays [n, ...] for the int64 indices [n]; `image` is uint8."""
+
+    # A source may also have a method `fingerprint() -> dict[str, str]`: short texts that stand for
+    # its content, such as {"examples": "1200", "pixels": "<12 hexadecimal digits>"}. They depend on
+    # names, order, classes, sizes and pixels, and never on paths or times.
 
 
 class Splits(NamedTuple):
@@ -68,6 +89,33 @@ class Subset(NamedTuple):
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the source's arrays for the chosen examples at `indices`."""
         return self.source.read(self.indices[indices])
+
+    def fingerprint(self) -> dict[str, str]:
+        """Returns the source's fingerprint, and a digest of which examples are chosen."""
+        found = fingerprint(self.source)
+        chosen = self.indices.astype("<i8").tobytes() + found.get("split", "").encode()
+        return found | {"examples": str(len(self)), "split": digest(chosen)}
+
+
+def fingerprint(source: Source) -> dict[str, str]:
+    """Returns short texts that stand for the content of a source.
+
+    If the source has no method of that name, a digest of up to 64 evenly spaced examples stands for
+    all.
+    """
+    if hasattr(source, "fingerprint"):
+        return source.fingerprint()
+    rows = np.unique(np.linspace(0, len(source) - 1, min(64, len(source))).astype(np.int64))
+    found = source.read(rows)
+    content = b"".join(
+        name.encode() + np.ascontiguousarray(found[name]).tobytes() for name in sorted(found)
+    )
+    return {"examples": str(len(source)), "some": digest(content)}
+
+
+def digest(content: bytes) -> str:
+    """Returns 12 hexadecimal digits that stand for bytes."""
+    return hashlib.blake2b(content, digest_size=6).hexdigest()
 
 
 def example_spec(config: Any) -> dict[str, Any]:

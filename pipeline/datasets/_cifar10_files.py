@@ -6,6 +6,7 @@ three planes.
 """
 
 import contextlib
+import functools
 import gzip
 import hashlib
 import tarfile
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.datasets import _checked_rows
 from pipeline.runtime import cache, errors
 
 PARTS = {
@@ -39,12 +41,12 @@ DAMAGE = (
 )
 
 
-def load(path: Path) -> dict[str, np.ndarray]:
+def load(path: Path) -> dict[str, _checked_rows.Rows]:
     """Opens an archive (.tar.gz) or its unpacked folder, through packed copies of its splits.
 
     Returns:
-        `train` and `heldout`: memory-mapped records [N, 3073] uint8, in the order of the files. A
-        record is the class, then the pixels row by row, with a pixel's three channels together.
+        `train` and `heldout`: records [N, 3073] uint8, in the order of the files. A record is the
+        class, then the pixels row by row, with a pixel's three channels together.
 
     Raises:
         InputError: a batch is missing or damaged.
@@ -52,13 +54,14 @@ def load(path: Path) -> dict[str, np.ndarray]:
     """
     key = cache.key(_digests(path))
     copies = {part: cache.folder() / f"cifar10-{key}-{part}.npy" for part in PARTS}
-    parts = _open(copies)
+    parts = _open(copies, path)
     if parts is None:
         with cache.locked(copies["train"]):
-            parts = _open(copies)  # another process may have made them before the lock was free
+            # Another process may have made them before the lock was free.
+            parts = _open(copies, path)
             if parts is None:
                 _pack(path, copies)
-                parts = _open(copies)
+                parts = _open(copies, path)
     assert parts is not None, copies
     return parts
 
@@ -71,10 +74,11 @@ def no_pickles(path: Path) -> errors.InputError:
     )
 
 
-def _open(copies: dict[str, Path]) -> dict[str, np.ndarray] | None:
+def _open(copies: dict[str, Path], path: Path) -> dict[str, _checked_rows.Rows] | None:
     parts = {}
     for part, copy in copies.items():
-        records = cache.open_array(copy, (len(PARTS[part]) * BATCH, RECORD))
+        shape = (len(PARTS[part]) * BATCH, RECORD)
+        records = _checked_rows.opened(copy, shape, functools.partial(_again, path, PARTS[part]))
         if records is None:
             return None
         parts[part] = records
@@ -91,17 +95,30 @@ def _pack(path: Path, copies: dict[str, Path]) -> None:
                     f"{path} has no {name}: give the whole published archive, or its folder"
                 )
         for part, copy in copies.items():
+            sums: list[int] = []
             with cache.writing(copy) as file:
                 file.seek(cache.write_header(file, (len(PARTS[part]) * BATCH, RECORD)))
                 for name in PARTS[part]:
-                    file.write(_records(path, read, name).data)
+                    records = _records(path, read, name)
+                    sums += map(_checked_rows.checksum, records)
+                    file.write(records.data)
+                # Before the copy has its name, because a copy without checksums is ignored.
+                _checked_rows.write_sums(copy, np.array(sums))
+
+
+def _again(path: Path, names: tuple[str, ...], rows: np.ndarray) -> np.ndarray:
+    """Returns some records of a split, [n, 3073] uint8, from the published files."""
+    with _opened(path) as (_, read):
+        return np.concatenate([_records(path, read, name) for name in names])[rows]
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[set[str], Callable[[str], bytes]]]:
     """Yields the file names of a folder or archive, and a function that reads one file."""
     if path.is_dir():
-        yield {file.name for file in path.iterdir()}, lambda name: (path / name).read_bytes()
+        # A pipe would be waited for, so only regular files count.
+        found = {file.name for file in path.iterdir() if file.is_file()}
+        yield found, lambda name: (path / name).read_bytes()
         return
     with contextlib.ExitStack() as stack:
         try:

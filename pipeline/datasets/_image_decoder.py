@@ -104,8 +104,8 @@ def _upright(image: Image.Image, opened: Image.Image) -> Image.Image:
 def _centre(image: Image.Image, to: Format) -> Image.Image:
     short = min(image.size)
     if short == to.short_side:
-        left, top = ((length - to.side) // 2 for length in image.size)
-        return image.crop((left, top, left + to.side, top + to.side))
+        x, y = ((length - to.side) // 2 for length in image.size)
+        return image.crop((x, y, x + to.side, y + to.side))
     cut = short * to.side / to.short_side
     left, top = ((length - cut) / 2 for length in image.size)
     return image.resize(

@@ -13,10 +13,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.datasets import _paths
 from pipeline.runtime import errors
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff",
+    ".pbm", ".pgm", ".ppm", ".pnm",
+)  # fmt: skip
 MAX_BYTES = 2**28  # of a file; a larger one counts as corrupt and is not read into memory
+# Names that systems make: thumbnails, trash, or what macOS adds to zips.
+SYSTEM = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+SYSTEM_FILES = ("Thumbs.db", "desktop.ini")
+
+
+class Listing(NamedTuple):
+    """What lies below a root: paths relative to it, with / on any system, in no order."""
+
+    images: list[str]
+    others: list[str]  # files that are no images by their names; hidden folders, which end in /
+    folders: list[str]  # all that are not hidden
 
 
 class Folder(NamedTuple):
@@ -24,18 +39,24 @@ class Folder(NamedTuple):
 
     root: Path
 
-    def names(self) -> list[str]:
-        """Returns the images' paths relative to the root, with / on any system, in no order."""
-        return list(_walk(str(self.root), "", frozenset()))
+    def listing(self) -> Listing:
+        """Lists the folder.
 
-    def stamp(self, name: str) -> tuple[int, int]:
+        Raises:
+            InputError: a folder cannot be listed, or links to one that it lies in.
+        """
+        found = Listing([], [], [])
+        _walk(str(self.root), "", frozenset(), found)
+        return found
+
+    def stamp(self, name: str) -> tuple[int, int, int, int]:
         """Returns a stamp that changes with the content or the permission; reads no content."""
-        # ctime and not mtime, because no copying tool can set ctime.
+        # No copying tool can set ctime, the third number.
         try:
-            found = (self.root / name).stat()
+            found = os.stat(f"{self.root}/{name}")
         except OSError:  # a broken link; `read` reports it
-            return -1, -1
-        return found.st_size, found.st_ctime_ns
+            return -1, -1, -1, -1
+        return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
     def read(self, name: str) -> bytes:
         """Returns a file's content.
@@ -56,13 +77,22 @@ class Archive(NamedTuple):
 
     archive: zipfile.ZipFile
 
-    def names(self) -> list[str]:
-        """Returns the names of the members that are images, in no order.
+    def listing(self) -> Listing:
+        """Lists the zip; a folder need not be a member of its own.
 
         Raises:
-            InputError: a name occurs twice, or is no plain relative path.
+            InputError: an image's name occurs twice, or is no plain relative path.
         """
-        names = [info.filename for info in self.archive.infolist() if _is_image(info.filename)]
+        found, folders = Listing([], [], []), set()
+        for info in self.archive.infolist():
+            name, above = info.filename, info.filename.split("/")[:-1]
+            hidden = next((i for i, part in enumerate(above) if _is_hidden(part)), len(above))
+            folders |= {"/".join(above[:i]) for i in range(1, hidden + 1)}
+            if hidden < len(above):
+                _note(found, "/".join(above[: hidden + 1]) + "/")
+            elif not name.endswith("/"):
+                _note(found, name)
+        names = found.images
         for name in names:
             if "\\" in name or {"", ".", ".."} & set(name.split("/")):
                 raise errors.InputError(
@@ -74,7 +104,7 @@ class Archive(NamedTuple):
                 raise errors.InputError(
                     f"{self.archive.filename} has {count} members {name!r}: make the zip again"
                 )
-        return names
+        return Listing(names, list(dict.fromkeys(found.others)), sorted(folders))
 
     def stamp(self, name: str) -> tuple[int, int]:
         """Returns the size and the CRC-32 of the content; reads no content."""
@@ -99,15 +129,11 @@ def opened(path: Path) -> Iterator[Folder | Archive]:
     Raises:
         InputError: `path` is neither.
     """
-    if path.is_dir():
+    if _paths.kind(path, "a folder or a zip of images") == "folder":
         yield Folder(path)
         return
     try:
         archive = zipfile.ZipFile(path)
-    except FileNotFoundError:
-        raise errors.InputError(
-            f"{path} is missing: --config.data.path must be a folder or a zip of images"
-        ) from None
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise errors.InputError(
             f"{path} is neither a folder nor a whole zip ({error}): give one with images"
@@ -116,32 +142,45 @@ def opened(path: Path) -> Iterator[Folder | Archive]:
         yield Archive(archive)
 
 
-def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
+def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]], found: Listing) -> None:
     try:
-        found = os.stat(folder)
-        entries = [(entry.name, entry.is_dir()) for entry in os.scandir(folder)]
+        here = os.stat(folder)
+        entries = [(entry.name, _is_folder(entry)) for entry in os.scandir(folder)]
     except OSError as error:
         raise errors.InputError(
             f"{folder} cannot be listed ({error.strerror}): make it readable, or move it away"
         ) from error
-    if (found.st_dev, found.st_ino) in above:
+    if (here.st_dev, here.st_ino) in above:
         raise errors.InputError(f"{folder} links to a folder that it lies in: remove the link")
     for name, is_folder in entries:
-        if is_folder and not _is_hidden(name):
-            inner = above | {(found.st_dev, found.st_ino)}
-            yield from _walk(os.path.join(folder, name), f"{prefix}{name}/", inner)
-        elif not is_folder and _is_image(name):
-            yield prefix + name
+        if not is_folder:
+            _note(found, prefix + name)
+        elif _is_hidden(name):
+            _note(found, f"{prefix}{name}/")
+        else:
+            found.folders.append(prefix + name)
+            inner = above | {(here.st_dev, here.st_ino)}
+            _walk(os.path.join(folder, name), f"{prefix}{name}/", inner, found)
 
 
-def _is_image(name: str) -> bool:
-    parts = name.split("/")
-    return name.lower().endswith(SUFFIXES) and not any(map(_is_hidden, parts))
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself; as an image it is reported when it is read
+        return False
+
+
+def _note(found: Listing, name: str) -> None:
+    """Adds a file, or a hidden folder, to the images or to the others."""
+    last = name.rstrip("/").rpartition("/")[2]
+    if name.lower().endswith(SUFFIXES) and not _is_hidden(last):
+        found.images.append(name)
+    elif last not in (*SYSTEM, *SYSTEM_FILES, ".DS_Store") and not last.startswith("._"):
+        found.others.append(name)
 
 
 def _is_hidden(name: str) -> bool:
-    """Says whether a system made the name: thumbnails, trash, or what macOS adds to zips."""
-    return name == "__MACOSX" or (name.startswith(".") and name.strip(".") != "")
+    return name in SYSTEM or (name.startswith(".") and name.strip(".") != "")
 
 
 def _check_size(num_bytes: int) -> None:

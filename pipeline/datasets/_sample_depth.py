@@ -50,7 +50,7 @@ def eight_bits(opened: Image.Image, content: bytes) -> Image.Image:
         # Pillow has kept the upper 8 of 16 bits of colours, and of grey with transparency.
         bands = opened.split()
         colours = bands[:-1] if opened.getbands()[-1] in "Aa" else bands
-        _check_range((max(int(band.getextrema()[1]) for band in colours) << 8) + 255)
+        _check_range((max(int(np.asarray(band).max()) for band in colours) << 8) + 255)
     return opened
 
 

@@ -1,9 +1,9 @@
-"""PNG, JPEG and WebP files in a folder or zip: `[train/ | val/ or test/][<class>/]<name>`.
+"""Images in a folder or zip: `[train/ | val/ or test/][<class>/]<name>`, of the usual formats.
 
 The images are decoded once, to `data.image_size`, into the user's cache. Sub-folders are the
-classes; without sub-folders there is no label. Beside `train/`, the first existing folder of
-`heldout/`, `val/` and `test/` is the held-out split. Without such folders the seed chooses
-`data.heldout_examples` images.
+classes, in natural order; without sub-folders there is no label. Beside `train/`, the first of
+`heldout/`, `val/`, `eval/` and `test/` is the held-out split; `_image_parts` has their other names.
+Without such folders the seed chooses `data.heldout_examples` images.
 """
 
 import functools
@@ -14,7 +14,8 @@ import jax
 import numpy as np
 
 from pipeline import datasets
-from pipeline.datasets import _image_decoder, _image_layout, _image_pack
+from pipeline.datasets import _image_decoder, _image_layout, _image_pack, _paths
+from pipeline.display import terminal
 from pipeline.runtime import errors
 
 
@@ -26,7 +27,10 @@ def spec(config: Any) -> dict[str, Any]:
     """
     to, classes = _format(config), layout(config.path).classes
     image = jax.ShapeDtypeStruct((to.side, to.side, to.channels), np.uint8)
-    return {"image": image} | ({"label": datasets.label(len(classes))} if classes else {})
+    if not classes:
+        return {"image": image}
+    names = [_paths.shown(name) for name in classes]
+    return {"image": image, "label": datasets.label(len(names), names)}
 
 
 def load(config: Any) -> dict[str, _image_pack.Pictures]:
@@ -36,12 +40,44 @@ def load(config: Any) -> dict[str, _image_pack.Pictures]:
         InputError: as in `spec`; or more than `data.max_corrupt_files` files are corrupt.
         OSError: the packed copy cannot be written.
     """
-    return _image_pack.pictures(
-        _path(config.path),
-        layout(config.path),
-        _format(config),
-        max_corrupt=config.max_corrupt_files,
-    )
+    path, found = _path(config.path), layout(config.path)
+    _say_what_is_not_read(path, found)
+    return _image_pack.pictures(path, found, _format(config), max_corrupt=config.max_corrupt_files)
+
+
+def since_older_versions(config: Any) -> str:
+    """Returns why older versions read other examples or labels here, or "" if they did not.
+
+    Runs of these versions have no fingerprint of their data, so only the names can tell.
+    """
+    found = layout(config.path)
+    names = [name for part in found.parts.values() for name in part.names]
+    older = (".png", ".jpg", ".jpeg", ".webp")
+    if list(found.classes) != sorted(found.classes):
+        return (
+            f"the {len(found.classes)} classes, such as {found.classes[-1]!r}, are in natural "
+            "order, and were in the order of texts"
+        )
+    if added := [name for name in names if not name.lower().endswith(older)]:
+        return f"{len(added)} images such as {added[0]!r} are read, and were not"
+    tops = {name.split("/")[0] for name in names} - {"train", "heldout", "val", "test"}
+    if len(found.parts) > 1 and tops:
+        return f"{min(tops)!r} is a part, and was a class"
+    return ""
+
+
+def _say_what_is_not_read(path: Path, found: _image_layout.Layout) -> None:
+    screen, shown = terminal.Terminal(active=jax.process_index() == 0), _paths.shown(path)
+    for part, num in found.unused.items():
+        screen.note(
+            f"{shown}: the {num:,} images in {part} are not read, as another part is held out"
+        )
+    if found.unread:
+        kinds: dict[str, list[str]] = {}
+        for name in found.unread:
+            kinds.setdefault(_image_layout.suffix(name), []).append(name)
+        listed = (f"{len(names):,} {kind} ({names[0]!r})" for kind, names in sorted(kinds.items()))
+        screen.note(f"{shown}: {len(found.unread):,} files are not read: {', '.join(listed)}")
 
 
 @functools.lru_cache(maxsize=1)
@@ -55,7 +91,7 @@ def _path(given: str) -> Path:
         raise errors.InputError(
             "config.data.path is empty: give the folder or zip of images, --config.data.path=FOLDER"
         )
-    return Path(given).expanduser()
+    return _paths.expanded(given)
 
 
 def _format(config: Any) -> _image_decoder.Format:

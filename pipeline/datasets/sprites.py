@@ -17,6 +17,7 @@ from pipeline.runtime import errors
 
 FACTOR_NAMES = ("color", "shape", "scale", "orientation", "position_x", "position_y")
 FACTOR_SIZES = (1, 3, 6, 40, 32, 32)
+CLASS_NAMES = {"color": ("white",), "shape": ("square", "ellipse", "heart")}
 SIDE = 64  # pixels
 
 # In pixels at scale 1 and orientation 0, from the sprite's centre: x to the right, y down.
@@ -50,7 +51,7 @@ def spec(config: Any) -> dict[str, Any]:
     del config
     return {
         "image": jax.ShapeDtypeStruct((SIDE, SIDE, 1), np.uint8),
-        "factors": datasets.factors(FACTOR_SIZES, FACTOR_NAMES),
+        "factors": datasets.factors(FACTOR_SIZES, FACTOR_NAMES, CLASS_NAMES),
     }
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import hashlib
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,14 @@ def folder() -> Path:
     """Returns the path of `vae-pipeline` in XDG_CACHE_HOME or ~/.cache; it may not exist yet."""
     root = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG base directory specification says to ignore a relative path, which is invalid.
-    return (Path(root) if os.path.isabs(root) else Path.home() / ".cache") / "vae-pipeline"
+    if os.path.isabs(root):
+        return Path(root) / "vae-pipeline"
+    try:
+        return Path.home() / ".cache" / "vae-pipeline"
+    except RuntimeError:
+        raise errors.InputError(
+            "this user has no home folder to keep a cache in: set XDG_CACHE_HOME to a folder"
+        ) from None
 
 
 def key(*parts: object) -> str:
@@ -27,23 +35,51 @@ def key(*parts: object) -> str:
 
 def open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """Maps an npy file of uint8; returns None if it is missing, damaged or of another shape."""
-    if not path.is_file():
+    header = _header(shape)
+    size = len(header) + int(np.prod(shape, dtype=np.int64))
+    # Only one header is right for a shape, so there is no need to parse a damaged one.
+    if not path.is_file() or path.stat().st_size != size:
         return None
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError):
-        return None
-    return array if array.shape == shape and array.dtype == np.uint8 else None
+    with open(path, "rb") as file:
+        if file.read(len(header)) != header:
+            return None
+    return np.memmap(path, np.uint8, mode="r", offset=len(header), shape=shape)
 
 
 def write_header(file: BinaryIO, shape: tuple[int, ...]) -> int:
     """Begins an npy file of uint8, all zero; returns the offset of the array's first byte."""
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
+    first_byte = file.write(_header(shape))
     file.flush()
-    first_byte = file.tell()
     file.truncate(first_byte + int(np.prod(shape, dtype=np.int64)))
     return first_byte
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    header, file = {"descr": "|u1", "fortran_order": False, "shape": shape}, io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue()
+
+
+def write_digested(path: Path, content: bytes) -> None:
+    """Replaces a file by a SHA-256 digest and the content.
+
+    Raises:
+        OSError: as in `writing`.
+    """
+    with writing(path) as file:
+        file.write(hashlib.sha256(content).digest() + content)
+
+
+def read_digested(path: Path) -> bytes | None:
+    """Returns the content of such a file; None if it is missing, damaged or cannot be read."""
+    if not path.is_file():
+        return None
+    try:
+        whole = path.read_bytes()
+    except OSError:
+        return None
+    content = whole[hashlib.sha256().digest_size :]
+    return content if whole.startswith(hashlib.sha256(content).digest()) else None
 
 
 @contextlib.contextmanager
@@ -56,8 +92,11 @@ def locked(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(path.with_suffix(".lock"), "wb"))
-            fcntl.flock(file, fcntl.LOCK_EX)
+            # Without O_NONBLOCK a pipe of that name would be waited for.
+            flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+            descriptor = os.open(path.with_suffix(".lock"), flags, 0o666)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
 
 
@@ -72,6 +111,8 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.unlink()  # a pipe or a device, which would be written instead of replaced
         with files.replacing(path) as file:
             yield file
     except OSError as error:

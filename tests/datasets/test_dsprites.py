@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from pipeline.datasets import dsprites, sprites
+from pipeline.datasets import _dsprites_file, dsprites, sprites
 from pipeline.runtime import cache, errors
 
 CLASSES = np.stack(np.unravel_index(np.arange(0, 737_280, 11_551), sprites.FACTOR_SIZES), 1)
@@ -112,12 +112,12 @@ def test_the_pickled_metadata_is_never_loaded(tmp_path):
 def test_the_packed_copy_is_made_once_and_mapped(tmp_path, cache_folder):
     path = publish(tmp_path / "d.npz")
     first = dsprites.load(config(path))["all"]
-    assert [file.stat().st_size for file in cache_folder.iterdir()] == [128 + 512 * len(IMAGES)]
-    (copy,) = cache_folder.iterdir()
+    (copy,) = cache_folder.glob("*.npy")
+    assert copy.stat().st_size == 128 + 512 * len(IMAGES)
     before = copy.stat().st_ino
     second = dsprites.load(config(path))["all"]
-    assert isinstance(second.packed.base, np.memmap)
-    np.testing.assert_array_equal(first.packed, second.packed)
+    rows = np.arange(len(IMAGES))
+    np.testing.assert_array_equal(first.packed.read(rows), second.packed.read(rows))
     assert copy.stat().st_ino == before
 
 
@@ -130,21 +130,37 @@ def test_another_content_of_the_same_size_has_a_copy_of_its_own(tmp_path, cache_
     assert path.stat().st_size == size
     image = dsprites.load(config(path))["all"].read(np.array([0]))["image"]
     np.testing.assert_array_equal(image[0, ..., 0], IMAGES[-1] * 255)
-    assert len(list(cache_folder.iterdir())) == 2
+    assert len(list(cache_folder.glob("*.npy"))) == 2
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".sums"])
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", npy(np.zeros((3, 512), np.uint8))])
-def test_a_copy_that_does_not_fit_is_made_anew(tmp_path, cache_folder, content):
+def test_a_copy_that_does_not_fit_is_made_anew(tmp_path, cache_folder, content, suffix):
     path = publish(tmp_path / "d.npz")
     dsprites.load(config(path))
-    (copy,) = cache_folder.iterdir()
+    (copy,) = cache_folder.glob(f"*{suffix}")
     copy.write_bytes(content)
     image = dsprites.load(config(path))["all"].read(np.array([7]))["image"]
     np.testing.assert_array_equal(image[0, ..., 0], IMAGES[7] * 255)
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".sums"])
+def test_flipped_bytes_of_a_copy_are_found_and_repaired(tmp_path, cache_folder, suffix, capsys):
+    path = publish(tmp_path / "d.npz")
+    before = dsprites.load(config(path))["all"].fingerprint()
+    (copy,) = cache_folder.glob(f"*{suffix}")
+    whole = copy.read_bytes()
+    overwrite(copy, len(whole) - 100, b"\xa5" * 50)
+    source = dsprites.load(config(path))["all"]
+    images = source.read(np.arange(len(IMAGES)))["image"]
+    np.testing.assert_array_equal(images[..., 0], IMAGES * 255)
+    assert copy.read_bytes() == whole
+    assert source.fingerprint() == before
+    assert ("1 examples in" in capsys.readouterr().out) == (suffix == ".npy")
+
+
 def test_images_are_streamed_in_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(dsprites, "CHUNK", 50)
+    monkeypatch.setattr(_dsprites_file, "CHUNK", 50)
     images, classes = np.tile(IMAGES, (10, 1, 1)), np.tile(CLASSES, (10, 1))
     path = publish(tmp_path / "d.npz", images=images, classes=classes)
     tracemalloc.start()
@@ -170,15 +186,17 @@ def test_loads_at_the_same_time_don_t_disturb_each_other(tmp_path, cache_folder)
     with ThreadPoolExecutor(4) as pool:
         loaded = list(pool.map(lambda _: dsprites.load(settings)["all"], range(4)))
     for source in loaded:
-        np.testing.assert_array_equal(source.packed, np.packbits(IMAGES.reshape(-1, 4096), 1))
-    assert len(list(cache_folder.iterdir())) == 1
+        rows = source.packed.read(np.arange(len(IMAGES)))
+        np.testing.assert_array_equal(rows, np.packbits(IMAGES.reshape(-1, 4096), 1))
+    assert len(list(cache_folder.iterdir())) == 2  # the copy and its checksums
 
 
 def test_a_kill_in_the_middle_of_writing_leaves_no_copy(tmp_path, cache_folder):
     path = publish(tmp_path / "d.npz")
     dsprites.load(config(path))
-    (copy,) = cache_folder.iterdir()
-    copy.unlink()
+    (copy,) = cache_folder.glob("*.npy")
+    for file in cache_folder.iterdir():
+        file.unlink()
     script = (
         "import os, pathlib, sys; from pipeline.runtime import cache\n"
         "with cache.writing(pathlib.Path(sys.argv[1])) as file:\n"
@@ -196,7 +214,7 @@ def test_a_kill_in_the_middle_of_writing_leaves_no_copy(tmp_path, cache_folder):
     os.utime(left, (0, 0))
     with cache.writing(copy) as file:
         file.write(b"anew")
-    assert list(cache_folder.iterdir()) == [copy]
+    assert {file.suffix for file in cache_folder.iterdir()} == {".npy", ".sums"}
 
 
 def test_a_full_disk_is_told_and_leaves_no_file(tmp_path, cache_folder):

@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import http.server
+import os
 import socket
 import threading
 from pathlib import Path
@@ -135,7 +136,20 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
 
 
 def test_a_path_that_is_no_folder_is_refused(tmp_path):
+    assert "m is missing: --config.data.path must be the folder with MNIST's" in refusal(
+        tmp_path / "m"
+    )
+    (tmp_path / "m").touch()
     assert "is no folder: give the one with MNIST's four idx files" in refusal(tmp_path / "m")
+    os.mkfifo(tmp_path / "pipe")
+    assert "is a pipe, a socket or a device: --config.data.path must" in refusal(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("name", list(mnist.CHECKSUMS))
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path, name):
+    folder = publish(tmp_path / "m", **{name.replace("-", "_"): None})
+    os.mkfifo(folder / name)
+    assert f"{folder / name}[.gz] is missing" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", list(mnist.CHECKSUMS))
@@ -229,6 +243,22 @@ def test_a_body_that_is_no_whole_gzip_file_is_refused(mirror, cache, monkeypatch
     monkeypatch.setattr(mnist, "MIRRORS", (f"{address}/good/",))
     assert "--config.data.path=FOLDER" in refusal()
     assert not list(cache.glob("*"))
+
+
+@pytest.mark.parametrize("name", list(mnist.CHECKSUMS))
+def test_a_damaged_file_in_the_cache_is_fetched_again(mirror, cache, monkeypatch, name):
+    address, _, asked = mirror
+    monkeypatch.setattr(mnist, "MIRRORS", (f"{address}/good/",))
+    before = mnist.load(config())["train"].fingerprint()
+    content = bytearray((cache / name).read_bytes())
+    content[-3] ^= 1
+    for damaged in (content, b"", content[:-1]):
+        asked.clear()
+        (cache / name).write_bytes(damaged)
+        parts = mnist.load(config())
+        assert_is_digits(parts)
+        assert asked == [f"/good/{name}.gz"]
+        assert parts["train"].fingerprint() == before
 
 
 def test_dead_and_silent_mirrors_are_named_in_one_line(cache, monkeypatch):

@@ -1,0 +1,112 @@
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from pipeline.datasets import image_folder
+from pipeline.runtime import errors
+from tests.support.image_folders import config, folder, picture, reds, zipped
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    image_folder.layout.cache_clear()  # which lasts as long as the process
+
+
+def copies(tmp_path):
+    return sorted(path.name for path in (tmp_path / "cache").rglob("*.npy"))
+
+
+def test_a_changed_permission_or_time_or_path_leaves_no_other_copy(tmp_path, capsys):
+    root = folder(tmp_path / "f", ["1.png", "2.png"])
+    image_folder.load(config(root))
+    capsys.readouterr()
+    before = copies(tmp_path)
+    (root / "1.png").chmod(0o600)
+    os.utime(root / "2.png", (1, 1))
+    image_folder.load(config(root))
+    shutil.copytree(root, tmp_path / "g")
+    assert reds(image_folder.load(config(tmp_path / "g"))["all"]) == [0, 1]
+    assert copies(tmp_path) == before
+    assert capsys.readouterr().out == ""
+
+
+def test_a_copy_of_changed_data_takes_the_place_of_the_former(tmp_path):
+    root = folder(tmp_path / "f", ["1.png", "2.png"])
+    for path in (root, zipped(root)):
+        image_folder.load(config(path))
+        image_folder.load(config(path, image_size=4))
+    assert len(copies(tmp_path)) == 4
+    for value in (77, 78, 79):
+        (root / "2.png").write_bytes(picture(value))
+        image_folder.layout.cache_clear()
+        for path in (root, zipped(root)):
+            assert reds(image_folder.load(config(path))["all"]) == [0, value]
+        assert len(copies(tmp_path)) == 4  # the other format keeps its own
+
+
+def damage(path, kind):
+    """Damages a file in one of several ways."""
+    content = bytearray(path.read_bytes())
+    if kind == "delete":
+        path.unlink()
+        return
+    if kind == "flip":
+        for position in range(0, len(content), 7):
+            content[position] ^= 0x55
+    if kind == "last":
+        for position in range(0, min(len(content), 200), 9):
+            content[-1 - position] ^= 1
+    if kind == "pipe":
+        path.unlink()
+        os.mkfifo(path)
+        return
+    path.write_bytes(
+        {"empty": b"", "cut": content[:-1], "longer": content + b"x"}.get(kind, content)
+    )
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".sums", ".index", ".lock"])
+@pytest.mark.parametrize("kind", ["flip", "last", "delete", "empty", "cut", "longer", "pipe"])
+def test_damage_in_the_cache_is_found_and_repaired(tmp_path, suffix, kind, capsys):
+    root = folder(tmp_path / "f", [f"{n}.png" for n in range(9)])
+    image_folder.load(config(root))
+    for path in (tmp_path / "cache").rglob(f"*{suffix}"):
+        damage(path, kind)
+    for _ in range(2):
+        assert reds(image_folder.load(config(root))["all"]) == list(range(9))
+    # The repaired copy is whole: nothing is decoded or repaired again.
+    capsys.readouterr()
+    assert reds(image_folder.load(config(root))["all"]) == list(range(9))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_damaged_image_is_read_again_while_the_run_goes_on(tmp_path, capsys):
+    root = folder(tmp_path / "f", [f"{n}.png" for n in range(9)])
+    source = image_folder.load(config(root))["all"]
+    (copy,) = (tmp_path / "cache").rglob("*.npy")
+    expected = source.read(np.arange(3))["image"]
+    content = bytearray(copy.read_bytes())
+    content[-5] ^= 64
+    with open(copy, "r+b") as file:  # the same file, which is mapped
+        file.write(content)
+    capsys.readouterr()
+    assert reds(source) == list(range(9))
+    assert "1 examples in" in (out := capsys.readouterr().out) and "row 8" in out
+    assert reds(source) == list(range(9))
+    np.testing.assert_array_equal(source.read(np.arange(3))["image"], expected)
+    content[-5] ^= 64
+    assert copy.read_bytes() == content
+
+
+def test_a_damaged_image_whose_file_has_changed_is_one_line(tmp_path):
+    root = folder(tmp_path / "f", ["1.png", "2.png"])
+    source = image_folder.load(config(root))["all"]
+    (copy,) = (tmp_path / "cache").rglob("*.npy")
+    with open(copy, "r+b") as file:
+        file.seek(-5, os.SEEK_END)
+        file.write(b"xyz")
+    (root / "2.png").write_bytes(picture(99))
+    with pytest.raises(errors.InputError, match=r"is damaged, and the files .* start again"):
+        reds(source)
