@@ -55,6 +55,17 @@ def factors(
     return Classes(tuple(sizes), (len(sizes),), names=tuple(names), class_names=named)
 
 
+def class_names(example: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Returns the names of classes by the name of their column, of all columns that have them."""
+    return {
+        column: list(names)
+        for name, entry in example.items()
+        if isinstance(entry, Classes)
+        for column, names in zip(entry.names or (name,), entry.class_names, strict=False)
+        if names
+    }
+
+
 class Source(Protocol):
     """Random access to the examples of a data set, one batch per call, from several threads."""
 

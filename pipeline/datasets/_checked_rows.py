@@ -54,9 +54,11 @@ class Rows:
         found = self._plain[rows]
         fresh = np.flatnonzero(~self._compared[rows])
         if fresh.size:
-            damaged = [i for i in fresh if checksum(found[i]) != self.sums[rows[i]]]
-            if damaged:
-                self._repair(np.unique(rows[damaged]))
+            new = found if fresh.size == len(rows) else found[fresh]
+            sums = [zlib.crc32(row) for row in new.reshape(len(new), -1)]
+            damaged = self.sums[rows[fresh]] != np.array(sums, np.uint32)
+            if damaged.any():
+                self._repair(np.unique(rows[fresh[damaged]]))
             self._compared[rows[fresh]] = True
         if self._mended:
             for i in np.flatnonzero(np.isin(rows, list(self._mended))):

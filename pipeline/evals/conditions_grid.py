@@ -38,18 +38,18 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
     # The rows depend only on the config and the data, so they are the same at every step.
     example = datasets.example_spec(config)
     conditions = {name: example[name] for name in names}
-    rows = labels.parse(row_labels(config, source, conditions), conditions)
+    shown = rows(config, source, conditions)
     sample = evaluation.make_method(config, example, "sample")
     fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
 
     # Every row has the same keys, so the same z recurs along a column.
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
         numbers = np.arange(settings.columns, dtype=np.uint32)
-        keys = fold(jax.random.key(config.seed), np.tile(numbers, len(rows.texts)))
+        keys = fold(jax.random.key(config.seed), np.tile(numbers, len(shown.texts)))
         entries = {
-            name: entry.repeat(settings.columns, axis=0) for name, entry in rows.entries.items()
+            name: entry.repeat(settings.columns, axis=0) for name, entry in shown.entries.items()
         }
-        images, texts = np.asarray(jax.device_get(sample(state, keys, entries))), list(rows.texts)
+        images, texts = np.asarray(jax.device_get(sample(state, keys, entries))), list(shown.texts)
         if config.model.label_dropout:
             without = jax.device_get(sample(state, keys[: settings.columns]))
             images, texts = np.concatenate([images, np.asarray(without)]), [*texts, NULL]
@@ -58,21 +58,17 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
     return evaluate
 
 
-def row_labels(config: Any, source: datasets.Source, conditions: dict[str, Any]) -> str:
-    """Returns the rows in the form of --labels."""
+def rows(config: Any, source: datasets.Source, conditions: dict[str, Any]) -> labels.Rows:
+    """Returns the conditions of the rows."""
     most = config.conditions_grid.rows
     entry = next(iter(conditions.values()))
     if len(conditions) == 1 and isinstance(entry, datasets.Classes) and not entry.shape:
-        return ",".join(map(str, range(min(most, entry.num_classes[0]))))
+        return labels.rows(np.arange(min(most, entry.num_classes[0]))[:, None], conditions)
     examples = batching.first_images(source, config, most)
     table = np.concatenate(
         [examples[name].reshape(len(examples["mask"]), -1) for name in conditions], axis=1
     )
-    integer = all(isinstance(entry, datasets.Classes) for entry in conditions.values())
-    unique = dict.fromkeys(
-        ",".join(f"{value:d}" if integer else repr(value.item()) for value in row) for row in table
-    )
-    return ";".join(unique)
+    return labels.rows(np.array(list(dict.fromkeys(map(tuple, table.tolist())))), conditions)
 
 
 def picture(images: np.ndarray, texts: list[str], names: tuple[str, ...]) -> np.ndarray:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from pipeline import datasets, evals
 from pipeline.display import plots
+from pipeline.nn import labels
 from pipeline.runtime import errors, registry
 from pipeline.training import batching, posteriors, step
 
@@ -34,6 +35,7 @@ class Colour(NamedTuple):
     values: np.ndarray  # [N]
     num_classes: int  # 0: a quantity
     ordered: bool
+    class_names: tuple[str, ...] = ()
 
 
 def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
@@ -86,12 +88,14 @@ def colours(encoded: posteriors.Encodings, example: dict[str, Any]) -> list[Colo
         entry = example[name]
         columns = values.reshape(len(values), -1)
         classes = entry.num_classes if isinstance(entry, datasets.Classes) else ()
+        class_names = getattr(entry, "class_names", ()) or ((),) * columns.shape[1]
         names = getattr(entry, "names", ()) or [f"{name} {i}" for i in range(columns.shape[1])]
         for i, column in enumerate(columns.T):
             title = names[i].replace("_", " ") if columns.shape[1] > 1 else name
             if column.min() < column.max():
                 num = classes[i] if classes else 0
-                found.append(Colour(title, column, num, ordered=columns.shape[1] > 1))
+                ordered = columns.shape[1] > 1
+                found.append(Colour(title, column, num, ordered, tuple(class_names[i])))
     if not found:
         found.append(Colour("KL to the prior, nats", encoded.kl.sum(axis=1), 0, ordered=True))
     return found
@@ -136,4 +140,6 @@ def _panel(figure: Any, panel: Any, drawn: Plane, colour: Colour) -> None:
         vmax=num - 0.5 if few else None,
     )
     panel.set_title(colour.name)
-    figure.colorbar(points, ax=panel, ticks=range(num) if few else None)
+    bar = figure.colorbar(points, ax=panel, ticks=range(num) if few else None)
+    if few and colour.class_names:
+        bar.set_ticklabels([labels.drawn(name, i) for i, name in enumerate(colour.class_names)])

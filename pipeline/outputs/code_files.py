@@ -81,6 +81,8 @@ def describe(
         listed[name] = {"shape": row.shape, "dtype": np.dtype(row.dtype).name}
         if isinstance(entry := example.get(name), datasets.Classes):
             listed[name]["num_classes"] = entry.num_classes
+            if named := datasets.class_names({name: entry}):
+                listed[name]["class_names"] = named
     whole = about | {
         "num_examples": cut[-1].stop,
         "dtype": listed["tokens"]["dtype"],

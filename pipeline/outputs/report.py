@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from pipeline import evals
+from pipeline import datasets, evals
 from pipeline.display import terminal
 from pipeline.outputs import report_files, saved_state
 from pipeline.runtime import command_line, errors, run_config
@@ -73,6 +73,7 @@ def make(
             "train": len(splits.train),
             "heldout": len(splits.heldout),
             "entries": {name: list(leaf.shape) for name, leaf in ready.example.items()},
+            "classes": datasets.class_names(ready.example),
         },
         "evaluations": list(chosen.evaluations),
         "left_out": chosen.left_out,

@@ -32,10 +32,11 @@ def draw(ready: setup.Setup, state: Any, rows: labels.Rows, *, num: int, seed: i
 
 
 def write(folder: Path, images: np.ndarray, rows: labels.Rows, *, num: int, seed: int) -> None:
-    """Writes samples.png, and samples.npz with `images`, `seed`, and `labels` if there are rows."""
+    """Writes samples.png, and samples.npz: `images`, `seed`, and of rows `labels` and `names`."""
     arrays: dict[str, Any] = {"images": images, "seed": seed}
     if rows.texts:
         arrays["labels"] = np.repeat(rows.values, num, axis=0)
+        arrays["names"] = np.repeat(np.array(rows.names), num)
     picture = Image.fromarray(_picture(images, rows.texts, num))
     with errors.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,6 @@ from pipeline import datasets
 from pipeline.display import pictures
 from pipeline.evals import conditions_grid
 from pipeline.mesh import sharding
-from pipeline.nn import labels
 from pipeline.training import evaluation, step
 from tests.support.evaluations import Heldout, drawn, refusal
 
@@ -52,6 +51,8 @@ def test_a_row_a_label_and_the_same_z_along_a_column(monkeypatch):
         (jax.ShapeDtypeStruct((), np.float32), [0.1, 2.5, 0.1], ("0.1", "2.5")),
         (datasets.factors((3, 9), ("a", "b")), [[2, 8], [0, 3], [2, 8]], ("2,8", "0,3")),
         (datasets.label(3), [2, 2, 0], ("0", "1", "2")),
+        (datasets.label(3, ("1", "2", "cat")), [2, 2, 0], ("1", "2", "cat")),
+        (datasets.factors((3, 2), ("a", "b"), {"b": ("x", "y")}), [[2, 1], [0, 0]], ("2,y", "0,x")),
     ],
 )
 def test_rows_are_the_classes_or_the_conditions_of_heldout_examples(
@@ -59,11 +60,11 @@ def test_rows_are_the_classes_or_the_conditions_of_heldout_examples(
 ):
     config, *_ = conditional(monkeypatch, entry, name="given")
     source = Heldout(given=np.array(values, entry.dtype))
-    rows = labels.parse(
-        conditions_grid.row_labels(config, source, {"given": entry}), {"given": entry}
-    )
+    rows = conditions_grid.rows(config, source, {"given": entry})
     assert rows.texts == texts
-    if len(texts) == 2:
+    if isinstance(entry, datasets.Classes) and not entry.shape:
+        np.testing.assert_array_equal(rows.entries["given"], np.arange(3))
+    elif len(texts) == 2:
         np.testing.assert_array_equal(rows.entries["given"], source.rows["given"][:2])
 
 

@@ -102,7 +102,12 @@ def test_the_description_says_what_a_prior_needs(workdir, tmp_path, monkeypatch,
         "dtype": "uint16",
         "arrays": {
             "tokens": {"shape": [16, 16], "dtype": "uint16"},
-            "factors": {"shape": [6], "dtype": "int32", "num_classes": [1, 3, 6, 40, 32, 32]},
+            "factors": {
+                "shape": [6],
+                "dtype": "int32",
+                "num_classes": [1, 3, 6, 40, 32, 32],
+                "class_names": {"color": ["white"], "shape": ["square", "ellipse", "heart"]},
+            },
         },
         "shards": [
             {
