@@ -22,9 +22,7 @@ COMMAND = command_line.Command(
     "Draws images from a run's model, or writes the codes of its data.",
     (
         flags.workdir("runs/conditional_vae"),
-        flags.Flag(
-            "labels", "LABELS", "a row of images for each: cat,dog or 0,1 or all or 0,1;0,2", ""
-        ),
+        flags.Flag("labels", "LABELS", "rows of images: cat,dog or 0,1,2 or all or 0,1;0,2", ""),
         flags.integer("num", "images in a row", 8, least=1),
         flags.integer("seed", "seed of the latents", 0),
         flags.STEP,

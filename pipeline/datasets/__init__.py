@@ -8,12 +8,14 @@ outside this package.
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from pipeline.runtime import errors, registry
+
+SAMPLE = 64  # examples whose content stands for all, if a source says nothing better
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,17 +113,19 @@ class Subset(NamedTuple):
 def fingerprint(source: Source) -> dict[str, str]:
     """Returns short texts that stand for the content of a source.
 
-    If the source has no method of that name, a digest of up to 64 evenly spaced examples stands for
-    all.
+    If the source has no method of that name, they are the number of examples and a digest of up to
+    64, which are spaced evenly from the first to the last.
     """
-    if hasattr(source, "fingerprint"):
-        return source.fingerprint()
-    rows = np.unique(np.linspace(0, len(source) - 1, min(64, len(source))).astype(np.int64))
-    found = source.read(rows)
-    content = b"".join(
-        name.encode() + np.ascontiguousarray(found[name]).tobytes() for name in sorted(found)
-    )
-    return {"examples": str(len(source)), "some": digest(content)}
+    own: Callable[[], dict[str, str]] | None = getattr(source, "fingerprint", None)
+    if own is not None:
+        return own()
+    num = len(source)
+    chosen = np.linspace(0, num - 1, min(num, SAMPLE)).round().astype(np.int64)
+    content = b""
+    for name, values in sorted(source.read(chosen).items()):
+        array = np.ascontiguousarray(values)
+        content += f"{name} {array.dtype.str} {array.shape} ".encode() + array.tobytes()
+    return {"examples": str(num), "content": digest(content)}
 
 
 def digest(content: bytes) -> str:
@@ -135,6 +139,12 @@ def example_spec(config: Any) -> dict[str, Any]:
     Every entry has a shape and a dtype. Class indices are a `Classes`.
     """
     return _module(config).spec(config.data)
+
+
+def since_older_versions(config: Any) -> str:
+    """Returns why runs of older versions read other examples or labels here, or ""."""
+    told = getattr(_module(config), "since_older_versions", None)
+    return told(config.data) if told is not None else ""
 
 
 def load(config: Any) -> Splits:

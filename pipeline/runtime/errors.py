@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
 
 class InputError(ValueError):
     """A value from outside (config, flag, path, file) that cannot work.
@@ -15,6 +17,10 @@ class InputError(ValueError):
     The message is one line that names the value received and the repair. Commands print it and
     exit with 2, before anything is compiled.
     """
+
+    def __init__(self, text: str):
+        """Keeps the text; line breaks and other control characters, as in names, are escaped."""
+        super().__init__(CONTROL.sub(lambda c: c[0].encode("unicode_escape").decode(), text))
 
 
 class TryAgain(Exception):

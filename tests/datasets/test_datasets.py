@@ -42,3 +42,42 @@ def test_more_training_examples_than_there_are_are_refused(num):
     config.data.train_examples = num
     with pytest.raises(errors.InputError, match=f"={num} must lie between 1 and 727280, or be 0"):
         datasets.load(config)
+
+
+def test_the_fingerprint_of_a_split_depends_on_what_is_chosen():
+    config = beta_vae.get_config()
+    one = datasets.load(config)
+    prints = [datasets.fingerprint(one.train), datasets.fingerprint(one.heldout)]
+    config.data.train_examples = 100
+    config.batch_size = 50
+    prints.append(datasets.fingerprint(datasets.load(config).train))
+    config.seed, config.data.train_examples = 1, 0
+    prints.append(datasets.fingerprint(datasets.load(config).train))
+    assert len({found["split"] for found in prints}) == 4
+    assert [found["examples"] for found in prints] == ["727280", "10000", "100", "727280"]
+    config.seed = 0
+    assert datasets.fingerprint(datasets.load(config).train) == prints[0]
+
+
+class Numbers:
+    """A source without a fingerprint of its own."""
+
+    def __init__(self, num, first=0):
+        self.num, self.first = num, first
+
+    def __len__(self):
+        return self.num
+
+    def read(self, indices):
+        return {
+            "image": np.full((len(indices), 2, 2, 1), self.first + indices[:, None, None, None])
+        }
+
+
+def test_some_examples_stand_for_a_source_that_has_no_fingerprint():
+    found = datasets.fingerprint(Numbers(1000))
+    assert found == datasets.fingerprint(Numbers(1000))
+    assert found["examples"] == "1000"
+    assert found != datasets.fingerprint(Numbers(1000, first=1))
+    assert found != datasets.fingerprint(Numbers(999))
+    assert datasets.fingerprint(Numbers(3)) != datasets.fingerprint(Numbers(3, first=1))

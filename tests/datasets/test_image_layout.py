@@ -1,10 +1,17 @@
+import contextlib
+import io
 import os
+import random
 import socket
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from configs import beta_vae
+from pipeline import datasets
 from pipeline.datasets import image_folder
+from pipeline.runtime import errors
 from tests.support.image_folders import config, folder, picture, reds, refusal, zipped
 
 
@@ -230,10 +237,79 @@ def test_what_older_versions_read_otherwise_is_told(tmp_path):
     def told(names):
         image_folder.layout.cache_clear()
         root = folder(tmp_path / str(len(list(tmp_path.iterdir()))), names)
-        return image_folder.since_older_versions(config(root))
+        settings = beta_vae.get_config("image_folder,smoke")
+        settings.data.path = str(root)
+        return datasets.since_older_versions(settings)
 
     assert told(["a/1.png", "b/1.png"]) == ""
     assert told(["train/1.png", "val/1.png"]) == ""
     assert "natural order" in told([f"{n}/1.png" for n in range(12)])
     assert "1 images such as '2.bmp' are read" in told(["1.png", "2.bmp"])
     assert "'valid' is a part, and was a class" in told(["train/1.png", "valid/1.png"])
+
+
+NAMES = ["a", "b", "train", "Val", "test", "10", "2", "__MACOSX", ".x", "\n", "\u732b", "dev", "~"]
+NAMES += ["a.png", "...", os.fsdecode(b"\xff")]
+ENDINGS = [".png", ".jpg", ".tif", ".gif", ".txt", "", ".PNG", ".pgm"]
+LAYOUTS = [("",), ("a/", "b/"), ("train/a/", "train/b/", "Val/a/", "Val/b/"), ("o/a/", "o/\n/")]
+
+
+def encoded(rng):
+    """Returns the bytes of an image of any kind, often damaged, or other bytes."""
+    modes = ["RGB", "L", "I;16", "P", "RGBA", "1", "LA", "CMYK", "F"]
+    image = Image.new(rng.choice(modes), (rng.randrange(1, 30), rng.randrange(1, 30)))
+    file = io.BytesIO()
+    try:
+        image.save(file, rng.choice(["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO"]))
+    except (OSError, ValueError, KeyError):
+        return rng.randbytes(rng.randrange(300))
+    content = bytearray(file.getvalue())
+    for _ in range(rng.choice([0, 0, 1, 5, 40])):
+        content[rng.randrange(len(content))] = rng.randrange(256)
+    return bytes(content[: rng.choice([len(content), rng.randrange(len(content))])])
+
+
+def any_folder(root, rng):
+    """Makes a folder, often a layout, with anything beside."""
+    root.mkdir()
+    for place in rng.choice([*LAYOUTS, ()]):
+        folder(root, [f"{place}{n}.png" for n in range(3)])
+    for _ in range(rng.choice([0, 1, 2, 8])):
+        place = root.joinpath(*(rng.choice(NAMES) for _ in range(rng.choice([0, 1, 1, 2, 3]))))
+        path = place / (rng.choice(NAMES) + rng.choice(ENDINGS))
+        with contextlib.suppress(OSError):  # a name that is there as another kind
+            place.mkdir(parents=True, exist_ok=True)
+            match rng.randrange(20):
+                case 0:
+                    os.mkfifo(path)
+                case 1:
+                    path.symlink_to(rng.choice([path.name, "..", "/dev/zero", "nowhere"]))
+                case 2:
+                    path.mkdir()
+                case _:
+                    path.write_bytes(encoded(rng))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_any_folder_or_zip_is_read_or_refused_in_one_line(tmp_path):
+    rng, read = random.Random(0), 0
+    for number in range(150):
+        root = tmp_path / f"d{number}"
+        any_folder(root, rng)
+        path = root
+        if rng.random() < 0.3 and not any(file.is_fifo() for file in root.rglob("*")):
+            with contextlib.suppress(OSError, UnicodeEncodeError, ValueError):
+                path = zipped(root)
+        size, resize = rng.choice([(1, 0), (8, 0), (8, 64)])
+        given = config(path, image_size=size, resize=resize, channels=rng.choice([1, 3]))
+        given.max_corrupt_files = rng.choice([0, 0, 3])
+        image_folder.layout.cache_clear()
+        try:
+            image_folder.spec(given)
+            for source in image_folder.load(given).values():
+                source.read(np.arange(len(source)))
+                source.fingerprint()
+            read += 1
+        except errors.InputError as error:
+            assert not set(str(error)) & set("\n\r\x1b")
+    assert 20 < read < 130
