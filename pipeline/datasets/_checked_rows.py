@@ -10,6 +10,7 @@ import os
 import threading
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from pipeline.display import terminal
 from pipeline.runtime import cache, errors
 
+MANY_BYTES = 2**24
 SUFFIX = ".sums"  # of the file beside a copy that has the checksums
 
 # Reads rows [n] again from their origin; returns them as [n, ...] uint8.
@@ -55,8 +57,7 @@ class Rows:
         fresh = np.flatnonzero(~self._compared[rows])
         if fresh.size:
             new = found if fresh.size == len(rows) else found[fresh]
-            sums = [zlib.crc32(row) for row in new.reshape(len(new), -1)]
-            damaged = self.sums[rows[fresh]] != np.array(sums, np.uint32)
+            damaged = self.sums[rows[fresh]] != checksums(new)
             if damaged.any():
                 self._repair(np.unique(rows[fresh[damaged]]))
             self._compared[rows[fresh]] = True
@@ -102,6 +103,15 @@ class Rows:
 def checksum(row: np.ndarray) -> int:
     """Returns the CRC-32 of a row."""
     return zlib.crc32(np.ascontiguousarray(row).data)
+
+
+def checksums(rows: np.ndarray) -> np.ndarray:
+    """Returns the CRC-32 of each row [N, ...], [N] uint32; threads share the work if it is much."""
+    if rows.nbytes < MANY_BYTES:
+        return np.array([zlib.crc32(row.data) for row in rows.reshape(len(rows), -1)], np.uint32)
+    pieces = np.array_split(rows, -(-2 * rows.nbytes // MANY_BYTES))
+    with ThreadPoolExecutor() as pool:  # zlib lets other threads run meanwhile
+        return np.concatenate(list(pool.map(checksums, pieces)))
 
 
 def opened(copy: Path, shape: tuple[int, ...], mend: Mend) -> Rows | None:

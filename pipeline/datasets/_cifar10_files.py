@@ -95,15 +95,15 @@ def _pack(path: Path, copies: dict[str, Path]) -> None:
                     f"{path} has no {name}: give the whole published archive, or its folder"
                 )
         for part, copy in copies.items():
-            sums: list[int] = []
+            sums = []
             with cache.writing(copy) as file:
                 file.seek(cache.write_header(file, (len(PARTS[part]) * BATCH, RECORD)))
                 for name in PARTS[part]:
                     records = _records(path, read, name)
-                    sums += map(_checked_rows.checksum, records)
+                    sums.append(_checked_rows.checksums(records))
                     file.write(records.data)
                 # Before the copy has its name, because a copy without checksums is ignored.
-                _checked_rows.write_sums(copy, np.array(sums))
+                _checked_rows.write_sums(copy, np.concatenate(sums))
 
 
 def _again(path: Path, names: tuple[str, ...], rows: np.ndarray) -> np.ndarray:

@@ -98,15 +98,15 @@ def _find(given: str) -> Path:
 
 def _pack(path: Path, copy: Path, num_images: int) -> None:
     """Reads the images once, as a stream, and writes them as an npy file [N, 512] uint8."""
-    sums: list[int] = []
+    sums = []
     with cache.writing(copy) as file:
         cache.write_header(file, (num_images, PACKED_BYTES))
         for chunk in _dsprites_file.read_images(path, num_images):
             rows = np.packbits(chunk, axis=1)
-            sums += map(_checked_rows.checksum, rows)
+            sums.append(_checked_rows.checksums(rows))
             file.write(rows.data)
         # Before the copy has its name, because a copy without checksums is ignored.
-        _checked_rows.write_sums(copy, np.array(sums))
+        _checked_rows.write_sums(copy, np.concatenate(sums))
 
 
 def _repacked(path: Path, rows: np.ndarray, num_images: int) -> np.ndarray:

@@ -146,7 +146,11 @@ def enable_compilation_cache(place: str) -> None:
     if place == "auto":
         if jax.config.values["jax_compilation_cache_dir"]:
             return
-        made = folder() / "compiled"
+        try:
+            made = folder() / "compiled"
+        except errors.InputError:  # no home folder, so programs are compiled at each start
+            jax.config.update("jax_enable_compilation_cache", False)
+            return
     else:
         made = Path(place).expanduser().absolute()
         try:

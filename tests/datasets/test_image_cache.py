@@ -1,11 +1,13 @@
 import os
+import pathlib
 import shutil
+import zlib
 
 import numpy as np
 import pytest
 
-from pipeline.datasets import image_folder
-from pipeline.runtime import errors
+from pipeline.datasets import _checked_rows, image_folder
+from pipeline.runtime import cache, errors
 from tests.support.image_folders import config, folder, picture, reds, zipped
 
 
@@ -56,7 +58,7 @@ def damage(path, kind):
         for position in range(0, len(content), 7):
             content[position] ^= 0x55
     if kind == "last":
-        for position in range(0, min(len(content), 200), 9):
+        for position in range(min(len(content), 200)):
             content[-1 - position] ^= 1
     if kind == "pipe":
         path.unlink()
@@ -98,6 +100,28 @@ def test_a_damaged_image_is_read_again_while_the_run_goes_on(tmp_path, capsys):
     np.testing.assert_array_equal(source.read(np.arange(3))["image"], expected)
     content[-5] ^= 64
     assert copy.read_bytes() == content
+
+
+def test_checksums_are_those_of_zlib_however_many_rows():
+    rows = np.random.default_rng(0).integers(0, 256, (40, 10, 10, 3), np.uint8)
+    expected = [zlib.crc32(row.tobytes()) for row in rows]
+    assert _checked_rows.checksums(rows).tolist() == expected
+    assert _checked_rows.checksums(rows[:, ::-1])[0] == zlib.crc32(rows[0, ::-1].tobytes())
+
+
+def test_many_rows_are_compared_in_threads(monkeypatch):
+    monkeypatch.setattr(_checked_rows, "MANY_BYTES", 2000)
+    test_checksums_are_those_of_zlib_however_many_rows()
+
+
+def test_without_a_home_folder_the_line_says_what_to_set(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(pathlib.Path, "home", no_home)
+    with pytest.raises(errors.InputError, match=r"no home folder .* set XDG_CACHE_HOME"):
+        cache.folder()
 
 
 def test_a_damaged_image_whose_file_has_changed_is_one_line(tmp_path):
