@@ -13,7 +13,7 @@ import jax
 from flax import nnx
 from jax import Array
 
-from pipeline.nn import streams
+from pipeline.nn import reads, streams
 from pipeline.nn.metrics import Metrics
 from pipeline.runtime import registry, run_config
 
@@ -72,9 +72,7 @@ def make(config: Any, example: Any) -> tuple[nnx.GraphDef, Callable[[], tuple[An
         InputError: the config names an unknown model, or has a value that cannot work.
     """
     module = registry.load("models", config.model.name, field="model.name")
-    # A config that is not settled gets float32. A query for the platform would start the backends,
-    # and `performance.planning` describes models for devices that this computer does not have.
-    config = run_config.settled(config, "cpu")
+    config = settled(config)
 
     def build():
         key = jax.random.fold_in(jax.random.key(config.seed), streams.INITIALISATION)
@@ -86,6 +84,15 @@ def make(config: Any, example: Any) -> tuple[nnx.GraphDef, Callable[[], tuple[An
 
     graphdef = nnx.split(nnx.eval_shape(build), nnx.Param, ...)[0]
     return graphdef, init
+
+
+def settled(config: Any) -> Any:
+    """Returns the config, with float32 and ends of schedules if `setup` has not settled it.
+
+    A query for the platform would start the backends, and `performance.planning` describes models
+    for devices that this computer does not have.
+    """
+    return config if isinstance(config, reads.View) else run_config.settled(config, "cpu")
 
 
 def abstract(config: Any, example: Any) -> Any:

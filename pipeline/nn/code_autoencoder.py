@@ -40,11 +40,15 @@ class CodeAutoencoder(nnx.Module):
         )
         self.grid = tuple(side // section.downsampling for side in self.image_shape[:2])
         self.quantizer = quantizers.make(config, math.prod(self.grid), rngs=rngs)
+        registry.check(section.likelihood, ("mse", *likelihoods.NAMES), field="model.likelihood")
+        self.likelihood: likelihoods.Likelihood | None
+        if section.likelihood != "mse":
+            self.likelihood = likelihoods.Likelihood(section)
+            return
+        self.likelihood = None
         self.variance = config.data.variance
         if self.variance < 0:
             raise errors.InputError(f"config.data.variance={self.variance} must not be negative")
-        registry.check(section.likelihood, ("mse", *likelihoods.NAMES), field="model.likelihood")
-        self.likelihood = None if section.likelihood == "mse" else likelihoods.Likelihood(section)
 
     def encode(self, image: Array) -> Array:
         """Returns the codes of images, [B, h, w] int32 ([B, h, w, Q] for `residual_vq`)."""

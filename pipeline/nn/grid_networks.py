@@ -154,26 +154,28 @@ def _norm_block(build: Builder, width: int) -> Residual:
 
 
 NETWORKS = {"dense": dense, "conv": conv, "residual": residual, "scalable": scalable}
+SIZES = {"dense": ("hidden",), "scalable": ("channels", "blocks_per_level", "channel_multipliers")}
 
 
 def check(section: Any, shape: tuple[int, int, int]) -> None:
     """Raises an InputError if `config.model` does not fit images of `shape`."""
     registry.check(section.network, NETWORKS, field="model.network")
-    sizes = ("downsampling", "channels", "blocks_per_level", "channel_multipliers", "hidden")
-    for field in sizes:
+    for field in ("downsampling", *SIZES.get(section.network, ())):
         value = section[field]
         if not value or min(jax.tree.leaves(value)) < 1:
             raise errors.InputError(f"config.model.{field}={value} must be at least 1")
-    factor, levels = section.downsampling, len(section.channel_multipliers)
+    factor = section.downsampling
     if section.network in ("conv", "residual") and factor != 4:
         raise errors.InputError(
             f"config.model.downsampling={factor} must be 4 for network={section.network}"
         )
-    if section.network == "scalable" and factor != 2 ** (levels - 1):
-        raise errors.InputError(
-            f"config.model.downsampling={factor} must be 2^(levels − 1), but channel_multipliers="
-            f"{tuple(section.channel_multipliers)} has {levels} levels"
-        )
+    if section.network == "scalable":
+        multipliers = tuple(section.channel_multipliers)
+        if factor != 2 ** (len(multipliers) - 1):
+            raise errors.InputError(
+                f"config.model.downsampling={factor} must be 2^(levels − 1), but "
+                f"channel_multipliers={multipliers} has {len(multipliers)} levels"
+            )
     if shape[0] % factor or shape[1] % factor:
         raise errors.InputError(
             f"config.model.downsampling={factor} must divide the sides of images "

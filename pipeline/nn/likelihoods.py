@@ -21,7 +21,7 @@ class Likelihood(nnx.Module):
     """Scores and displays a decoder's outputs: logits (bernoulli) or means (gaussian)."""
 
     def __init__(self, config: Any):
-        """Reads `likelihood`, `sigma` and `learn_sigma` of the section `model`.
+        """Reads `likelihood`, `learn_sigma` and, for a Gaussian, `sigma` of the section `model`.
 
         With `learn_sigma`, one σ for all pixels is a parameter that starts at `sigma`. This is the
         σ-VAE of Rybkin et al. 2021 (arXiv:2006.13202).
@@ -30,21 +30,24 @@ class Likelihood(nnx.Module):
             InputError: the name is unknown, σ is not positive and finite, or σ cannot be learned.
         """
         registry.check(config.likelihood, NAMES, field="model.likelihood")
-        if not (math.isfinite(config.sigma) and config.sigma > 0):
-            raise errors.InputError(f"config.model.sigma={config.sigma} must be positive")
         if config.learn_sigma and config.likelihood != "gaussian":
             raise errors.InputError(
                 "config.model.learn_sigma=True needs config.model.likelihood='gaussian', "
                 f"not {config.likelihood!r}"
             )
         self.name = config.likelihood
+        self.log_sigma: nnx.Param | float
+        if self.name == "bernoulli":
+            self.log_sigma = 0.0
+            return
+        if not (math.isfinite(config.sigma) and config.sigma > 0):
+            raise errors.InputError(f"config.model.sigma={config.sigma} must be positive")
         log_sigma = math.log(config.sigma)
         if config.learn_sigma and log_sigma <= MIN_LOG_SIGMA:
             raise errors.InputError(
                 f"config.model.sigma={config.sigma} must be above e⁻⁶ ≈ 0.0025 to be learned"
             )
         # log σ is its least value plus the parameter's softplus: clipping would have no gradient.
-        self.log_sigma: nnx.Param | float
         if config.learn_sigma:
             start = math.log(math.expm1(log_sigma - MIN_LOG_SIGMA))  # softplus⁻¹
             self.log_sigma = nnx.Param(jnp.float32(start))

@@ -58,19 +58,21 @@ class Architecture(NamedTuple):
     dense_layers: Callable[..., Any] = Dense
 
 
-def dense(shape: Shape, *, hidden: Sequence[int]) -> Architecture:
+def dense(shape: Shape, section: Any) -> Architecture:
     """A multilayer perceptron with the layers `hidden`, mirrored in the decoder."""
     del shape
-    return Architecture((), tuple(hidden), tuple(hidden)[::-1], ())
+    widths = tuple(section.hidden)
+    errors.check_range("config.model.hidden", min(widths, default=1), 1)
+    return Architecture((), widths, widths[::-1], ())
 
 
-def burgess(shape: Shape, *, hidden: Sequence[int]) -> Architecture:
+def burgess(shape: Shape, section: Any) -> Architecture:
     """Burgess et al. 2018 (arXiv:1804.03599), appendix A.1: 4×4 convolutions of 32 channels.
 
     There is one convolution for each halving down to 4×4 (64×64 has four), then two dense layers of
     256. The halving stops at odd sides, so 28×28 has two convolutions.
     """
-    del hidden
+    del section
     num_layers, side = 0, shape[:2]
     while min(side) > 4 and side[0] % 2 == 0 and side[1] % 2 == 0:
         num_layers, side = num_layers + 1, (side[0] // 2, side[1] // 2)
@@ -78,9 +80,9 @@ def burgess(shape: Shape, *, hidden: Sequence[int]) -> Architecture:
     return Architecture(layers, (256, 256), (256, 256), layers)
 
 
-def locatello(shape: Shape, *, hidden: Sequence[int]) -> Architecture:
+def locatello(shape: Shape, section: Any) -> Architecture:
     """Locatello et al. 2019 (arXiv:1811.12359), table 1: the network of disentanglement_lib."""
-    del hidden
+    del section
     if shape[0] % 16 or shape[1] % 16:
         raise errors.InputError(
             f"config.model.network='locatello' needs sides that 16 divides, not "
@@ -153,8 +155,8 @@ def autoencoder(
     """Returns an encoder with 2·D outputs (see `gaussian`) and a decoder with D inputs.
 
     Args:
-        config: the whole config; reads `model.network`, `model.hidden`, `model.latent_dim` and
-            `compute_dtype`.
+        config: the whole config; reads `model.network`, `model.latent_dim`, `compute_dtype`, and
+            `model.hidden` for a dense network.
         shape: (H, W, C) of an image.
         rngs: the stream `params`.
         dense_layers: builds dense layers; those of `nn.conditioning` also see a condition.
@@ -163,11 +165,9 @@ def autoencoder(
         InputError: the network is unknown or does not fit `shape`, or a size is below 1.
     """
     section = config.model
-    for field in ("latent_dim", "hidden"):
-        if not all(size >= 1 for size in jax.tree.leaves(section[field])):
-            raise errors.InputError(f"config.model.{field}={section[field]} must be at least 1")
+    errors.check_range("config.model.latent_dim", section.latent_dim, 1)
     make = registry.choose(ARCHITECTURES, section.network, field="model.network")
-    net = make(shape, hidden=section.hidden)._replace(dense_layers=dense_layers)
+    net = make(shape, section)._replace(dense_layers=dense_layers)
     dtype = config.compute_dtype
     return (
         Encoder(net, shape, 2 * section.latent_dim, dtype=dtype, rngs=rngs),

@@ -88,7 +88,7 @@ class ResidualVQ(nnx.Module):
 
 
 def dim(config: Any) -> int:
-    """Returns D, the dimensions of the vectors to quantise, and checks `config.model.quantizer`.
+    """Returns D, the dimensions of the vectors to quantise.
 
     D is `model.latent_dim` for `vq` and `residual_vq`, the number of levels for `fsq`, and log₂ K
     for `lfq`.
@@ -97,7 +97,7 @@ def dim(config: Any) -> int:
         InputError: a value cannot work.
     """
     section = config.model.quantizer
-    _check(section)
+    registry.check(section.name, NAMES, field="model.quantizer.name")
     if section.name == "fsq":
         if not section.levels or min(section.levels) < 2:
             raise errors.InputError(
@@ -126,45 +126,46 @@ def make(config: Any, num_sites: int, *, rngs: nnx.Rngs) -> Any:
     if section.name == "fsq":
         return FSQ(section.levels)
     if section.name == "lfq":
+        _check_numbers(section, entropy_bits=1, commitment=0, entropy_weight=0, diversity=0)
+        if not section.temperature > 0:
+            raise errors.InputError(
+                f"config.model.quantizer.temperature={section.temperature} must be above 0"
+            )
         return LFQ(section, size)
     if config.batch_size * num_sites >= 2**31:  # positions of vectors are int32
         raise errors.InputError(
             f"config.batch_size={config.batch_size} must be at most {(2**31 - 1) // num_sites}: an "
             f"image has {num_sites} vectors, and a batch fewer than 2^31"
         )
+    _check_codebook(section)
     _check_restart_usage(section, config.batch_size * num_sites)
-    kind = ResidualVQ if section.name == "residual_vq" else VectorQuantizer
-    return kind(config, size, num_sites, rngs=rngs)
+    if section.name == "vq":
+        return VectorQuantizer(config, size, num_sites, rngs=rngs)
+    _check_numbers(section, num_quantizers=1)
+    return ResidualVQ(config, size, num_sites, rngs=rngs)
 
 
-def _check(section: Any) -> None:
-    """Raises an InputError if a field of `config.model.quantizer` cannot work."""
+def _check_numbers(section: Any, **least: int) -> None:
+    """Raises an InputError if a number of `config.model.quantizer` is less than named here."""
+    for name, smallest in least.items():
+        errors.check_range(f"config.model.quantizer.{name}", section[name], smallest)
+
+
+def _check_codebook(section: Any) -> None:
+    """Raises an InputError if a field of a learned codebook cannot work."""
     field = "model.quantizer"
-    registry.check(section.name, NAMES, field=f"{field}.name")
     registry.check(section.codebook, ("ema", "loss"), field=f"{field}.codebook")
     registry.check(section.init, ("uniform", "data"), field=f"{field}.init")
     registry.check(section.gradient, vectors.GRADIENTS, field=f"{field}.gradient")
-    # Each number has a least value, whether or not the chosen quantiser reads it.
-    limits = dict.fromkeys(("num_codes", "candidates", "num_quantizers", "entropy_bits"), 1)
-    nonnegative = (
-        "restart_steps",
-        "restart_usage",
-        "chunk",
-        "commitment",
-        "entropy_weight",
-        "diversity",
-    )
-    limits |= dict.fromkeys(nonnegative, 0)
-    for name, least in limits.items():
-        errors.check_range(f"config.{field}.{name}", section[name], least)
+    _check_numbers(section, num_codes=1, restart_steps=0, restart_usage=0, chunk=0, commitment=0)
     if section.chunk and section.num_codes % section.chunk:
         raise errors.InputError(
             f"config.{field}.chunk={section.chunk} must divide num_codes={section.num_codes}"
         )
-    if not (0 <= section.decay < 1 and min(section.epsilon, section.temperature) > 0):
+    if section.codebook == "ema" and not (0 <= section.decay < 1 and section.epsilon > 0):
         raise errors.InputError(
-            f"config.{field}.decay={section.decay} must lie in [0, 1), epsilon="
-            f"{section.epsilon} and temperature={section.temperature} above 0"
+            f"config.{field}.decay={section.decay} must lie in [0, 1), epsilon={section.epsilon} "
+            "above 0"
         )
 
 

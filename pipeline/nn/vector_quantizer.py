@@ -47,7 +47,6 @@ class VectorQuantizer(nnx.Module):
         self.num_codes, self.shape = section.num_codes, ()
         self.commitment, self.cosine, self.chunk = section.commitment, section.cosine, section.chunk
         self.gradient = vectors.GRADIENTS[section.gradient]
-        self.decay, self.epsilon = section.decay, section.epsilon
         self.restart_steps, self.seed, self.stream = section.restart_steps, config.seed, stream
         self.num_vectors, self.num_sites = config.batch_size * num_sites, num_sites
         # At most one candidate per code and per vector of a batch, and none if no code restarts.
@@ -69,6 +68,7 @@ class VectorQuantizer(nnx.Module):
             # Only the optimizer may change a parameter, so a restart moves the code's start.
             self.start, self.origin = nnx.Variable(codes), nnx.Variable(codes)
         else:
+            self.decay, self.epsilon = section.decay, section.epsilon
             self.codebook = nnx.Variable(codes)
             self.counts = nnx.Variable(jnp.zeros(self.num_codes))
             self.sums = nnx.Variable(jnp.zeros_like(codes))

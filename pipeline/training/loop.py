@@ -173,7 +173,7 @@ def _introduce(
 ) -> None:
     """Shows what is about to run, and which settings may surprise its author."""
     screen.banner(shown)
-    for caution in setup.cautions(ready.config):
+    for caution in setup.cautions(ready):
         screen.warn(caution)
     # The user expects the run to resume, so an empty folder of checkpoints needs a word.
     if unsaved:

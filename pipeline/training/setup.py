@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from pipeline import datasets
 from pipeline.mesh import sharding
+from pipeline.nn import reads
 from pipeline.runtime import errors, ranges, registry, run_config
 from pipeline.training import (
     batching,
@@ -23,6 +24,7 @@ from pipeline.training import (
     step,
     variance,
 )
+from pipeline.training import cautions as own_cautions
 
 
 class Setup(NamedTuple):
@@ -35,6 +37,8 @@ class Setup(NamedTuple):
     abstract: step.TrainState  # shapes and types of the state
     evaluations: tuple[ModuleType, ...]  # that training runs, in the order of `config.evals`
     splits: datasets.Splits | None  # None if the data are not open
+    asked: Any  # the config as it was given to `prepare`
+    seen: set[str]  # the fields that the model, the optimizer and the data set have read
 
     @property
     def opened(self) -> datasets.Splits:
@@ -60,6 +64,7 @@ def prepare(
         InputError: something in the config cannot work; nothing was compiled or written.
     """
     # These need no device, so a mistake shows before JAX starts one.
+    asked = config
     run_config.check(config)
     if workdir is not None:
         checkpoint_folder.check_path(workdir)
@@ -75,7 +80,7 @@ def prepare(
     ready = _described(config, mesh)
     evaluations = tuple(registry.load("evals", name, field="evals") for name in config.evals)
     evaluation.check_best_metric(ready.config, ready.example, mesh, ready.abstract)
-    ready = ready._replace(evaluations=evaluations)
+    ready = ready._replace(evaluations=evaluations, asked=asked)
     return with_data(ready) if open_data else ready
 
 
@@ -126,15 +131,32 @@ def with_data(ready: Setup) -> Setup:
     """
     if ready.splits is not None:
         return ready
-    splits = datasets.load(ready.given)
-    config = variance.measured(ready.given, splits.train)
-    return ready._replace(config=config, splits=splits)
+    splits = datasets.load(reads.View(ready.given, ready.seen))
+    given = _with_share(ready.given, len(splits.heldout), ready.seen)
+    config = variance.measured(given, splits.train)
+    return ready._replace(config=config, given=given, splits=splits)
 
 
-def cautions(config: Any) -> list[str]:
-    """Returns the variant's warnings about settings that work but may surprise."""
+def cautions(ready: Setup) -> list[str]:
+    """Returns warnings about settings that work but may surprise; the data may be open or not."""
+    config = ready.config
     variant = registry.load("models", config.model.name, field="model.name")
-    return variant.cautions(config) if hasattr(variant, "cautions") else []
+    opened = ready.splits is not None
+    return [
+        *(variant.cautions(config) if hasattr(variant, "cautions") else []),
+        *own_cautions.of_schedules(config),
+        *own_cautions.of_images(config, ready.example, ready.abstract),
+        *own_cautions.of_fields(ready.asked, ready.seen, opened=opened),
+    ]
+
+
+def _with_share(config: Any, num_heldout: int, seen: set[str]) -> Any:
+    """Returns the config with the number of held-out examples, if the data set left it open."""
+    if config.data.heldout_examples or "data.heldout_examples" not in seen:
+        return config
+    config = config.copy_and_resolve_references()
+    config.data.heldout_examples = num_heldout
+    return config
 
 
 def _described(given: Any, mesh: Mesh) -> Setup:
@@ -144,6 +166,8 @@ def _described(given: Any, mesh: Mesh) -> Setup:
         config = config.copy_and_resolve_references().unlock()
         config.data.variance = 1.0
         config.lock()
-    example = datasets.example_spec(config)
-    abstract = step.abstract_state(config, example)
-    return Setup(config, given, mesh, example, abstract, (), None)
+    seen: set[str] = set()
+    view = reads.View(config, seen)
+    example = datasets.example_spec(view)
+    abstract = step.abstract_state(view, example)
+    return Setup(config, given, mesh, example, abstract, (), None, given, seen)
