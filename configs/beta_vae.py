@@ -23,9 +23,9 @@ def get_config(presets: str = "") -> ConfigDict:
     config.model.name = "beta_vae"
     config.model.network = "dense"
     config.model.hidden = (512, 256)
-    config.model.beta = default.schedule("linear", start=0.0, end=1.0, steps=5000)
+    config.model.beta = default.schedule("linear", start=0.0, end=1.0, steps=0)
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_steps = 100
-    config.optimizer.decay_steps = 5000
+    config.optimizer.warmup_steps = -1  # a fiftieth of the run, 100 steps
+    config.optimizer.decay_steps = 0  # the end of the run, as β's schedule
     return default.apply(config, presets)

@@ -41,7 +41,8 @@ def get_config() -> ConfigDict:
     config.data.path = ""  # folder or file of the data; not needed for sprites
     config.data.binarize = False  # round pixels to 0 or 255: then Bernoulli is a true likelihood
     config.data.variance = 1.0  # of pixels in [0, 1]; divides the mse; 0: measured
-    config.data.heldout_examples = 10_000  # split off if none are published as held-out
+    # split off if none are published as held-out; 0: a tenth of the examples, at most 10,000
+    config.data.heldout_examples = 0
     config.data.train_examples = 0  # train only on this many, the first ones; 0: all
     config.data.image_size = 64  # pixels a side, for image_folder; the size in most VAE papers
     config.data.resize = 0  # pixels of the short side before the centre is cut; 0: image_size
@@ -57,8 +58,8 @@ def get_config() -> ConfigDict:
     config.optimizer.name = "adam"  # adam, adamw
     config.optimizer.learning_rate = 5e-4  # Burgess et al. 2018
     config.optimizer.schedule = "constant"  # constant, or cosine to 0 at `decay_steps`
-    config.optimizer.warmup_steps = 0  # the rate rises linearly from 0
-    config.optimizer.decay_steps = 0  # the step at which cosine reaches 0
+    config.optimizer.warmup_steps = 0  # the rate rises linearly from 0; −1: a fiftieth of the run
+    config.optimizer.decay_steps = 0  # the step at which cosine reaches 0; 0: the end of the run
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.999
     config.optimizer.eps = 1e-8
@@ -141,7 +142,11 @@ def get_config() -> ConfigDict:
 
 
 def schedule(shape: str, *, start: float, end: float, steps: int) -> ConfigDict:
-    """Returns a section for `pipeline.nn.schedules`; shapes: constant, linear, cosine, cyclical."""
+    """Returns a section for `pipeline.nn.schedules`; shapes: constant, linear, cosine, cyclical.
+
+    0 steps mean the length of the run at its first start: a longer run afterwards keeps them.
+    `--config.model.beta=4` is a constant.
+    """
     return ConfigDict({"schedule": shape, "start": start, "end": end, "steps": steps})
 
 
@@ -178,6 +183,9 @@ def smoke(config: ConfigDict) -> None:
     config.model.network = "dense"
     config.model.hidden = (64,)
     config.total_steps = 60
+    for section in config.model.values():  # schedules end within the run
+        if isinstance(section, ConfigDict) and "schedule" in section:
+            section.steps = 0
     config.log_every_steps = 10
     config.eval_every_steps = 30
     config.eval_examples = 256

@@ -150,16 +150,23 @@ def since_older_versions(config: Any) -> str:
 def load(config: Any) -> Splits:
     """Opens the data set and splits it.
 
-    If no splits are published, the seed chooses `data.heldout_examples` examples to hold out. The
-    training split is the first `data.train_examples` of the rest. The rest keeps the data set's own
-    order if splits are published; otherwise the seed draws an order.
+    If no splits are published, the seed chooses `data.heldout_examples` examples to hold out; 0
+    means a tenth of them, at most 10,000. The training split is the first `data.train_examples` of
+    the rest. The rest keeps the data set's own order if splits are published; otherwise the seed
+    draws an order.
 
     Raises:
         InputError: the files are missing or damaged, or too few examples remain for training.
     """
     parts = _module(config).load(config.data)
     if "all" in parts:
-        source, held = parts["all"], config.data.heldout_examples
+        source = parts["all"]
+        held = config.data.heldout_examples or heldout_share(len(source))
+        if len(source) < 2:
+            raise errors.InputError(
+                f"config.data.name={config.data.name!r} has {len(source)} examples: it takes 2 or "
+                "more, to train on and to hold out"
+            )
         errors.check_range("config.data.heldout_examples", held, 1, len(source) - 1)
         # RandomState, not Generator: its stream is frozen (NEP 19), and a split must never change.
         drawn = np.random.RandomState(config.seed % 2**32).permutation(len(source))
@@ -177,6 +184,11 @@ def load(config: Any) -> Splits:
             f"examples of {config.data.name}"
         )
     return splits
+
+
+def heldout_share(num_examples: int) -> int:
+    """Returns how many of so many examples are held out if the config leaves that open."""
+    return max(1, min(num_examples // 10, 10_000))
 
 
 def _module(config: Any) -> Any:

@@ -1,13 +1,11 @@
 """The command line: a command declares its flags, and its parser and its help follow from them."""
 
-import difflib
 import itertools
-import runpy
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.runtime import errors, flags
+from pipeline.runtime import config_file, errors, flags
 
 HELP = ("-h", "-help", "--help", "-helpshort", "--helpshort", "--helpfull")
 
@@ -32,10 +30,8 @@ class Command(NamedTuple):
                 flag.
         """
         values, rest = self.read(arguments)
-        if "config" in values and values.config is None:
-            raise self._needed()
         if rest:
-            raise errors.InputError(f"argument {rest[0]!r} is not a flag: write {self.instead}")
+            raise errors.InputError(f"argument {rest[0]!r} is not a flag: write {self._flag(rest)}")
         self.check(values)
         return values
 
@@ -49,17 +45,19 @@ class Command(NamedTuple):
         self.answer(arguments)
         from absl import flags as absl_flags
 
+        for text in arguments[1:]:
+            errors.check_text("argument", text)
+        arguments, config = list(arguments), None
         if any(flag.kind == "config" for flag in self.takes):
-            _check_fields(arguments)
+            arguments, config = config_file.read(arguments)
+        self._check_names(arguments)
         values = absl_flags.FlagValues()
         values.set_gnu_getopt(bool(self.arguments))  # flags may follow the arguments
         for flag in self.takes:
-            flags.define(flag, values, arguments)
+            flags.define(flag, values, arguments, config)
         try:
-            rest = values(list(arguments))[1:]
-            if "config" in values:
-                values["config"].value  # noqa: B018 (loads the file)
-        except (absl_flags.Error, TypeError, ValueError) as error:
+            rest = values(arguments)[1:]
+        except Exception as error:  # absl's own, and any that reading a value raises
             raise errors.InputError(" ".join(str(error).split())) from None
         return values, rest
 
@@ -71,8 +69,9 @@ class Command(NamedTuple):
 
     def check(self, values: Any) -> None:
         """Raises an InputError if a needed flag is missing or a number is too small."""
-        if any(flag.example and values[flag.name].value is None for flag in self.takes):
-            raise self._needed()
+        missing = [f for f in self.takes if f.example and values[f.name].value in (None, "")]
+        if missing:
+            raise self._needed(missing)
         for flag in self.takes:
             if flag.least is not None and values[flag.name].value is not None:
                 errors.check_range(f"--{flag.name}", values[flag.name].value, flag.least)
@@ -96,28 +95,34 @@ class Command(NamedTuple):
             f"exit codes: {self.codes}",
         ])  # fmt: skip
 
-    def _needed(self) -> errors.InputError:
-        needed = [flag for flag in self.takes if flag.example]
-        names = " and ".join(f"--{flag.name}" for flag in needed)
-        given = " ".join(f"--{flag.name}={flag.example}" for flag in needed)
-        verb = "are" if len(needed) > 1 else "is"
+    def _needed(self, missing: Sequence[flags.Flag]) -> errors.InputError:
+        names = " and ".join(f"--{flag.name}" for flag in missing)
+        given = " ".join(f"--{flag.name}={flag.example}" for flag in self.takes if flag.example)
+        verb = "are" if len(missing) > 1 else "is"
         return errors.InputError(f"{names} {verb} needed: python -m {self.module} {given}")
 
+    def _flag(self, rest: Sequence[str]) -> str:
+        """Returns what the user may have meant by arguments that are not flags."""
+        takes_run = any(flag.name == "workdir" for flag in self.takes)
+        is_run = len(rest) == 1 and ("/" in rest[0] or Path(rest[0]).is_dir())
+        return f"--workdir={rest[0]}" if takes_run and is_run else self.instead
 
-def _check_fields(arguments: Sequence[str]) -> None:
-    """Checks the config file and its overrides before absl does, whose errors are long."""
-    from pipeline.runtime import run_config
-
-    given = dict(assigned(arguments[1:]))
-    if not given.get("config"):
-        return
-    path, _, presets = given["config"].partition(":")
-    if not Path(path).is_file():
-        raise errors.InputError(f"--config={path}: there is no such file; see configs/")
-    known = list(run_config.flatten(runpy.run_path(path)["get_config"](presets)))
-    for name in given:
-        if name.startswith("config."):
-            check_field(name.removeprefix("config."), known)
+    def _check_names(self, arguments: Sequence[str]) -> None:
+        """Raises an InputError that names the config's field of this name for an unknown flag."""
+        takes_fields = any(flag.kind == "field" for flag in self.takes)
+        for text in itertools.takewhile(lambda a: a != "--", arguments[1:]):
+            name = text.lstrip("-").partition("=")[0]
+            if (
+                not text.startswith("--")
+                or not takes_fields
+                or any(name == f.name for f in self.takes)
+            ):
+                continue
+            if fields := config_file.fields_like(name):
+                raise errors.InputError(
+                    f"{text.partition('=')[0]} is no flag: did you mean "
+                    f"{' or '.join(f'--config.{field}' for field in fields)}?"
+                )
 
 
 def assigned(arguments: Sequence[str]) -> Iterable[tuple[str, str]]:
@@ -139,26 +144,14 @@ def overridden(config: Any, overrides: Sequence[str]) -> Any:
     from absl import flags as absl_flags
     from ml_collections import config_flags
 
-    from pipeline.runtime import run_config
-
-    known = list(run_config.flatten(config))
-    for text in overrides:
-        name, equals, _ = text.lstrip("-").partition("=")
-        check_field(name.removeprefix("config."), known)
-        if not equals:
+    arguments = ["command", *config_file.expanded(overrides, config)]
+    for text in arguments[1:]:
+        if "=" not in text:
             raise errors.InputError(f"argument {text!r} has no value: write {text}=value")
-    values, arguments = absl_flags.FlagValues(), ["command", *overrides]
+    values = absl_flags.FlagValues()
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
         values(arguments)
-    except (absl_flags.Error, TypeError, ValueError) as error:
+    except Exception as error:  # absl's own, and any that reading a value raises
         raise errors.InputError(" ".join(str(error).split())) from None
     return config
-
-
-def check_field(field: str, known: Sequence[str]) -> None:
-    """Raises an InputError that suggests similar names if the config has no such field."""
-    if field not in known:
-        close = difflib.get_close_matches(field, known, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "see configs/default.py"
-        raise errors.InputError(f"--config.{field}: the config has no such field; {hint}")

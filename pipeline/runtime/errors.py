@@ -54,6 +54,17 @@ def check_not_negative(name: str, value: float, *, hint: str = "") -> None:
         raise InputError(f"{name}={value} must not be negative{hint}")
 
 
+def check_text(name: str, text: str) -> None:
+    """Raises an InputError if the text, from outside, is not UTF-8, as paths may be."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        shown = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        raise InputError(
+            f"{name} {shown} is not UTF-8, so no event file can name it: rename the file or folder"
+        ) from None
+
+
 def reason(error: OSError) -> str:
     """Returns the text that a command prints for a fault; our own texts lose the error number."""
     return str(error) if error.filename or not error.strerror else error.strerror

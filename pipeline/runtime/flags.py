@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.runtime import errors
+
 
 class Flag(NamedTuple):
     """A flag: how it is parsed, and how the help shows it."""
@@ -78,8 +80,19 @@ def processes(values: Any) -> Processes:
 
 
 def path(text: str) -> Path:
-    """Returns an absolute path; "~" is the home folder."""
-    return Path(text).expanduser().absolute()
+    """Returns an absolute path; "~" is the home folder.
+
+    Raises:
+        InputError: there is no home folder, or the path is not UTF-8.
+    """
+    try:
+        found = Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise errors.InputError(
+            f"{text}: there is no home folder for {Path(text).parts[0]}: give the whole path"
+        ) from None
+    errors.check_text("path", str(found))
+    return found
 
 
 def path_or_none(text: str | None) -> Path | None:
@@ -100,15 +113,17 @@ def shown_default(flag: Flag) -> str:
     return f"(default: {shown})"
 
 
-def define(flag: Flag, values: Any, arguments: Sequence[str]) -> None:
+def define(flag: Flag, values: Any, arguments: Sequence[str], config: Any = None) -> None:
     """Defines the flag in absl's `values`; `arguments` may hold overrides of the config."""
     from absl import flags
     from ml_collections import config_flags
 
-    if flag.kind == "config":
-        config_flags.DEFINE_config_file(
-            flag.name, help_string=flag.text, flag_values=values, sys_argv=list(arguments)
+    if flag.kind == "config" and config is not None:
+        config_flags.DEFINE_config_dict(
+            flag.name, config, help_string=flag.text, flag_values=values, sys_argv=list(arguments)
         )
+    elif flag.kind == "config":
+        flags.DEFINE_string(flag.name, None, flag.text, flag_values=values)
     elif flag.kind == "enum":
         choices = flag.value.split("|")
         flags.DEFINE_enum(flag.name, flag.default, choices, flag.text, flag_values=values)

@@ -72,10 +72,11 @@ RANGES = {
         (
             *("eval_examples", "eval_batch_size", "disentanglement.num_examples"),
             *("data.resize", "data.max_corrupt_files", "guard.max_rollbacks"),
-            *("checkpoint.keep_best", "checkpoint.keep_every_steps", "optimizer.warmup_steps"),
+            *("checkpoint.keep_best", "checkpoint.keep_every_steps"),
         ),
         COUNT,
     ),
+    "optimizer.warmup_steps": Range("must not be negative; -1 is a fiftieth of the run", -1),
     "deterministic_shards": SWITCH._replace(most=MOST_STEPS),
     "model.quantizer.levels": Range("must hold numbers from 2 on", 2),
     **dict.fromkeys(

@@ -5,6 +5,7 @@ for in the current directory, even if the command is an installed script.
 """
 
 import importlib
+import importlib.util
 import pkgutil
 import sys
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,8 @@ from typing import Any
 
 from pipeline.runtime import errors
 
+# Beside the package, in a checkout and in an installation.
+CONFIGS = Path(__file__).parents[2] / "configs"
 # What a module of each kind must define. The kind is the name of its folder.
 NEEDED = {"models": ("Model",), "datasets": ("spec", "load"), "evals": ("make",)}
 
@@ -56,6 +59,32 @@ def load(folder: str, name: str, *, field: str, given: str = "") -> ModuleType:
     return module
 
 
+def config(name: str) -> ModuleType:
+    """Imports `configs/<name>.py` of this distribution, whatever else is called `configs`.
+
+    A folder `configs` of the user comes first on Python's path. So ours takes its name, and finds
+    the user's further modules after its own.
+    """
+    package = sys.modules.get("configs")
+    if package is None or str(CONFIGS) not in getattr(package, "__path__", ()):
+        own = [str(CONFIGS), *getattr(package, "__path__", (str(Path.cwd() / "configs"),))]
+        spec = importlib.util.spec_from_file_location(
+            "configs", CONFIGS / "__init__.py", submodule_search_locations=own
+        )
+        assert spec is not None and spec.loader is not None
+        for known in [one for one in sys.modules if one.startswith("configs.")]:
+            del sys.modules[known]
+        package = sys.modules["configs"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(package)
+    return importlib.import_module(f"configs.{name}")
+
+
+def search_here() -> None:
+    """Lets modules in the current directory be found, as `python -m` does but no script."""
+    if not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.insert(0, str(Path.cwd()))
+
+
 def check(name: str, known: Iterable[str], *, field: str) -> None:
     """Raises an InputError that lists the `known` names if `name` is not among them."""
     if name not in known:
@@ -73,9 +102,7 @@ def choose(table: Mapping[str, Any], name: str, *, field: str) -> Any:
 def _outside(name: str, given: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
         raise errors.InputError(f"{given}: {name!r} is no name of a module, such as my_package.x")
-    # `python -m` searches the current directory; an installed script searches its own instead.
-    if not {"", str(Path.cwd())} & set(sys.path):
-        sys.path.insert(0, str(Path.cwd()))
+    search_here()
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -8,7 +8,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import default
 from pipeline.runtime import errors, ranges, registry
 from pipeline.runtime.workdir import contents, saved_config
 
@@ -38,6 +37,9 @@ MAY_CHANGE = (
     "data.prefetch_batches",
 )
 DTYPES = ("float32", "bfloat16")
+# What a field that an older version lacks means there, if today's default means something else.
+OLD = {"compute_dtype": "float32", "data.heldout_examples": 10_000}
+SCHEDULE = ("schedule", "start", "end", "steps")  # the fields of a section for `nn.schedules`
 
 
 def check(config: Any, *, evaluating: bool = False) -> None:
@@ -64,25 +66,65 @@ def check(config: Any, *, evaluating: bool = False) -> None:
 
 
 def settled(config: Any, platform: str, workdir: Path | None = None) -> Any:
-    """Returns the config with the dtype that `compute_dtype="auto"` stands for.
+    """Returns the config with what its open fields stand for: "auto" or 0, which leave the choice.
+
+    A resumed run keeps what was chosen at its first start. So it keeps its dtype on another
+    platform, and its schedules if it is prolonged. A share of the data stays open until they are.
 
     Args:
-        config: of a run; if it already names a dtype, it is returned unchanged.
+        config: of a run; if no field is open, it is returned unchanged.
         platform: "cpu", or that of an accelerator.
-        workdir: where a saved run may lie. A resumed run keeps its dtype, even on another platform.
+        workdir: where a saved run may lie.
 
     Raises:
         InputError: an unknown dtype.
     """
-    registry.check(config.compute_dtype, ("auto", *DTYPES), field="compute_dtype")
-    if config.compute_dtype != "auto":
-        return config
-    dtype = "float32" if platform == "cpu" else "bfloat16"
+    flat = flatten(config)
+    registry.check(flat["compute_dtype"], ("auto", *DTYPES), field="compute_dtype")
+    chosen = _choices(flat, platform)
     if workdir is not None and (workdir / "config.json").is_file():
-        dtype = saved_config.read(workdir).get("compute_dtype", dtype)
-    config = config.copy_and_resolve_references().unlock()
-    config.compute_dtype = dtype
-    return config.lock()
+        saved = saved_config.read(workdir)
+        chosen |= {field: saved[field] for field in chosen if field in saved}
+    if all(flat[field] == value for field, value in chosen.items()):
+        return config
+    return _unflatten(flat | chosen)
+
+
+def schedules(flat: dict[str, Any]) -> list[str]:
+    """Returns the names of the sections that are schedules, such as "model.beta"."""
+    names = [field.removesuffix(".schedule") for field in flat if field.endswith(".schedule")]
+    return [name for name in names if {f"{name}.{part}" for part in SCHEDULE} <= flat.keys()]
+
+
+def _choices(flat: dict[str, Any], platform: str) -> dict[str, Any]:
+    """Returns the fields that are left open, and what a new run takes for each of them."""
+    steps, cosine = flat["total_steps"], flat["optimizer.schedule"] == "cosine"
+    choices = {
+        "compute_dtype": ("auto", "float32" if platform == "cpu" else "bfloat16"),
+        "data.heldout_examples": (0, 0),  # a share of the data, which are not open yet
+        "optimizer.warmup_steps": (-1, steps // 50),
+        "optimizer.decay_steps": (0, steps if cosine else 0),
+    }
+    for name in schedules(flat):
+        constant = flat[f"{name}.schedule"] == "constant"
+        choices[f"{name}.steps"] = (0, 0 if constant else steps)
+    return {field: choice for field, (left, choice) in choices.items() if flat.get(field) == left}
+
+
+def section(config: Any, name: str) -> Any:
+    """Returns what a dotted name such as "model.beta" means in the config."""
+    for part in name.split("."):
+        config = config[part]
+    return config
+
+
+def shipped(model: str = "") -> list[ConfigDict]:
+    """Returns configs/default.py, and with it the config of a model of ours and its smoke test."""
+    found = [registry.config("default").get_config()]
+    if (registry.CONFIGS / f"{model}.py").is_file():
+        module = registry.config(model)
+        found += [module.get_config(presets) for presets in ("", "smoke")]
+    return found
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -175,7 +217,7 @@ def check_against_run(config: Any, workdir: Path) -> bool:
             f"--workdir={workdir} exists and holds no run (config.json is missing): choose a new "
             "or an empty folder"
         )
-    if differing := differences(saved_config.read(workdir), config):
+    if differing := differences(completed(saved_config.read(workdir)), config):
         raise errors.InputError(
             f"--workdir={workdir} holds another run: {'; '.join(differing)}. Use its values, "
             "or a new --workdir"
@@ -192,7 +234,26 @@ def load(workdir: Path) -> ConfigDict:
     """
     if not saved_config.exists(workdir):
         raise errors.InputError(f"--workdir={workdir} holds no run: there is no config.json in it")
-    return _unflatten(flatten(default.get_config()) | saved_config.read(workdir))
+    return _unflatten(completed(saved_config.read(workdir)))
+
+
+def completed(saved: dict[str, Any]) -> dict[str, Any]:
+    """Returns a saved run's fields, with those that its version did not know at their old meaning.
+
+    A field is added with a default that leaves old runs as they were, except for those in `OLD`.
+    """
+    fields: dict[str, Any] = {}
+    for config in shipped(saved.get("model.name", ""))[:2]:
+        own = flatten(config).items()
+        fields |= {f: v for f, v in own if not f.startswith("model.") or _belongs(f, saved)}
+    return fields | {f: v for f, v in OLD.items() if f in fields} | saved
+
+
+def _belongs(field: str, saved: dict[str, Any]) -> bool:
+    """Says whether a field of the model's default may be missing in an older run's section."""
+    # A schedule may be a plain number, and a section may be missing as a whole.
+    sections = field.split(".")[:-1]
+    return not any(".".join(sections[:end]) in saved for end in range(1, len(sections) + 1))
 
 
 def save(config: Any, workdir: Path) -> None:

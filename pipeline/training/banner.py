@@ -1,10 +1,13 @@
 """The banners that a run shows at its start and at its end."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 
-from pipeline.training import checkpoint, setup
+from pipeline.nn import schedules
+from pipeline.runtime import run_config
+from pipeline.training import checkpoint, optimizer, setup
 
 
 def of_start(ready: setup.Setup, workdir: Path, steps: list[int]) -> dict[str, str]:
@@ -25,9 +28,19 @@ def of_start(ready: setup.Setup, workdir: Path, steps: list[int]) -> dict[str, s
         f"{config.batch_size // mesh.size}, {config.accumulation_steps} accumulation step(s)",
         "steps": f"{steps[-1] if steps else 0:,} of {config.total_steps:,} done; "
         f"{config.total_steps / batches:.1f} epochs in all",
+        **_schedules(config),
         "workdir": str(workdir),
         "tensorboard": f"tensorboard --logdir {workdir / 'tensorboard'}",
     }
+
+
+def _schedules(config: Any) -> dict[str, str]:
+    """Returns what changes over the run, and where each change ends."""
+    names = run_config.schedules(run_config.flatten(config))
+    found = {name: run_config.section(config, name) for name in names}
+    texts = [f"{name} {schedules.describe(one, config.total_steps)}" for name, one in found.items()]
+    texts.append(f"learning rate {optimizer.describe(config.optimizer, config.total_steps)}")
+    return {"schedules": "; ".join(texts)}
 
 
 def of_end(

@@ -20,8 +20,8 @@ class AveragedParams(NamedTuple):
 def learning_rate(config: Any) -> optax.Schedule:
     """Returns the learning rate at a step: linear warm-up from 0, then constant or cosine to 0.
 
-    `decay_steps` is independent of the run's length. So a resumed run can be prolonged without a
-    change to the schedule that it followed.
+    A run's `decay_steps` stay as they were at its first start. So a resumed run can be prolonged
+    without a change to the schedule that it followed.
 
     Args:
         config: the section `optimizer`.
@@ -49,6 +49,15 @@ def learning_rate(config: Any) -> optax.Schedule:
         return after
     warmup = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
     return optax.join_schedules([warmup, after], [config.warmup_steps])
+
+
+def describe(config: Any, total_steps: int) -> str:
+    """Returns a text about the learning rate: its highest value, and where its changes end."""
+    warmup = f"after a warm-up of {config.warmup_steps:,} steps" if config.warmup_steps else ""
+    if config.schedule == "constant":
+        return f"constant at {config.learning_rate:g} {warmup}".strip()
+    text = f"{config.schedule} from {config.learning_rate:g} {warmup}".strip()
+    return f"{text} to 0, ends at step {config.decay_steps:,} of {total_steps:,}"
 
 
 def make(

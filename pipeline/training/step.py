@@ -72,6 +72,7 @@ def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
     above 0 if any process has a stop request; the second is the guard's judgement of this step.
     The batch is cut over all axes of the mesh; the state lies as `layouts` says.
     """
+    config = models.settled(config)
     graphdef, _ = models.make(config, example)
     rate = optimizer.learning_rate(config.optimizer)
     axes, batch_size = mesh.axis_names, config.batch_size
@@ -162,6 +163,7 @@ def _specs(config: Any, example: Any, mesh: Mesh) -> Any:
 
 def _initial_state(config: Any, example: Any, *, of: Callable = lambda tree: tree) -> TrainState:
     """Returns the state of step 0 with `of(params)` as its parameters."""
+    config = models.settled(config)
     params, stats = models.make(config, example)[1]()
     params = of(params)
     opt_state = optimizer.make(config.optimizer).init(params)
@@ -195,6 +197,4 @@ def _augmented(model: Any, batch: models.Batch, keys: Array) -> models.Batch:
 
 
 def _updated_stats(model: Any, stats: Any, sums: Any) -> Any:
-    if not hasattr(model, "updated_stats"):
-        return stats
-    return model.updated_stats(sums)
+    return model.updated_stats(sums) if hasattr(model, "updated_stats") else stats
