@@ -59,7 +59,7 @@ def load(given: str) -> Any:
     registry.search_here()
     try:
         function = runpy.run_path(str(path)).get("get_config")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise errors.InputError(_fault(path, error)) from None
     if not callable(function):
         raise errors.InputError(f"--config={name} defines no get_config(): see configs/default.py")
@@ -73,7 +73,7 @@ def load(given: str) -> Any:
         config = function(presets) if takes else function()
     except errors.InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise errors.InputError(_fault(path, error)) from None
     if not isinstance(config, ConfigDict):
         raise errors.InputError(
@@ -167,7 +167,7 @@ def _check(name: str, config: Any) -> None:
                 )
 
 
-def _fault(path: Path, error: Exception) -> str:
+def _fault(path: Path, error: BaseException) -> str:
     """Returns one line with the file and the line of an exception that a config file raised."""
     line = getattr(error, "lineno", None)
     for frame in traceback.extract_tb(error.__traceback__):

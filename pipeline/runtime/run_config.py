@@ -82,8 +82,8 @@ def settled(config: Any, platform: str, workdir: Path | None = None) -> Any:
     flat = flatten(config)
     registry.check(flat["compute_dtype"], ("auto", *DTYPES), field="compute_dtype")
     chosen = _choices(flat, platform)
-    if workdir is not None and (workdir / "config.json").is_file():
-        saved = saved_config.read(workdir)
+    if workdir is not None and saved_config.exists(workdir):
+        saved = completed(saved_config.read(workdir))
         chosen |= {field: saved[field] for field in chosen if field in saved}
     if all(flat[field] == value for field, value in chosen.items()):
         return config
