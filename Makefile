@@ -6,14 +6,16 @@ BIN := $(VENV)/bin
 EXTRAS ?= dev
 READY := $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
 CONFIG ?= configs/beta_vae.py
-WORKDIR ?= runs/$(basename $(notdir $(firstword $(subst :, ,$(CONFIG)))))
+WORKDIR ?= runs/$(RUN)
+RUN = $(basename $(notdir $(firstword $(subst :, ,$(CONFIG)))))
+POD_WORKDIR = $(if $(filter file,$(origin WORKDIR)),$(WORKDIR)_pod,$(WORKDIR))
 HOSTS ?= 4
 DEVICES ?= 1
 CHAOS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train pod chaos bench bench-peers scaling test test-targets compilers check tensorboard clean
+.PHONY: help setup train pod chaos bench bench-peers scaling test test-quick test-targets compilers check tensorboard clean
 
 help:  ## List the targets.
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "  %-14s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -26,9 +28,9 @@ setup: $(READY)  ## Set up the environment with EXTRAS: dev, cuda13, tpu; other 
 train: $(READY)  ## Train CONFIG into WORKDIR, or resume the run there.
 	$(BIN)/python -m pipeline.train --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
 
-pod: $(READY)  ## Train on HOSTS local processes of DEVICES virtual devices; CHAOS=1 kills some.
+pod: $(READY)  ## Train on HOSTS local processes into WORKDIR or RUN_pod; CHAOS=1 kills some.
 	$(BIN)/python launch/local.py --processes=$(HOSTS) --devices=$(DEVICES) \
-		$(if $(filter-out 0,$(CHAOS)),--chaos-seconds=30) -- --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
+		$(if $(filter-out 0,$(CHAOS)),--chaos-seconds=30) -- --config=$(CONFIG) --workdir=$(POD_WORKDIR) $(ARGS)
 
 chaos: $(READY)  ## Hurt runs of all variants 50 times, and compare them with unhurt runs.
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.support.chaos $(ARGS)
@@ -50,8 +52,11 @@ test-targets: compilers  ## Run the tests that compile for TPUs and GPUs; `make 
 compilers:  ## Build a second environment, with the compilers for TPUs and GPUs.
 	@$(MAKE) --no-print-directory VENV=$(VENV)-plan EXTRAS=$(EXTRAS),plan-tpu,plan-gpu setup
 
-test: $(READY)  ## Run the tests.
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY)  ## Run the tests in as many processes as there are cores; ARGS="-n 0" in one.
+	$(BIN)/python -m pytest -n auto $(ARGS)
+
+test-quick: $(READY)  ## Run the tests of the rooms that differ from the last commit, and quick ones.
+	$(BIN)/python -m pytest -n auto --quick $(ARGS)
 
 check: $(READY)  ## Check format, style, types and the import contract.
 	$(BIN)/ruff format --check .

@@ -10,7 +10,8 @@ import pkgutil
 import sys
 from pathlib import Path
 
-from pipeline.runtime import command_line, errors, exit_codes
+import pipeline
+from pipeline.runtime import command_line, errors, exit_codes, output
 
 
 def names() -> tuple[str, ...]:
@@ -38,9 +39,13 @@ def listing() -> str:
 
 def main() -> int:
     """Lists the commands, or runs the one that `sys.argv` names and then ends the process."""
+    output.outlast()
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in command_line.HELP:
         print(listing())
+        return exit_codes.COMPLETE
+    if name == "--version":
+        print(f"vae-pipeline {pipeline.__version__}")
         return exit_codes.COMPLETE
     if name not in names():
         close = difflib.get_close_matches(name, names(), n=1)

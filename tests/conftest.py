@@ -7,7 +7,7 @@ import tempfile
 
 import pytest
 
-from tests.support import environment
+from tests.support import environment, quick
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Tests share one cache of compiled programs, also with the processes that they start.
@@ -17,6 +17,15 @@ if OWNER:
     os.environ[COMPILED] = tempfile.mkdtemp(prefix="compiled-")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 os.environ["XLA_FLAGS"] = environment.xla_flags(64)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="the change's tests first, for 80 s")
+
+
+def pytest_configure(config):
+    if config.getoption("--quick"):
+        config.pluginmanager.register(quick.Quick(config.rootpath))
 
 
 @pytest.fixture(autouse=True)

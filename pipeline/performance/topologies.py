@@ -27,7 +27,7 @@ SOLD = {
 }  # fmt: skip
 # These kinds also sell any AxBxC of multiples of four, A ≤ B ≤ C, up to this many chips.
 LARGEST = {"v4": 4096, "v5p": 6144, "tpu7x": 9216}
-FORM = re.compile(r"(?:(\d+)\*)?([a-z0-9]+):(\d+(?:x\d+)*)")
+FORM = re.compile(r"(?:(\d{1,6})\*)?([a-z0-9]+):(\d{1,6}(?:x\d{1,6})*)", re.ASCII)
 # Google's own names for slices, such as v5p-4096. On v4 and v5p they count cores, else chips.
 ACCELERATOR = re.compile(r"(v4|v5p|v5e|v5litepod|v6e)-(\d+)")
 CORES = {"v4": 2, "v5p": 2}
@@ -86,11 +86,11 @@ def parse(name: str) -> Asked:
     if axes != {"cpu": 1, "cuda": 3}.get(platform, axes) or slices < 1:
         form = "cpu:N" if platform == "cpu" else f"{kind}:SLICESxHOSTSxGPUS"
         raise errors.InputError(f"--topology={name} has another form: write {form}")
+    if not all(1 <= int(size) <= 4096 for size in shape.split("x")):
+        raise errors.InputError(f"--topology={name}: its sizes must lie between 1 and 4096")
     if platform != "tpu" and slices > 1:
         raise errors.InputError(f"--topology={name}: N* counts slices, and only TPUs have them")
-    parts = slices if platform == "tpu" else 1
-    if platform == "cuda":
-        parts = _num_chips(shape.rpartition("x")[0])
+    parts = _num_chips(shape.rpartition("x")[0]) if platform == "cuda" else slices
     return Asked(name, kind, shape, slices, parts)
 
 

@@ -26,12 +26,18 @@ def of_start(ready: setup.Setup, workdir: Path, steps: list[int]) -> dict[str, s
         "devices": f"{mesh.size} × {device.device_kind}, {jax.process_count()} process(es)",
         "mesh": f"{axes}; batch {config.batch_size} = {mesh.size} devices × "
         f"{config.batch_size // mesh.size}, {config.accumulation_steps} accumulation step(s)",
-        "steps": f"{steps[-1] if steps else 0:,} of {config.total_steps:,} done; "
-        f"{config.total_steps / batches:.1f} epochs in all",
+        "steps": _steps(steps[-1] if steps else 0, config.total_steps, batches),
         **_schedules(config),
         "workdir": str(workdir),
         "tensorboard": f"tensorboard --logdir {workdir / 'tensorboard'}",
     }
+
+
+def _steps(done: int, total: int, batches: float) -> str:
+    """Returns how far the run is; `batches` are those of an epoch."""
+    if done > total:
+        return f"{done:,} done, more than the {total:,} asked for: nothing is left to train"
+    return f"{done:,} of {total:,} done; {total / batches:.1f} epochs in all"
 
 
 def _schedules(config: Any) -> dict[str, str]:

@@ -32,3 +32,25 @@ def test_a_commit_is_checked_by_the_commands_of_make_check():
     (recipe,) = re.findall(r"^check:.*\n((?:\t.*\n)+)", MAKEFILE.read_text(), re.MULTILINE)
     commands = [line.strip().replace("$(BIN)", ".venv/bin") for line in recipe.splitlines()]
     assert [hook["entry"] for hook in hooks["hooks"]] == commands
+
+
+def variable(name, *arguments):
+    """Returns the value that make gives a variable; runs no recipe."""
+    text = f"{MAKEFILE.read_text()}\nshow:\n\t@echo $({name})\n"
+    result = subprocess.run(
+        ["make", "-s", "-f", "-", "show", *arguments],
+        input=text,
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_a_pod_and_a_single_process_have_workdirs_of_their_own():
+    assert variable("WORKDIR") == "runs/beta_vae"
+    assert variable("POD_WORKDIR") == "runs/beta_vae_pod"
+    assert variable("POD_WORKDIR", "CONFIG=configs/vq_vae.py:smoke") == "runs/vq_vae_pod"
+    assert variable("POD_WORKDIR", "WORKDIR=runs/a") == "runs/a"

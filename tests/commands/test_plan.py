@@ -83,6 +83,11 @@ def test_operations_are_counted_as_often_as_a_loop_starts_them():
         ("cpu:2x2", "has another form: write cpu:N"),
         ("h100:8", "has another form: write h100:SLICESxHOSTSxGPUS"),
         ("2*cpu:4", "N* counts slices, and only TPUs have them"),
+        ("cpu:0", "its sizes must lie between 1 and 4096"),
+        ("cpu:999999", "its sizes must lie between 1 and 4096"),
+        ("h100:1x0x8", "its sizes must lie between 1 and 4096"),
+        ("0*v5e:16x16", "has another form"),
+        ("v5e:0x16", "no slice of 0x16 chips"),
     ],
 )
 def test_a_topology_that_does_not_exist_is_one_line(name, words):

@@ -103,7 +103,7 @@ def test_only_what_is_missing_is_needed():
                              (["--config=beta_vae"], "--workdir is")):  # fmt: skip
         with pytest.raises(errors.InputError, match=f"^{words} needed: python -m pipeline.train"):
             train.COMMAND.parse(["command", *arguments])
-    with pytest.raises(errors.InputError, match="^--config is needed: python -m pipeline.plan"):
+    with pytest.raises(errors.InputError, match=r"^--config is needed: python -m pipeline\.plan"):
         plan.COMMAND.parse(["command", "--topology=cpu:2"])
 
 
@@ -132,7 +132,7 @@ def test_a_package_configs_of_the_user_does_not_shadow_ours(tmp_path):
 
 @pytest.mark.parametrize("path", ["~no_such_user/x", "a\udcff"])
 def test_a_path_that_cannot_work_is_one_line(path):
-    with pytest.raises(errors.InputError, match="no home folder|not UTF-8"):
+    with pytest.raises(errors.InputError, match=r"no home folder|not UTF-8"):
         train.parse(["command", "--config=beta_vae", f"--workdir={path}"])
 
 

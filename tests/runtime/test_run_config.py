@@ -83,7 +83,7 @@ def test_a_run_of_explicit_lengths_resumes_by_the_same_command(tmp_path):
 
 def test_other_lengths_than_the_runs_are_refused(tmp_path):
     first_start(tmp_path, beta_vae.get_config())
-    with pytest.raises(errors.InputError, match="model.beta.steps is 300, was 5000"):
+    with pytest.raises(errors.InputError, match=r"model\.beta\.steps is 300, was 5000"):
         resumed(tmp_path, beta_vae.get_config(), **{"model.beta.steps": 300})
 
 
