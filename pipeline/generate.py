@@ -28,6 +28,7 @@ COMMAND = command_line.Command(
         flags.STEP,
         flags.OUT,
         flags.Flag("tokens", "train|heldout", "writes the codes of this split, and no images"),
+        flags.CONFIG[1]._replace(text="as --config.data.path of moved data", shown="the run's"),
         *flags.PROCESSES,
     ),
     (
@@ -49,6 +50,7 @@ class Options(NamedTuple):
     step: str
     out: Path | None
     tokens: str | None
+    overrides: tuple[str, ...]  # --config.field=value
     processes: flags.Processes
 
 
@@ -58,6 +60,9 @@ def parse(arguments: Sequence[str]) -> Options:
     Raises:
         InputError: an unknown flag, or a value that cannot work.
     """
+    from pipeline.outputs import saved_settings
+
+    arguments, overrides = saved_settings.split(arguments)
     values = COMMAND.parse(arguments)
     _check_kind(values)
     if not 0 <= values.seed < 2**32:
@@ -70,6 +75,7 @@ def parse(arguments: Sequence[str]) -> Options:
         step=values.step,
         out=flags.path_or_none(values.out),
         tokens=values.tokens,
+        overrides=overrides,
         processes=flags.processes(values),
     )
 
@@ -110,19 +116,19 @@ def run(options: Options) -> Path:
     from pipeline import datasets
     from pipeline.display import terminal
     from pipeline.nn import labels
-    from pipeline.outputs import codes, samples, saved_state
-    from pipeline.runtime import run_config
-    from pipeline.training import fingerprint, setup
+    from pipeline.outputs import codes, samples, saved_settings, saved_state
+    from pipeline.training import example_file, fingerprint, setup
 
-    config = run_config.load(options.workdir)
-    example = datasets.example_spec(config)
+    config = saved_settings.load(options.workdir, options.overrides)
+    example = example_file.of_run(config, options.workdir)
     names = tuple(config.model.get("conditions", ()))
     rows = labels.parse(options.labels, {name: example[name] for name in names})
     if options.tokens is not None:
         codes.model_of(config, example)  # a model without codes must fail before the restore
-    ready = setup.prepare_evaluation(config)
+    ready = setup.prepare_evaluation(config, example=example)
     at, state = saved_state.restore(options.workdir, options.step, ready)
     folder = options.out or options.workdir / "reports" / str(at)
+    errors.check_writable(folder, hint="; --out=DIR names another folder")
     if options.tokens is not None:
         for text in fingerprint.changes(datasets.load(config), options.workdir):
             terminal.Terminal(active=jax.process_index() == 0).warn(text)

@@ -143,7 +143,7 @@ def _dry_run(ready: Any, workdir: Path, others: peers.Peers) -> int:
     from pipeline.display import terminal
     from pipeline.performance import planning, topologies
     from pipeline.runtime import run_config
-    from pipeline.training import evaluation, fingerprint
+    from pipeline.training import evaluation, fingerprint, setup
 
     evaluation.Evaluations(ready)  # raises the errors that a run would meet
     run_config.check_against_run(ready.given, workdir)
@@ -152,6 +152,8 @@ def _dry_run(ready: Any, workdir: Path, others: peers.Peers) -> int:
     topology = topologies.here(list(ready.mesh.devices.flat))
     found = planning.plan(ready, topology)
     screen = terminal.Terminal(active=jax.process_index() == 0)
+    for caution in setup.cautions(ready):
+        screen.warn(caution)
     screen.table("The step on these devices", planning.rows(found, topology))
     screen.note("Nothing was trained or written: the same command without --dry_run trains.")
     return exit_codes.COMPLETE if found["fits"] else exit_codes.MISTAKE

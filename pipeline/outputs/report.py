@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from pipeline import datasets, evals
 from pipeline.display import terminal
-from pipeline.outputs import report_files, saved_state
-from pipeline.runtime import command_line, errors, run_config
+from pipeline.outputs import report_files, saved_settings, saved_state
+from pipeline.runtime import errors
 from pipeline.training import fingerprint, setup
 
 
@@ -46,6 +46,8 @@ def make(
     config = _config(workdir, overrides)
     ready = setup.prepare_evaluation(config, batch_size=batch_size, note=screen.note)
     at, state = saved_state.restore(workdir, choice, ready)
+    where = out or workdir / "reports" / str(at)
+    errors.check_writable(where, hint="; --out=DIR names another folder")
     ready = setup.with_data(ready)
     config, mesh, splits = ready.config, ready.mesh, ready.opened
     for text in fingerprint.changes(splits, workdir):
@@ -86,15 +88,4 @@ def make(
 
 
 def _config(workdir: Path, overrides: Sequence[str]) -> ConfigDict:
-    """Returns the run's config with the overrides of the command line.
-
-    Raises:
-        InputError: an unknown field, an invalid value, or a field that must stay the run's.
-    """
-    config = run_config.load(workdir)
-    before = run_config.flatten(config)
-    config = command_line.overridden(config, overrides)
-    if differing := run_config.differences(before, config):
-        raise errors.InputError(f"an evaluation is of the run as it is: {'; '.join(differing)}")
-    run_config.check(config, evaluating=True)
-    return config
+    return saved_settings.load(workdir, overrides)

@@ -98,11 +98,11 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, *, hint: str = "") -> None:
     """Raises an OSError if a folder cannot be made or written at `path`; makes nothing."""
     place = path
     while not place.exists() and place != place.parent:
         place = place.parent
     if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
         number = errno.EACCES if place.is_dir() else errno.ENOTDIR
-        raise OSError(number, f"cannot write to {path} ({os.strerror(number)} at {place})")
+        raise OSError(number, f"cannot write to {path} ({os.strerror(number)} at {place}){hint}")

@@ -14,6 +14,7 @@ from pipeline.training import (
     clock,
     dispatch,
     evaluation,
+    example_file,
     fingerprint,
     recovery,
     run_folder,
@@ -63,6 +64,7 @@ def run(
     screen = terminal.Terminal(active=first_process)
     folder.keep(ready.given)
     if first_process:
+        example_file.write(ready.example, workdir)
         fingerprint.save(prints, workdir, warn=screen.warn)
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint)
     steps = checkpoints.steps()

@@ -53,7 +53,7 @@ def learning_rate(config: Any) -> optax.Schedule:
 
 def describe(config: Any, total_steps: int) -> str:
     """Returns a text about the learning rate: its highest value, and where its changes end."""
-    warmup = f"after a warm-up of {config.warmup_steps:,} steps" if config.warmup_steps else ""
+    warmup = f"after a warm-up to step {config.warmup_steps:,}" if config.warmup_steps else ""
     if config.schedule == "constant":
         return f"constant at {config.learning_rate:g} {warmup}".strip()
     text = f"{config.schedule} from {config.learning_rate:g} {warmup}".strip()

@@ -89,6 +89,7 @@ def prepare_evaluation(
     *,
     batch_size: int = 0,
     devices: Any = None,
+    example: Any = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Setup:
     """Prepares the evaluation of a saved run on all available devices, on any mesh.
@@ -100,6 +101,7 @@ def prepare_evaluation(
         config: of the run, locked.
         batch_size: examples in a batch over all devices; 0: the run's.
         devices: to evaluate on; None: all devices of all processes.
+        example: of the run's data set; None: as the data set says, which may need its files.
         note: called with a text that says what differs from the run.
 
     Raises:
@@ -120,7 +122,7 @@ def prepare_evaluation(
         config.deterministic_shards = 0
         batching.check_eval_batch(config, mesh)
     config = run_config.settled(config.lock(), mesh.devices.flat[0].platform)
-    return _described(config, mesh)
+    return _described(config, mesh, example)
 
 
 def with_data(ready: Setup) -> Setup:
@@ -159,7 +161,7 @@ def _with_share(config: Any, num_heldout: int, seen: set[str]) -> Any:
     return config
 
 
-def _described(given: Any, mesh: Mesh) -> Setup:
+def _described(given: Any, mesh: Mesh, example: Any = None) -> Setup:
     """Returns the setup without data; 1 replaces a variance that is still to be measured."""
     config = given
     if not config.data.variance:
@@ -168,6 +170,6 @@ def _described(given: Any, mesh: Mesh) -> Setup:
         config.lock()
     seen: set[str] = set()
     view = reads.View(config, seen)
-    example = datasets.example_spec(view)
+    example = example or datasets.example_spec(view)
     abstract = step.abstract_state(view, example)
     return Setup(config, given, mesh, example, abstract, (), None, given, seen)
