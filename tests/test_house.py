@@ -90,7 +90,7 @@ def test_a_test_uses_public_names_and_no_other_test(name):
                 assert rest[0] == "support", module
             elif first == "pipeline":
                 # Modules with an underscore are private to the room of data sets.
-                own = rest[0] == "datasets" and name.startswith("tests/datasets/")
+                own = rest[:1] == ["datasets"] and name.startswith("tests/datasets/")
                 assert not any(map(is_private, rest[2:] if own else rest)), module
 
 

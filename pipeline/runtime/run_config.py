@@ -84,7 +84,8 @@ def settled(config: Any, platform: str, workdir: Path | None = None) -> Any:
     chosen = _choices(flat, platform)
     if workdir is not None and saved_config.exists(workdir):
         saved = completed(saved_config.read(workdir))
-        chosen |= {field: saved[field] for field in chosen if field in saved}
+        kept = {field: saved[field] for field in chosen if field in saved}
+        chosen |= {field: value for field, value in kept.items() if value != flat[field]}
     if all(flat[field] == value for field, value in chosen.items()):
         return config
     return _unflatten(flat | chosen)

@@ -36,12 +36,11 @@ def anchors_of(path):
 
 
 def fields():
-    """Returns the fields of all configs, as `--config.` names them."""
+    """Returns the fields of all configs, as `--config.` names them; a schedule may be a number."""
     names = [path.stem for path in (ROOT / "configs").glob("[a-z]*.py") if path.stem != "default"]
     made = [importlib.import_module(f"configs.{name}").get_config() for name in names]
-    return {
-        field for config in (default.get_config(), *made) for field in run_config.flatten(config)
-    }
+    flats = [run_config.flatten(config) for config in (default.get_config(), *made)]
+    return {field for flat in flats for field in (*flat, *run_config.schedules(flat))}
 
 
 def test_the_readme_has_at_most_150_lines_of_at_most_100_characters():
