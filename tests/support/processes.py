@@ -23,7 +23,7 @@ def free_port():
 class Process(subprocess.Popen):
     """One process of a run. Its output goes to a file, so that it never waits for a reader."""
 
-    def __init__(self, log, arguments, devices, command):
+    def __init__(self, log, arguments, devices, command, silent=False):
         self.log = Path(log)
         environment = os.environ | {
             "XLA_FLAGS": xla_flags(devices),
@@ -35,9 +35,11 @@ class Process(subprocess.Popen):
                 [sys.executable, *command, *arguments],
                 cwd=ROOT,
                 env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdout=subprocess.PIPE if silent else output,
+                stderr=output,
             )
+        if silent:
+            self.stdout.close()  # what is printed has no reader
 
     @property
     def output(self):
@@ -70,10 +72,12 @@ def start(
     config="beta_vae.py:smoke",
     command=COMMAND,
     logs=None,
+    silent=False,
 ):
     """Starts a run; `command` may differ by process: {process: command}.
 
-    Logs go to the folder `logs`, or beside the workdir.
+    Logs go to the folder `logs`, or beside the workdir. If the run is silent, nobody reads its
+    stdout, and the logs hold only stderr.
     """
     logs = logs or workdir.parent
     logs.mkdir(exist_ok=True)
@@ -87,7 +91,7 @@ def start(
             flags += [f"--coordinator=127.0.0.1:{port}", f"--num_processes={processes}"]
             flags += [f"--process_id={process}"]
         log = logs / f"log{number}.{process}"
-        started.append(Process(log, flags, devices, one))
+        started.append(Process(log, flags, devices, one, silent))
     return started
 
 
