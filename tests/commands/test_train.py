@@ -21,6 +21,7 @@ from tests.support.runs import assert_equal_trees, committed, scalars, state
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 ROOT = Path(__file__).parents[2]
 TAGS_OF_THE_RUN = [
+    "_hparams_/experiment",
     "_hparams_/session_end_info",
     "_hparams_/session_start_info",
     "config",
