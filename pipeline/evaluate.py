@@ -33,7 +33,7 @@ COMMAND = command_line.Command(
     ),
     ("--workdir=runs/beta_vae", "--compare runs/beta_vae runs/capacity_vae --step=latest"),
     arguments="[RUN …]",
-    codes="0 complete, 2 a mistake in the input, 75 a process lacks, 130 after Ctrl-C, 1 a fault",
+    codes="0 complete, 2 a mistake in the input, 75 a process missing, 130 Ctrl-C, 1 a fault",
 )
 
 

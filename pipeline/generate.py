@@ -36,7 +36,7 @@ COMMAND = command_line.Command(
         "--workdir=runs/vq_vae --tokens=train",
     ),
     instead="--labels=0,1,2",
-    codes="0 complete, 2 a mistake in the input, 75 a process lacks, 130 after Ctrl-C, 1 a fault",
+    codes="0 complete, 2 a mistake in the input, 75 a process missing, 130 Ctrl-C, 1 a fault",
 )
 
 
