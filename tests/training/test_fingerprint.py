@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from configs import beta_vae
 from pipeline import datasets
-from pipeline.runtime import errors, peers
+from pipeline.runtime import errors, peers, run_config
 from pipeline.training import fingerprint
+from tests.support.commands import train
+from tests.support.runs import snapshot
 
 
 class Images:
@@ -140,3 +143,15 @@ def test_a_subset_has_the_fingerprint_of_its_own_examples():
     other = datasets.Subset(Images(), np.arange(50, 100))
     assert fingerprint.of_source(half) != fingerprint.of_source(other)
     assert fingerprint.of_source(half)["examples"] == "50"
+
+
+@pytest.mark.parametrize("more", [(), ("--dry_run",)])
+def test_the_command_refuses_changed_data_before_it_writes(tmp_path, more):
+    workdir = tmp_path / "run"
+    run_config.save(beta_vae.get_config("smoke"), workdir)
+    (workdir / "data.json").write_text('{"train.examples": "7"}')
+    before = snapshot(workdir)
+    out, err = train(workdir, *more, code=2)
+    assert err.count("error: ") == 1 and err.startswith("error: the data are not those of the run")
+    assert "examples 727280, were 7 (train)" in err and not out
+    assert snapshot(workdir) == before
