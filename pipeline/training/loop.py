@@ -133,8 +133,7 @@ def run(
                 saving = True  # so that a restart continues from here, as this process does
                 unread.forget()
 
-            # The order is fixed: log, evaluate, save. A checkpoint of step k promises that every
-            # point up to k is on disk.
+            # Log, evaluate, save: a checkpoint of step k promises that all points up to k exist.
             if at % config.log_every_steps == 0 or ending:
                 values = jax.device_get(metrics) | speed.lap()
                 for name, value in values.items():
