@@ -87,7 +87,8 @@ class Archive(NamedTuple):
         for info in self.archive.infolist():
             name, above = info.filename, info.filename.split("/")[:-1]
             hidden = next((i for i, part in enumerate(above) if _is_hidden(part)), len(above))
-            folders |= {"/".join(above[:i]) for i in range(1, hidden + 1)}
+            if not {"", ".", ".."} & set(above):
+                folders |= {"/".join(above[:i]) for i in range(1, hidden + 1)}
             if hidden < len(above):
                 _note(found, "/".join(above[: hidden + 1]) + "/")
             elif not name.endswith("/"):

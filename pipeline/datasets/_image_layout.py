@@ -52,7 +52,7 @@ def read(path: Path) -> Layout:
             f"{path} has no images ({', '.join(_image_files.SUFFIXES)}): give the folder or zip "
             f"that has them{_seen(listing.others)}"
         )
-    around = _around(listing)
+    around = _around(listing, is_zip=isinstance(files, _image_files.Archive))
     inner = _inside(around, listing)
     tops = sorted({folder.split("/")[0] for folder in inner.folders}, key=natural)
     divided = _image_parts.divided(path / around, tops)
@@ -84,8 +84,12 @@ def natural(name: str) -> tuple[list[tuple[int, str]], str]:
     return [(len(p) if i % 2 else 0, p) for i, p in enumerate(pieces)], name
 
 
-def _around(listing: _image_files.Listing) -> str:
-    """Returns the folders that lie around all others, such as "photos/", or ""."""
+def _around(listing: _image_files.Listing, *, is_zip: bool) -> str:
+    """Returns the folders that lie around all others, such as "photos/", or "".
+
+    A folder with images directly in it may be the only class of a folder, and is refused there. In
+    a zip it is how systems pack a folder of images.
+    """
     around, inner = "", listing
     while True:
         tops = {folder.split("/")[0] for folder in inner.folders}
@@ -93,7 +97,8 @@ def _around(listing: _image_files.Listing) -> str:
             return around
         (top,) = tops
         deeper = _inside(f"{around}{top}/", listing)
-        if _image_parts.kind(top) or any("/" not in name for name in deeper.images):
+        is_flat = any("/" not in name for name in deeper.images)
+        if _image_parts.kind(top) or (is_flat and not is_zip):
             return around
         around, inner = f"{around}{top}/", deeper
 

@@ -252,6 +252,12 @@ def test_a_missing_path_is_refused(tmp_path):
     assert "d.npz is missing: --config.data.path must be" in refusal(tmp_path / "d.npz")
 
 
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / dsprites.FILE_NAME)
+    assert "is a pipe, a socket or a device: --config.data.path must be" in refusal(tmp_path)
+    assert "is a pipe" in refusal(tmp_path / dsprites.FILE_NAME)
+
+
 def test_a_folder_without_the_file_is_refused(tmp_path):
     assert f"{tmp_path / dsprites.FILE_NAME} is missing" in refusal(tmp_path)
 

@@ -100,6 +100,14 @@ def test_a_folder_around_all_others_is_left_out(tmp_path, around, part):
         image_folder.layout.cache_clear()
 
 
+def test_a_zip_of_a_folder_of_images_is_read(tmp_path):
+    folder(tmp_path / "f", ["photos/1.png", "photos/2.png"], **{"__MACOSX/photos/._1.png": b"x"})
+    source = image_folder.load(config(zipped(tmp_path / "f")))["all"]
+    assert reds(source) == [0, 1]
+    assert set(image_folder.spec(config(tmp_path / "f.zip"))) == {"image"}
+    assert "has one sub-folder with images, 'photos'" in refusal(tmp_path / "f")
+
+
 def test_classes_are_in_natural_order(tmp_path):
     root = folder(tmp_path / "f", [f"{n}/1.png" for n in range(12)])
     for path in (root, zipped(root)):
