@@ -18,6 +18,8 @@ from pipeline.datasets import _image_decoder, _image_layout, _image_pack, _paths
 from pipeline.display import terminal
 from pipeline.runtime import errors
 
+NAMED = 5  # kinds of files that a line names
+
 
 def spec(config: Any) -> dict[str, Any]:
     """Returns one abstract example; lists the folder to count classes, and decodes nothing.
@@ -76,8 +78,10 @@ def _say_what_is_not_read(path: Path, found: _image_layout.Layout) -> None:
         kinds: dict[str, list[str]] = {}
         for name in found.unread:
             kinds.setdefault(_image_layout.suffix(name), []).append(name)
-        listed = (f"{len(names):,} {kind} ({names[0]!r})" for kind, names in sorted(kinds.items()))
-        screen.note(f"{shown}: {len(found.unread):,} files are not read: {', '.join(listed)}")
+        most = sorted(kinds.items(), key=lambda kind: (-len(kind[1]), kind[0]))
+        listed = [f"{len(names):,} {kind} ({min(names)!r})" for kind, names in most[:NAMED]]
+        rest = " …" if len(most) > NAMED else ""
+        screen.note(f"{shown}: {len(found.unread):,} files are not read: {', '.join(listed)}{rest}")
 
 
 @functools.lru_cache(maxsize=1)
