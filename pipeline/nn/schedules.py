@@ -60,6 +60,10 @@ def make(section: Any, *, field: str) -> Schedule:
     if isinstance(section, int | float):
         _check_value(f"config.{field}", section)
         return lambda step: constant(step, start=section, end=section, steps=0)
+    if not hasattr(section, "schedule"):
+        raise errors.InputError(
+            f"config.{field}={section!r} must be a number, or have schedule, start, end and steps"
+        )
     shape = registry.choose(SHAPES, section.schedule, field=f"{field}.schedule")
     _check_value(f"config.{field}.end", section.end)
     start, end, steps = section.end, section.end, 0

@@ -148,7 +148,7 @@ def _check_field(field: str, known: Sequence[str]) -> None:
 
 
 def _check(name: str, config: Any) -> None:
-    """Raises an InputError if the config lacks fields that every run needs, or holds odd values."""
+    """Raises an InputError if the config lacks a field, or holds a value of an unusable type."""
     from pipeline.runtime import run_config
 
     flat = run_config.flatten(config)
@@ -165,6 +165,18 @@ def _check(name: str, config: Any) -> None:
                     f"--config={name}: config.{field} holds a {type(one).__name__}: only numbers, "
                     "texts, and tuples of them can be saved"
                 )
+    model = flat["model.name"]
+    for known in run_config.shipped(model if isinstance(model, str) else ""):
+        for field, value in run_config.flatten(known).items():
+            if field in flat and not _alike(flat[field], value):
+                raise errors.InputError(
+                    f"--config={name}: config.{field}={flat[field]!r} must be like {value!r}"
+                )
+
+
+def _alike(value: Any, known: Any) -> bool:
+    """Says whether a value has the type of a known one; a float may be a whole number."""
+    return type(value) is type(known) or (type(value), type(known)) == (int, float)
 
 
 def _fault(path: Path, error: BaseException) -> str:

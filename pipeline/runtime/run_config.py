@@ -164,7 +164,10 @@ def differences(saved: dict[str, Any], config: Any) -> list[str]:
 def _may_change(config: Any) -> tuple[str, ...]:
     """Returns the prefixes of the fields that may change on resuming."""
     # The section of an evaluation from outside, my_package.my_evaluation, has the last part's name.
-    evaluations = {*registry.names("evals"), *(name.rpartition(".")[2] for name in config.evals)}
+    evaluations = {
+        *registry.names("evals"),
+        *(str(name).rpartition(".")[2] for name in config.evals),
+    }
     return (*MAY_CHANGE, *(f"{name}." for name in sorted(evaluations)))
 
 

@@ -25,6 +25,12 @@ def test_schedules_have_the_values_computed_by_hand(shape, expected):
     np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("value", "words"), [(None, "=None must be a number"), (-1, "finite")])
+def test_what_is_no_schedule_and_no_number_is_refused(value, words):
+    with pytest.raises(errors.InputError, match=words):
+        schedules.make(value, field="model.beta")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

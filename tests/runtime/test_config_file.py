@@ -68,6 +68,25 @@ def test_a_mistake_in_a_config_is_one_line(tmp_path, text, words):
 
 
 @pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("c.seed = None", "config.seed=None must be like 0"),
+        ("c.batch_size = '64'", "config.batch_size='64' must be like 64"),
+        ("c.evals = None", "config.evals=None must be like"),
+        ("c.model.name = 3", "config.model.name=3 must be like ''"),
+        ("c.optimizer.learning_rate = '0.1'", "learning_rate='0.1' must be like 0.0005"),
+        ("c.data.resident = 1", "config.data.resident=1 must be like False"),
+    ],
+)
+def test_a_value_of_another_type_in_a_config_is_one_line(tmp_path, line, words):
+    (tmp_path / "own.py").write_text(
+        "from configs import default\n\ndef get_config():\n    c = default.get_config()\n"
+        f"    with c.ignore_type():\n        {line}\n    return c\n"
+    )
+    assert words in refused(f"--config={tmp_path / 'own.py'}")
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--config=nowhere.py"], "--config=nowhere.py: there is no such file; ours are beta_vae"),
