@@ -22,7 +22,7 @@ def load(workdir: Path, overrides: Sequence[str] = ()) -> ConfigDict:
     before = run_config.flatten(config)
     config = command_line.overridden(config, overrides)
     if differing := run_config.differences(before, config):
-        raise errors.InputError(f"this is of the run as it is: {'; '.join(differing)}")
+        raise errors.InputError(f"an evaluation is of the run as it is: {'; '.join(differing)}")
     run_config.check(config, evaluating=True)
     return config
 

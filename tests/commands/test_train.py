@@ -14,7 +14,7 @@ from pipeline import train as command
 from pipeline.display import event_files
 from pipeline.runtime import allocator, signals
 from tests.support.commands import finish, start, train
-from tests.support.processes import SCALARS, free_port
+from tests.support.processes import LENGTHS, SCALARS, free_port
 from tests.support.runs import assert_equal_trees, committed, scalars, state
 
 # ml_collections needs this to load a config's file.
@@ -71,7 +71,7 @@ def test_memory_is_seen_to_before_the_first_thread(main, monkeypatch):
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("straight") / "run"
-    out, _ = train(workdir, "--config.total_steps=40", "--config.eval_every_steps=20")
+    out, _ = train(workdir, "--config.total_steps=40", "--config.eval_every_steps=20", *LENGTHS)
     return workdir, out
 
 
@@ -95,7 +95,7 @@ def test_a_run_leaves_config_checkpoints_and_every_tag(straight):
 def test_twenty_steps_and_twenty_more_equal_forty_straight_bitwise(straight, tmp_path):
     workdir = tmp_path / "run"
     figures = ["--config.eval_every_steps=20", "--config.evals=('heldout','latents')"]
-    train(workdir, "--config.total_steps=20", *figures)
+    train(workdir, "--config.total_steps=20", *figures, *LENGTHS)
     train(workdir, "--config.total_steps=40", *figures)
     assert scalars(workdir) == scalars(straight[0])
     assert tags_of_the_run(workdir) == TAGS_OF_THE_RUN

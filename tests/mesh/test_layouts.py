@@ -175,8 +175,6 @@ def test_bits_that_no_mesh_changes_are_refused():
 def test_a_run_goes_on_replicated_where_two_processes_had_cut_its_state(tmp_path):
     workdir = tmp_path / "b" / "run"
     often = ("--config.log_every_steps=5", "--config.eval_every_steps=20")
-    # The run is prolonged, and must learn until then.
-    often += ("--config.model.beta.steps=5000", "--config.optimizer.decay_steps=5000")
     cut = ("--config.total_steps=20", "--config.mesh.fsdp=4")
     pictures = "--config.evals=('samples','reconstructions')"  # besides the figures
     out = processes.train(workdir, *often, *cut, pictures, processes=2, devices=2)

@@ -11,6 +11,12 @@ from tests.support.environment import xla_flags
 
 ROOT = Path(__file__).parents[2]
 COMMAND = ("-m", "pipeline.train")
+# A run that is prolonged must do what a longer one did from the start.
+LENGTHS = (
+    "--config.model.beta.steps=5000",
+    "--config.optimizer.decay_steps=5000",
+    "--config.optimizer.warmup_steps=100",
+)
 SCALARS = "--config.evals=('heldout',)"  # no pictures, because every process would compile them
 
 
@@ -83,7 +89,7 @@ def start(
     logs.mkdir(exist_ok=True)
     port, number = free_port(), len(list(logs.glob("log*")))
     started = []
-    arguments = (SCALARS, *arguments)
+    arguments = (SCALARS, *(LENGTHS if config.startswith("beta_vae") else ()), *arguments)
     for process in range(processes):
         one = command.get(process, COMMAND) if isinstance(command, dict) else command
         flags = [f"--config=configs/{config}", f"--workdir={workdir}", *arguments]
