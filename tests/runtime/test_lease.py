@@ -116,11 +116,12 @@ def test_a_start_that_is_itself_suspended_does_not_take_a_living_runs_lease(worl
 
     class Suspended(lease_files.Folder):
         def read(self, name):
+            content = read(self, name)
             reads.append(name)
             if len(reads) == 3:
                 world["time"] += 100  # this process alone stood still; the other did not
                 first.beat()
-            return read(self, name)
+            return content
 
     with pytest.raises(errors.InputError):
         lease.take(Suspended(tmp_path), leaving=lambda: False, note=print, machine=two)
@@ -155,6 +156,7 @@ def test_a_holder_learns_it_even_if_a_third_run_has_the_same_number(world, tmp_p
     before = (tmp_path / ".lease-1").read_bytes()
     with pytest.raises(Ended, match="no longer belongs to this run"):
         first.check()
+    first.release()
     assert (tmp_path / ".lease-1").read_bytes() == before
 
 
@@ -166,17 +168,22 @@ def test_a_lease_that_somebody_removes_is_made_again(world, tmp_path):
         take(tmp_path, Machine(world, "one", 2))
 
 
-def test_a_lease_that_somebody_removes_is_lost_to_a_start_that_takes_it(world, tmp_path):
-    first = take(tmp_path, Machine(world, "one"))
-    (tmp_path / ".lease-1").unlink()
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_lease_that_somebody_removes_is_lost_to_a_start_that_takes_it(world, tmp_path, number):
+    for host in ("dead", "one")[-number:]:
+        first = take(tmp_path, Machine(world, host))
+    (tmp_path / f".lease-{number}").unlink()
     second = take(tmp_path, Machine(world, "one", 2))
     with pytest.raises(Ended):
         first.beat()
-    second.check()
+    second.beat()
+    assert leases(tmp_path) == [".lease-1"]
 
 
 def test_a_released_lease_leaves_nothing_and_the_next_start_has_it(world, tmp_path):
-    take(tmp_path, Machine(world, "one")).release()
+    first = take(tmp_path, Machine(world, "one"))
+    first.release()
+    first.beat()
     assert leases(tmp_path) == []
     assert take(tmp_path, Machine(world, "two"))
 
@@ -225,8 +232,10 @@ def test_of_two_starts_at_the_same_moment_one_wins(world, tmp_path):
     assert leases(tmp_path) == [".lease-2"]
 
 
-def test_a_start_that_saw_an_old_folder_withdraws(world, tmp_path):
-    take(tmp_path, Machine(world, "dead"))
+@pytest.mark.parametrize("dead", [["dead"], ["dead", "dead too"]])
+def test_a_start_that_saw_an_old_folder_withdraws(world, tmp_path, dead):
+    for host in dead:
+        take(tmp_path, Machine(world, host))
     others = []
 
     class Slow(lease_files.Folder):

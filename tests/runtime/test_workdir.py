@@ -106,7 +106,7 @@ def test_a_config_that_is_damaged_with_its_copy_is_one_line_that_says_how_to_go_
     assert sorted(workdir.iterdir()) == before
 
 
-@pytest.mark.parametrize("damage", [*DAMAGES.values(), os.remove])
+@pytest.mark.parametrize("damage", [*DAMAGES.values(), with_another_digit, os.remove])
 def test_a_damaged_copy_changes_nothing_and_is_renewed(workdir, config, capsys, damage):
     damage(workdir / ".config.json")
     assert run_config.check_against_run(config, workdir)

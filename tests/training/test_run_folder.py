@@ -38,6 +38,10 @@ with run_folder.held(path, Ready, stop=Stop, others=peers.alone()) as folder:
 """
 
 
+class Failed(Exception):
+    pass
+
+
 @pytest.fixture
 def held(tmp_path):
     found = lease.take(
@@ -71,6 +75,25 @@ def test_what_is_removed_from_under_a_run_ends_it(held, what):
         held.check(now=True)
     # Nothing may bring the folder back, where another run may begin.
     assert what != "." or not held.path.exists()
+
+
+def test_a_folder_of_checkpoints_that_is_removed_before_the_first_save_ends_the_run(held):
+    held.check(now=True)
+    (held.path / "checkpoints").rmdir()
+    with pytest.raises(errors.InputError, match="checkpoints was removed or emptied"):
+        held.check(now=True)
+
+
+def test_the_lease_is_checked_each_time_and_before_the_config_is_written(tmp_path):
+    class Lost:
+        def check(self):
+            raise Failed
+
+    folder = run_folder.Folder(tmp_path, Lost())
+    for write in (folder.check, lambda: folder.keep(small_models.make_config("beta"))):
+        with pytest.raises(Failed):
+            write()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_does_not_end_a_run_by_its_note(held, monkeypatch):
@@ -122,10 +145,6 @@ def test_a_holder_that_wakes_up_after_another_took_over_writes_nothing_more(tmp_
     assert err.startswith(f"error: --workdir={tmp_path} was taken by process {os.getpid()} on ")
     assert len(err.splitlines()) == 1
     taken.check()
-
-
-class Failed(Exception):
-    pass
 
 
 @pytest.fixture
