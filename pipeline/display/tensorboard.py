@@ -141,8 +141,8 @@ class Writer:
         # A removed file takes everything that is written, and keeps nothing.
         if not self._path.exists():
             raise OSError(
-                f"{self._path} was removed while this run wrote it: the run ends with what is "
-                "saved, and the same command resumes it"
+                f"{self._path} was removed while this run wrote it: the run ends, and the same "
+                "command resumes from the checkpoints that are left"
             )
 
     def _append_value(self, value: Any, step: int) -> None:

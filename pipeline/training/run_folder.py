@@ -11,10 +11,10 @@ import jax
 
 from pipeline.mesh import agreement
 from pipeline.runtime import errors, exit_codes, peers, run_config, signals
-from pipeline.runtime.workdir import contents, lease, lease_files, liveness
+from pipeline.runtime.workdir import contents, lease, lease_files, liveness, saved_config
 from pipeline.training import setup
 
-LOOK_SECONDS = 1.0  # between two looks at the folder, unless something is saved
+LOOK_SECONDS = 1.0  # between two lists of the checkpoints, unless something is saved
 WAIT_SECONDS = 3600.0  # how long other processes wait for process 0, which may wait for a lease
 
 
@@ -29,6 +29,8 @@ class Folder:
         """Wraps the folder; `held` is its lease, None on every process but 0."""
         self.path = path
         self._held = held
+        self._config = str(path / saved_config.NAME)
+        self._kept = False
         self._looked = -LOOK_SECONDS
         self._saved: int | None = None
 
@@ -37,12 +39,18 @@ class Folder:
         if self._held is not None:
             self._held.check()
             run_config.save(config, self.path)
+            self._kept = True
+
+    def check_kept(self) -> None:
+        """Raises an InputError if the folder was removed after `keep`."""
+        if self._kept and not saved_config.exists(self.path):
+            raise _removed(self.path)
 
     def check(self, *, now: bool = False) -> None:
         """Returns if this run may write its folder; must precede everything that it writes.
 
         Args:
-            now: whether to look at the disk, even if it was looked at just now.
+            now: whether to list the checkpoints, even if they were listed just now.
 
         Raises:
             InputError: the folder was removed, or its checkpoints were.
@@ -50,15 +58,15 @@ class Folder:
         if self._held is None:
             return
         self._held.check()
-        if not now and time.monotonic() - self._looked < LOOK_SECONDS:
+        # A removed folder is seen at every step: what is written might bring it back.
+        recent = time.monotonic() - self._looked < LOOK_SECONDS
+        if not now and recent and os.path.lexists(self._config):
             return
         self._looked = time.monotonic()
+        self.check_kept()
         steps = contents.committed(self.path)
         if steps is None or (self._saved is not None and not steps):
-            gone = self.path if not self.path.exists() else self.path / "checkpoints"
-            raise errors.InputError(
-                f"{gone} was removed or emptied while this run trains: nothing more is written"
-            )
+            raise _removed(self.path / "checkpoints")
         if steps and steps[-1] != self._saved:
             self._saved = steps[-1]
             contents.note_saved(self.path, self._saved)
@@ -107,8 +115,18 @@ def held(
             found.on_lost = leave
             found.start()
         agreement.wait_patiently("lease", seconds=WAIT_SECONDS)
+        folder = Folder(workdir, found)
         try:
-            yield Folder(workdir, found)
+            yield folder
+        except OSError:  # of which a removed folder is the better reason; launchers don't repeat it
+            folder.check_kept()
+            raise
         finally:
             if found is not None:
                 found.release()
+
+
+def _removed(path: Path) -> errors.InputError:
+    return errors.InputError(
+        f"{path} was removed or emptied while this run trains: nothing more is written"
+    )

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from pipeline.display import tensorboard
-from pipeline.runtime import errors
+from pipeline.runtime import errors, peers
 from pipeline.runtime.workdir import contents, lease, lease_files, liveness
 from pipeline.training import checkpoint, run_folder
 from tests.support import small_models
@@ -30,6 +30,7 @@ run_folder.run_config.check_against_run = lambda config, workdir: False
 path = pathlib.Path(sys.argv[1])
 with run_folder.held(path, Ready, stop=Stop, others=peers.alone()) as folder:
     (path / "checkpoints").mkdir()
+    (path / "config.json").touch()
     for number in range(10**9):
         folder.check()
         with open(path / "points", "a") as file:
@@ -51,7 +52,9 @@ def held(tmp_path):
         machine=liveness.Machine(),
     )
     (tmp_path / "checkpoints").mkdir()
-    yield run_folder.Folder(tmp_path, found)
+    folder = run_folder.Folder(tmp_path, found)
+    folder.keep(small_models.make_config("beta"))
+    yield folder
     found.release()
 
 
@@ -72,8 +75,8 @@ def test_what_is_removed_from_under_a_run_ends_it(held, what):
     held.check(now=True)
     shutil.rmtree(held.path / what)
     with pytest.raises(errors.InputError, match="was removed or emptied while this run trains"):
-        held.check(now=True)
-    # Nothing may bring the folder back, where another run may begin.
+        held.check(now=what != ".")
+    # Nothing may bring the folder back: another run may begin there.
     assert what != "." or not held.path.exists()
 
 
@@ -94,6 +97,52 @@ def test_the_lease_is_checked_each_time_and_before_the_config_is_written(tmp_pat
         with pytest.raises(Failed):
             write()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_removed_folder_is_noticed_though_a_save_brings_a_part_of_it_back(held):
+    held.check()
+    shutil.rmtree(held.path)
+    (held.path / "checkpoints" / "20").mkdir(parents=True)
+    with pytest.raises(errors.InputError, match=f"{held.path} was removed"):
+        held.check()
+
+
+class Run:
+    """Stands for a run and its stop request."""
+
+    given, signal = small_models.make_config("beta"), None
+
+
+def fail_after(harm, path):
+    with run_folder.held(path, Run, stop=Run, others=peers.alone()) as folder:
+        folder.keep(Run.given)
+        harm()
+        raise OSError("the disk failed")
+
+
+def test_a_removed_folder_is_the_reason_of_other_failures(tmp_path):
+    path = tmp_path / "run"
+    with pytest.raises(errors.InputError, match=f"{path} was removed"):
+        fail_after(lambda: shutil.rmtree(path), path)
+    with pytest.raises(OSError, match="the disk failed"):
+        fail_after(lambda: None, path)
+    assert not [one for one in path.iterdir() if one.name.startswith(".lease")]
+
+
+def test_a_start_that_fails_before_it_writes_leaves_no_folder(tmp_path):
+    with (
+        pytest.raises(Failed),
+        run_folder.held(tmp_path / "a" / "b", Run, stop=Run, others=peers.alone()),
+    ):
+        raise Failed
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["config.json", ".config.json", ".saved", "tensorboard"])
+def test_a_run_goes_on_without_what_it_can_write_again(held, name):
+    (held.path / name).unlink(missing_ok=True)
+    held.check(now=True)
+    held.check()
 
 
 def test_a_full_disk_does_not_end_a_run_by_its_note(held, monkeypatch):
