@@ -238,7 +238,10 @@ def load(workdir: Path) -> ConfigDict:
     """
     if not saved_config.exists(workdir):
         raise errors.InputError(f"--workdir={workdir} holds no run: there is no config.json in it")
-    return _unflatten(completed(saved_config.read(workdir)))
+    fields = completed(saved_config.read(workdir))
+    if fault := saved_config.fault_of(fields):  # a section of today's configs is a number there
+        raise errors.InputError(f"{workdir / 'config.json'} is damaged ({fault}): put a copy there")
+    return _unflatten(fields)
 
 
 def completed(saved: dict[str, Any]) -> dict[str, Any]:

@@ -116,6 +116,23 @@ def test_a_damaged_copy_changes_nothing_and_is_renewed(workdir, config, capsys, 
     assert run_config.check_against_run(config, workdir)
 
 
+def test_a_config_of_ones_own_may_hold_any_value_of_json(tmp_path, config):
+    config.unlock()
+    config["my-fields"] = {"pairs": ((1, 2), (3.0, None)), "name": "ä.b"}
+    run_config.save(config, tmp_path)
+    for name in (".config.json", "config.json"):
+        fields = saved_config.read(tmp_path)
+        assert fields["my-fields.pairs"] == [[1, 2], [3.0, None]]
+        (tmp_path / name).unlink()
+
+
+def test_a_field_in_place_of_a_section_is_one_line(workdir):
+    (workdir / ".config.json").unlink()
+    (workdir / "config.json").write_text('{"model": 1}')
+    with pytest.raises(errors.InputError, match=r"config\.json is damaged \('model' is no field\)"):
+        run_config.load(workdir)
+
+
 def test_a_run_without_a_copy_is_read_and_gets_one(workdir, config, capsys):
     (workdir / ".config.json").unlink()  # as an older version left it
     assert run_config.check_against_run(config, workdir)

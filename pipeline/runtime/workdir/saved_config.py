@@ -14,7 +14,6 @@ from typing import Any
 from pipeline.runtime import errors, files
 
 NAME, COPY = "config.json", ".config.json"
-SCALARS = (str, int, float, bool)
 
 
 def exists(workdir: Path) -> bool:
@@ -84,13 +83,17 @@ def _fields(path: Path) -> tuple[dict[str, Any], str]:
     fields, fault = _read(path)
     if fault:
         return {}, fault
+    fault = fault_of(fields)
+    return ({}, fault) if fault else (fields, "")
+
+
+def fault_of(fields: dict[str, Any]) -> str:
+    """Returns why these cannot be the flat fields of a config, or ""."""
     sections = {name[:at] for name in fields for at in range(len(name)) if name[at] == "."}
     for name, value in fields.items():
-        parts = value if isinstance(value, list) else [value]
-        known = all(part is None or isinstance(part, SCALARS) for part in parts)
-        if name in sections or not all(map(str.isidentifier, name.split("."))) or not known:
-            return {}, f"{name!r} is no field"
-    return fields, ""
+        if name in sections or not all(name.split(".")) or isinstance(value, dict):
+            return f"{name!r} is no field"
+    return ""
 
 
 def _read(path: Path) -> tuple[dict[str, Any], str]:
