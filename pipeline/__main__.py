@@ -39,10 +39,10 @@ def listing() -> str:
 
 def main() -> int:
     """Lists the commands, or runs the one that `sys.argv` names and then ends the process."""
-    output.outlast()
+    output.outlast("command")
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in command_line.HELP:
-        print(listing())
+        print(listing(), flush=True)
         return exit_codes.COMPLETE
     if name == "--version":
         print(f"vae-pipeline {pipeline.__version__}")

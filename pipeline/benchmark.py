@@ -13,7 +13,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.runtime import allocator, command_line, errors, exit_codes, files, flags
+from pipeline.runtime import (
+    allocator,
+    command_line,
+    errors,
+    exit_codes,
+    files,
+    flags,
+    output,
+)
 
 SECTIONS = ("machine", "compilation", "step", "input", "safety", "logging", "loop", "against")
 COMMAND = command_line.Command(
@@ -97,6 +105,8 @@ def _command() -> None:
         with errors.writing(options.json.parent), files.replacing(options.json) as file:
             file.write(f"{json.dumps(sections, indent=2)}\n".encode())
         print(options.json)
+    else:
+        output.check_kept("--json=FILE writes the figures to a file")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.performance import topologies
-from pipeline.runtime import command_line, errors, exit_codes, files, flags
+from pipeline.runtime import command_line, errors, exit_codes, files, flags, output
 
 OVER_BUDGET = 3
 COMMAND = command_line.Command(
@@ -83,6 +83,8 @@ def run(values: Any, asked: topologies.Asked) -> int:
         path = flags.path(values.json)
         with errors.writing(path.parent), files.replacing(path) as file:
             file.write(f"{json.dumps(plans, indent=2)}\n".encode())
+    else:
+        output.check_kept("--json=FILE writes the figures to a file")
     if values.sweep and largest:
         screen.note(f"The largest batch that fits: {largest:,}")
         return 0

@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from pipeline.runtime import errors
+from pipeline.runtime import errors, output
 
 COMPLETE = 0
 FAULT = 1
@@ -16,7 +16,7 @@ INTERRUPTED = 130  # after Ctrl-C; launchers do not restart it
 
 
 def of(command: Callable[[], int | None], *, again: bool = False) -> int:
-    """Runs the command and returns its exit code.
+    """Runs the command and returns its exit code; the command outlasts its stdout and stderr.
 
     Args:
         command: returns its own exit code; None means 0.
@@ -26,6 +26,7 @@ def of(command: Callable[[], int | None], *, again: bool = False) -> int:
         The command's own code; 2 after a mistake in the input, 75 if it should be tried again, 130
         after Ctrl-C, 1 after a fault.
     """
+    output.outlast("command")
     try:
         return command() or COMPLETE
     except errors.InputError as error:

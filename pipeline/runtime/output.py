@@ -1,9 +1,13 @@
-"""stdout and stderr that a long run survives: when one cannot be written, it goes silent.
+"""stdout and stderr that a command survives: when one cannot be written, it goes silent.
 
 The reader of a pipe may leave (`| head`), a disk may fill up, a terminal may be closed, and
-`>&-` starts a process without stdout. None of these may end a run that has hours of work to save.
+`>&-` starts a process without stdout. None of these may end a run that has hours of work to save,
+nor a command that has files to write.
 """
 
+import contextlib
+import errno
+import functools
 import os
 import sys
 from typing import Any, Optional, TextIO
@@ -12,14 +16,18 @@ from typing import Any, Optional, TextIO
 class Stream:
     """Writes to a stream until that fails, and then to nowhere; it never raises an error."""
 
-    def __init__(self, stream: TextIO | None, *, complain: Optional["Stream"] = None) -> None:
+    def __init__(
+        self, stream: TextIO | None, *, complain: Optional["Stream"] = None, noun: str = ""
+    ) -> None:
         """Wraps the stream.
 
         Args:
             stream: where to write; None, as `sys.stdout` is after `>&-`, means nowhere.
             complain: gets one line when the stream fails.
+            noun: what goes on, for that line.
         """
-        self._complain = complain
+        self._complain, self._noun = complain, noun
+        self.full = False  # whether something was lost that its reader still waits for
         if stream is None:
             self._silence("it is closed")
         else:
@@ -33,7 +41,7 @@ class Stream:
             encoding = self._stream.encoding
             self.write(text.encode(encoding, "backslashreplace").decode(encoding))
         except (OSError, ValueError) as error:  # a closed file raises a ValueError
-            self._silence(getattr(error, "strerror", None) or str(error))
+            self._fail(error)
         return len(text)
 
     def flush(self) -> None:
@@ -41,24 +49,41 @@ class Stream:
         try:
             self._stream.flush()
         except (OSError, ValueError) as error:
-            self._silence(getattr(error, "strerror", None) or str(error))
+            self._fail(error)
 
     def __getattr__(self, name: str) -> Any:
         """Everything else, such as `isatty` and `encoding`, is the stream's own."""
         return getattr(self._stream, name)
 
+    def _fail(self, error: Exception) -> None:
+        self.full = isinstance(error, OSError) and not isinstance(error, BrokenPipeError)
+        # What is still in the stream's buffer would raise once more when the interpreter ends.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(_nowhere().fileno(), self._stream.fileno())
+        self._silence(getattr(error, "strerror", None) or str(error))
+
     def _silence(self, reason: str) -> None:
-        self._stream = open(os.devnull, "w")  # noqa: SIM115  # it stays open to the end
+        self._stream = _nowhere()
         if self._complain is not None:
             complain, self._complain = self._complain, None
-            complain.write(f"warning: stdout cannot be written ({reason}): the run goes on\n")
+            complain.write(
+                f"warning: stdout cannot be written ({reason}): the {self._noun} goes on\n"
+            )
             complain.flush()
 
 
-def outlast() -> None:
+@functools.cache
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w")  # it stays open to the end
+
+
+def outlast(noun: str = "run") -> None:
     """Lets this process go on when its stdout or stderr fails, or is missing from the start.
 
     This must precede the first file or socket that stays open.
+
+    Args:
+        noun: what goes on, for the line that says so.
     """
     # The next file would get a missing descriptor, and what is printed would damage it.
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
@@ -67,4 +92,17 @@ def outlast() -> None:
     if not isinstance(sys.stderr, Stream):
         sys.stderr = Stream(sys.stderr)
     if not isinstance(sys.stdout, Stream):
-        sys.stdout = Stream(sys.stdout, complain=sys.stderr)
+        sys.stdout = Stream(sys.stdout, complain=sys.stderr, noun=noun)
+
+
+def check_kept(instead: str) -> None:
+    """Raises an OSError if a disk had no room for what was printed.
+
+    A reader that left had enough of it, and a closed stdout was asked for.
+
+    Args:
+        instead: how to keep what was printed.
+    """
+    sys.stdout.flush()
+    if getattr(sys.stdout, "full", False):
+        raise OSError(errno.ENOSPC, f"what was printed is lost: {instead}")
