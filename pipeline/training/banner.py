@@ -1,10 +1,12 @@
 """The banners that a run shows at its start and at its end."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from pipeline.display import terminal, texts
 from pipeline.nn import schedules
 from pipeline.runtime import run_config
 from pipeline.training import checkpoint, optimizer, setup
@@ -23,13 +25,15 @@ def of_start(ready: setup.Setup, workdir: Path, steps: list[int]) -> dict[str, s
         "model": f"{config.model.name}, {num_params:,} parameters, {config.compute_dtype}",
         "data": f"{config.data.name}: {len(splits.train):,} training and "
         f"{len(splits.heldout):,} held-out examples{variance}",
-        "devices": f"{mesh.size} × {device.device_kind}, {jax.process_count()} process(es)",
-        "mesh": f"{axes}; batch {config.batch_size} = {mesh.size} devices × "
-        f"{config.batch_size // mesh.size}, {config.accumulation_steps} accumulation step(s)",
+        "devices": f"{mesh.size} × {device.device_kind}, "
+        f"{texts.counted(jax.process_count(), 'process')}",
+        "mesh": f"{axes}; batch {config.batch_size} = {texts.counted(mesh.size, 'device')} × "
+        f"{config.batch_size // mesh.size}, "
+        f"{texts.counted(config.accumulation_steps, 'accumulation step')}",
         "steps": _steps(steps[-1] if steps else 0, config.total_steps, batches),
         **_schedules(config),
         "workdir": str(workdir),
-        "tensorboard": f"tensorboard --logdir {workdir / 'tensorboard'}",
+        "tensorboard": _tensorboard(workdir),
     }
 
 
@@ -44,18 +48,34 @@ def _schedules(config: Any) -> dict[str, str]:
     """Returns what changes over the run, and where each change ends."""
     names = run_config.schedules(run_config.flatten(config))
     found = {name: run_config.section(config, name) for name in names}
-    texts = [f"{name} {schedules.describe(one, config.total_steps)}" for name, one in found.items()]
-    texts.append(f"learning rate {optimizer.describe(config.optimizer, config.total_steps)}")
-    return {"schedules": "; ".join(texts)}
+    said = [f"{name} {schedules.describe(one, config.total_steps)}" for name, one in found.items()]
+    said.append(f"learning rate {optimizer.describe(config.optimizer, config.total_steps)}")
+    return {"schedules": "; ".join(said)}
 
 
-def of_end(
-    steps: int, seconds: float, workdir: Path, checkpoints: checkpoint.Checkpoints
-) -> dict[str, str]:
-    """Returns names and texts for the end of a complete run, which took `seconds`."""
-    kept = ", ".join(map(str, checkpoints.steps()))
-    return {
-        "complete": f"{steps:,} steps in {seconds:.0f} s",
-        "checkpoints": f"{workdir / 'checkpoints'} ({kept}; best: {checkpoints.best_step()})",
-        "tensorboard": f"{workdir / 'tensorboard'}",
+def show_end(
+    screen: terminal.Terminal,
+    steps: int,
+    seconds: float,
+    workdir: Path,
+    checkpoints: checkpoint.Checkpoints,
+) -> None:
+    """Shows the end of a complete run, which took `seconds`, and the commands that go on."""
+    kept, best = ", ".join(map(str, checkpoints.steps())), checkpoints.best_step()
+    screen.banner({
+        "complete": f"{texts.counted(steps, 'step')} in {seconds:.0f} s",
+        "checkpoints": f"{workdir / 'checkpoints'} ({kept}{f'; best: {best}' if best else ''})",
+    })  # fmt: skip
+    given = f"--workdir={shlex.quote(str(workdir))}"
+    if best is None:
+        given += " --step=latest"
+    commands = {
+        "evaluate": f"python -m pipeline.evaluate {given}",
+        "generate": f"python -m pipeline.generate {given}",
+        "tensorboard": _tensorboard(workdir),
     }
+    screen.banner(commands, whole=True)
+
+
+def _tensorboard(workdir: Path) -> str:
+    return f"tensorboard --logdir {shlex.quote(str(workdir / 'tensorboard'))}"

@@ -105,6 +105,7 @@ def run(
                 taken = [next(batches) for _ in range(num)]
             doing = f"{'' if num in compiled else 'compiling and '}running step {at + 1}"
             watched.mark(doing, waiting=True, timed=num in compiled)
+            progress.move(at, "" if num in compiled else "compiling")
             state, metrics, verdict = take_steps(state, taken, stop_flags())
             at += num
             unread.add(at, verdict)
@@ -144,6 +145,7 @@ def run(
             # Even if the run stops here: a resumed run starts after this step and would skip it.
             if evaluated:
                 watched.mark(f"evaluating step {at}")
+                progress.move(at, "evaluating")
                 heldout, state = recover.evaluated(evaluate, state, writer, at, warn=screen.warn)
                 speed.restart()
             checkpoints.check()
@@ -161,8 +163,8 @@ def run(
             writer.about(dashboards.of_end())
     # Every save is committed now, so these lines promise no more than what is on disk.
     if complete:
-        screen.table(f"Held-out figures at step {at}", heldout)
-        screen.banner(banner.of_end(at, time.perf_counter() - began, workdir, checkpoints))
+        screen.figures(f"Held-out figures at step {at}", heldout)
+        banner.show_end(screen, at, time.perf_counter() - began, workdir, checkpoints)
     else:
         screen.note(f"Stopped at step {at}, which is saved: the same command resumes there.")
     checkpoints.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from pipeline.display import progress as progress_bar
 from pipeline.display import terminal
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +51,84 @@ def test_without_a_screen_each_report_is_a_plain_line():
     assert output.getvalue().splitlines() == [
         "step 200/2000  loss 123.4  kl 12.3 nats  5,432 images/s  -:--:-- left",
         "step 400/2000  loss 123.4  kl 12.3 nats  5,432 images/s  0:01:20 left",
+    ]
+
+
+def test_the_bar_says_what_takes_long_and_moves_before_the_first_report(monkeypatch):
+    monkeypatch.setattr(progress_bar, "MOVE_SECONDS", -1.0)
+    shown, output, clock = make(screen=True)
+
+    def drawn():
+        text = plain(output.getvalue())
+        output.truncate(output.seek(0))
+        return text
+
+    with shown.progress(2000) as progress:
+        progress.move(0, "compiling")
+        assert "compiling …" in drawn()
+        clock.now = 30.0
+        progress.move(1)
+        assert "compiling" not in drawn()
+        clock.now = 31.0
+        progress.move(11)
+        text = drawn()
+        assert "step 11/2000" in text and "0:03:19 left" in text
+        progress.update(20, metrics=METRICS)
+        drawn()
+        progress.move(20, "evaluating")
+        assert "evaluating …" in drawn()
+    assert "evaluating" not in drawn().rpartition("step 20/2000")[2]
+
+
+def test_moves_are_rare_and_free_between():
+    shown, output, _ = make(screen=True)
+    with shown.progress(2000) as progress:
+        progress.move(0, "compiling")
+        progress.move(1)
+        before = output.getvalue()
+        for step in range(2, 50):
+            progress.move(step)
+        assert output.getvalue() == before
+
+
+def test_a_log_says_once_that_it_compiles():
+    shown, output, clock = make(screen=False)
+    with shown.progress(2000) as progress:
+        progress.move(0, "compiling")
+        clock.now = 5.0
+        progress.move(1)
+        clock.now = 14.0
+        progress.update(10, metrics={"loss": 1.0})
+        progress.move(20, "evaluating")
+    assert output.getvalue().splitlines() == ["compiling …", "step 10/2000  loss 1  0:33:10 left"]
+
+
+def test_a_transient_bar_leaves_nothing_but_the_line_that_replaces_it():
+    shown, output, _ = make(screen=True)
+    with shown.progress(100, noun="heldout: example", transient=True) as progress:
+        progress.report(40, "")
+    output.truncate(output.seek(0))
+    shown.note("1/1 heldout: 0.1 s")
+    assert plain(output.getvalue()).strip() == "1/1 heldout: 0.1 s"
+
+
+def test_figures_have_units_and_the_order_of_their_table():
+    shown, output, _ = make(screen=False)
+    shown.figures("held-out", {"rate": 310.26, "own": None, "elbo": -479.5, "loss": 1234.5})
+    assert output.getvalue().splitlines() == [
+        "held-out",
+        "  loss   1,234",
+        "  elbo  -479.5  nats",
+        "  rate   310.3  nats",
+        "  own        -",
+    ]
+
+
+def test_a_command_is_never_broken_so_that_it_can_be_copied():
+    shown, output, _ = make(screen=True, width=40)
+    shown.banner({"evaluate": f"python -m pipeline.evaluate --workdir={LONG_PATH}"}, whole=True)
+    assert plain(output.getvalue()).splitlines() == [
+        f"evaluate: python -m pipeline.evaluate --workdir={LONG_PATH}"
     ]
 
 
