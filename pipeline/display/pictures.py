@@ -6,7 +6,8 @@ made.
 
 import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -20,13 +21,14 @@ def grid(images: np.ndarray, *, columns: int, gap: int = 2) -> np.ndarray:
     """Puts images on grey, row by row.
 
     Args:
-        images: [N, H, W, C] in [0, 1].
+        images: [N, H, W, C] in [0, 1], with any number of channels; see `seen`.
         columns: number of images in a row.
         gap: number of pixels between images.
 
     Returns:
-        [rows·(H + gap) − gap, columns·(W + gap) − gap, C] float32 in [0, 1].
+        [rows·(H + gap) − gap, columns·(W + gap) − gap, 1 or 3] float32 in [0, 1].
     """
+    images = seen(images)
     num, height, width, channels = images.shape
     rows = -(-num // columns)
     shape = (rows * (height + gap), columns * (width + gap), channels)
@@ -35,6 +37,17 @@ def grid(images: np.ndarray, *, columns: int, gap: int = 2) -> np.ndarray:
         top, left = index // columns * (height + gap), index % columns * (width + gap)
         canvas[top : top + height, left : left + width] = image
     return canvas[: shape[0] - gap, : shape[1] - gap]
+
+
+def seen(images: np.ndarray) -> np.ndarray:
+    """Returns images [..., 1 or 3] of images [..., C]: two channels are red and green.
+
+    Of more than three channels, the first three are shown.
+    """
+    channels = images.shape[-1]
+    if channels == 2:
+        return np.concatenate([images, np.zeros_like(images[..., :1])], axis=-1)
+    return images[..., :3] if channels > 3 else images
 
 
 def enlarged(images: np.ndarray, *, side: int = READABLE) -> np.ndarray:
@@ -84,6 +97,15 @@ def framed(
     return canvas
 
 
+def alike(frames: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns pictures [H, W, C] uint8 as one array; white fills the right of narrower ones."""
+    width = max(frame.shape[1] for frame in frames)
+    return np.stack([
+        np.pad(frame, ((0, 0), (0, width - frame.shape[1]), (0, 0)), constant_values=255)
+        for frame in frames
+    ])  # fmt: skip
+
+
 def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Puts pictures [H, W, C] in [0, 1] below each other; white fills the side of narrow ones."""
     width = max(part.shape[1] for part in parts)
@@ -92,6 +114,22 @@ def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
         for part in parts
     ]
     return np.concatenate(padded)
+
+
+def attempted(draw: Callable[[], Any], name: str, warn: Callable[[str], None]) -> Any:
+    """Returns what `draw` makes, or None after a warning: no run may end because of a picture.
+
+    Args:
+        draw: computes nothing that other processes take part in.
+        name: of what is drawn, for the warning.
+        warn: is called with the warning, one line.
+    """
+    try:
+        return draw()
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        warn(f"{name} could not be drawn and is left out ({reason[:200]})")
+        return None
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
@@ -105,12 +143,13 @@ def from_uint8(images: np.ndarray) -> np.ndarray:
 
 
 def gif(frames: np.ndarray, *, milliseconds: int = 120) -> bytes:
-    """Encodes frames [T, H, W, 1 or 3] uint8 as a GIF that repeats for ever.
+    """Encodes frames [T, H, W, C] uint8 as a GIF that repeats for ever.
 
     Args:
         frames: in the order in which they are shown.
         milliseconds: time for which each frame is shown; GIF counts in steps of 10.
     """
+    frames = seen(frames)
     pixels = frames[..., 0] if frames.shape[-1] == 1 else frames
     first, *others = (Image.fromarray(frame) for frame in pixels)
     file = io.BytesIO()
@@ -121,7 +160,8 @@ def gif(frames: np.ndarray, *, milliseconds: int = 120) -> bytes:
 
 
 def png(picture: np.ndarray) -> bytes:
-    """Encodes a picture [H, W, 1 or 3], uint8 or float; floats are clipped to [0, 1], NaN is 0."""
+    """Encodes a picture [H, W, C], uint8 or float; floats are clipped to [0, 1], NaN is 0."""
+    picture = seen(picture)
     pixels = picture if picture.dtype == np.uint8 else to_uint8(np.nan_to_num(picture))
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, format="PNG")

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from pipeline.display import event_files, figures, pictures
+from pipeline.display import event_files, figures, pictures, texts
 from pipeline.runtime import errors
 
 # TensorBoard's plugin and data class (scalar 1, tensor 2, blob sequence 3) by field of a value.
@@ -83,8 +83,9 @@ class Writer:
         Args:
           tag: `figures` describes the part after the last slash, if it has a row.
           value: a number [], an array of finite numbers [N] (a histogram), an image
-            [H, W, 1 or 3], uint8 or float in [0, 1], an animation [T, H, W, 1 or 3] uint8, or a
-            text in Markdown; or a function that makes one of these, called only on process 0.
+            [H, W, C], uint8 or float in [0, 1], an animation [T, H, W, C] uint8, or a
+            text in Markdown; or a function that makes one of these, called only on process 0. If
+            it returns None, nothing is written.
           step: greater than at the tag's last value.
 
         Raises:
@@ -92,8 +93,9 @@ class Writer:
           OSError: the disk failed.
         """
         if self._is_due(tag, step):
-            made = summary_value(tag, value() if callable(value) else value)
-            self._append_value(_described(made, tag), step)
+            made = value() if callable(value) else value
+            if made is not None:
+                self._append_value(_described(summary_value(tag, made), tag), step)
 
     def about(self, values: Iterable[Any]) -> None:
         """Writes the values of `dashboards` that describe the run, each tag once a start."""
@@ -166,8 +168,9 @@ def summary_value(tag: str, value: Any) -> Any:
     library = event_files.tensorboardx()
     protos, summary = library.proto.summary_pb2, library.summary
     if isinstance(value, str):
-        return summary.text(tag, value).value[0]
+        return summary.text(tag, texts.inert(value)).value[0]
     array = np.asarray(value)
+    array = pictures.seen(array) if array.ndim >= 3 else array
     if array.ndim == 0:
         return protos.Summary.Value(simple_value=float(array))
     if array.ndim == 1:

@@ -13,7 +13,9 @@ value.
 All processes evaluate together and yield the same tags in the same order. An evaluation computes
 everything that needs several processes, such as the model, before it yields the value. It leaves
 drawing to a function that only process 0 calls. So no other process imports matplotlib or waits for
-pixels that it does not use.
+pixels that it does not use. Such a function that fails is named in a warning, and ends no run.
+
+A file that takes minutes sets `SLOW` to a text about it. It runs only if it is asked for.
 """
 
 import time
@@ -22,14 +24,14 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from pipeline import datasets
-from pipeline.display import terminal
+from pipeline.display import pictures, terminal
 from pipeline.runtime import errors, registry, throttle
+from pipeline.training.watched import Watched
 
-REPORT_SECONDS = 2.0  # between two reports of progress
+REPORT_SECONDS, LOG_SECONDS = 0.5, 10.0  # between two reports of progress, on a bar or in a log
 
 
 class Value(NamedTuple):
@@ -44,35 +46,18 @@ class Chosen(NamedTuple):
     """Evaluations by name, and the reasons why others are left out."""
 
     evaluations: dict[str, Callable[[Any], Iterator]]
-    left_out: dict[str, str]
-    source: "Watched"
-
-
-class Watched:
-    """Held-out data that reports how many of its examples were read."""
-
-    def __init__(self, source: datasets.Source):
-        """Wraps `source`; each read calls `heard` with the number of examples."""
-        self._source = source
-        self.heard: Callable[[int], None] = lambda number: None
-
-    def __len__(self) -> int:
-        """Returns the number of examples."""
-        return len(self._source)
-
-    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Reads from the source."""
-        self.heard(len(indices))
-        return self._source.read(indices)
+    left_out: dict[str, str]  # those that do not apply to the model and its data
+    source: Watched
+    slow: tuple[str, ...] = ()  # texts about those that apply and would take minutes
 
 
 def names(asked: str) -> tuple[str, ...]:
-    """Returns the evaluations that `--evals` names, or () for "all"; imports none of them.
+    """Returns the evaluations that `--evals` names, or () for "quick" and "all".
 
     Raises:
         InputError: an unknown evaluation; the message lists those that exist.
     """
-    if asked == "all":
+    if asked in ("quick", "all"):
         return ()
     known = registry.names("evals")
     chosen = tuple(dict.fromkeys(name.strip() for name in asked.split(",")))
@@ -86,37 +71,45 @@ def names(asked: str) -> tuple[str, ...]:
 
 def covered(asked: str, found: Mapping[str, Any]) -> bool:
     """Says whether `found`, the contents of metrics.json, has all that `--evals` asks for."""
-    wanted = names(asked) or registry.names("evals")
-    return set(wanted) <= {*found["evaluations"], *found["left_out"]}
+    wanted = set(names(asked) or registry.names("evals"))
+    if asked == "quick":
+        wanted = {name for name in wanted if not _slow(name)}
+    return wanted <= {*found["evaluations"], *found["left_out"]}
 
 
 def choose(asked: str, config: Any, mesh: Mesh, source: datasets.Source) -> Chosen:
-    """Makes the evaluations that `--evals` names, or all that apply if it is "all".
+    """Makes the evaluations that `--evals` names.
 
-    Those are the run's own evaluations, followed by all others here that its model and data allow.
+    "all" means all that apply: the run's own evaluations, followed by all others here that its
+    model and data allow. "quick" means these without slow ones, unless the run's config names them.
 
     Raises:
         InputError: an evaluation that was named is unknown or does not apply.
     """
-    watched, left_out = Watched(source), {}
+    watched, made, left_out, slow = Watched(source), {}, {}, []
     wanted = names(asked)
-    made = {}
     for name in wanted or dict.fromkeys((*config.evals, *registry.names("evals"))):
         given = f"--evals={asked}" if wanted else f"config.evals={tuple(config.evals)}"
         module = registry.load("evals", name, field="evals", given=given)
         try:
-            made[name] = module.make(config, mesh, watched)
+            evaluate = module.make(config, mesh, watched)
         except errors.InputError as error:
             if wanted:
                 raise
             left_out[name] = str(error)
-    return Chosen(made, left_out, watched)
+            continue
+        if asked != "quick" or name in config.evals or not _slow(name):
+            made[name] = evaluate
+        else:
+            slow.append(f"{name} takes {_slow(name)} and is not run: --evals=all runs it too")
+    return Chosen(made, left_out, watched, tuple(slow))
 
 
 def run(chosen: Chosen, state: Any, *, examples: int, screen: terminal.Terminal) -> list[Value]:
     """Runs the evaluations on all processes and returns their values.
 
-    Only process 0 draws: on others the content of a value that is a function is None.
+    Only process 0 draws: on others the content of a value that is a function is None. What cannot
+    be drawn is missing.
 
     Args:
         chosen: result of `choose`.
@@ -130,7 +123,12 @@ def run(chosen: Chosen, state: Any, *, examples: int, screen: terminal.Terminal)
         with _progress(chosen.source, f"{name}: example", examples, screen):
             for tag, content in evaluate(state):
                 if callable(content):  # only process 0 uses what is drawn
-                    content = content() if first_process else None
+                    if first_process:
+                        content = pictures.attempted(content, tag, screen.warn)
+                        if content is None:
+                            continue
+                    else:
+                        content = None
                 values.append(Value(name, tag.removeprefix("heldout/"), content))
         seconds = time.perf_counter() - began
         screen.note(f"{number}/{len(chosen.evaluations)} {name}: {seconds:.1f} s")
@@ -153,8 +151,9 @@ def warnings(config: Any, chosen: Chosen, figures: dict[str, float]) -> list[str
 def _progress(
     source: Watched, noun: str, examples: int, screen: terminal.Terminal
 ) -> Iterator[None]:
-    done, report, processes = 0, throttle.Throttle(REPORT_SECONDS), jax.process_count()
-    with screen.progress(examples, noun=noun) as progress:
+    done, processes = 0, jax.process_count()
+    report = throttle.Throttle(REPORT_SECONDS if screen.live else LOG_SECONDS)
+    with screen.progress(examples, noun=noun, transient=True) as progress:
 
         def heard(number: int) -> None:
             nonlocal done
@@ -185,6 +184,11 @@ def check_model(config: Any, method: str, *, what: str, evaluation: str) -> None
             f"config.evals has {evaluation!r}, but config.model.name={name!r} has no {what}: take "
             f"it out, or choose one of {', '.join(fitting)}"
         )
+
+
+def _slow(name: str) -> str:
+    """Returns how long an evaluation takes, or "" if it takes seconds."""
+    return getattr(registry.load("evals", name, field="evals"), "SLOW", "")
 
 
 def _model(name: str) -> Any:

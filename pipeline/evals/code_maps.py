@@ -62,10 +62,17 @@ def picture(inputs: np.ndarray, seen: np.ndarray, outputs: np.ndarray) -> np.nda
     """Returns uint8 [H, W, 3]: a row of inputs, one of their code maps, one of reconstructions."""
     height, width = inputs.shape[1:3]
     maps = colours(seen).astype(np.float32)
-    maps = maps.repeat(height // maps.shape[1], axis=1).repeat(width // maps.shape[2], axis=2)
-    rows = [np.broadcast_to(pictures.from_uint8(inputs), (*inputs.shape[:3], 3)), maps]
-    rows.append(np.broadcast_to(outputs, (*outputs.shape[:3], 3)))
+    # Each pixel has the colour of the code above it, whatever the two sizes are.
+    down = np.arange(height) * maps.shape[1] // height
+    across = np.arange(width) * maps.shape[2] // width
+    rows = [_in_colour(pictures.from_uint8(inputs)), maps[:, down[:, None], across]]
+    rows.append(_in_colour(outputs))
     grid = pictures.grid(pictures.enlarged(np.concatenate(rows), side=96), columns=len(inputs))
     texts = ("input", f"{seen.shape[1]} by {seen.shape[2]} codes", "decoded")
     title = "Held-out examples and their codes: alike colours are alike vectors"
     return pictures.to_uint8(pictures.framed(grid, rows=texts, title=title))
+
+
+def _in_colour(images: np.ndarray) -> np.ndarray:
+    images = pictures.seen(images)
+    return np.broadcast_to(images, (*images.shape[:3], 3))

@@ -44,6 +44,7 @@ METRICS = {
         irs,
     )
 }
+SLOW = "minutes"
 FEWEST_EXAMPLES = 200  # with fewer, the test would contain values that learners never saw
 # Examples per device in a batch. It is not config.batch_size: rounding depends on the shapes that a
 # device computes, and the last bit can decide a tree's split or a vote.

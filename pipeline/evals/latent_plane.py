@@ -76,6 +76,10 @@ def plane(encoded: posteriors.Encodings, projection: str) -> Plane:
     # The sign of a direction is arbitrary. A positive largest entry makes steps comparable.
     largest = np.abs(directions).argmax(axis=1)
     directions *= np.sign(directions[np.arange(len(directions)), largest])[:, None]
+    # Fewer examples than axes span fewer axes; the points lie at 0 on the others.
+    missing = max(0, 2 - len(lengths))
+    lengths = np.pad(lengths, (0, missing))
+    directions = np.pad(directions, ((0, missing), (0, 0)))
     share = lengths**2 / max(np.sum(lengths**2), np.finfo(np.float64).tiny)
     x, y = (f"principal component {i + 1} ({share[i]:.0%} of the variance)" for i in (0, 1))
     return Plane(centred @ directions[:2].T, (x, y))

@@ -176,7 +176,8 @@ def animation(found: Traversals) -> np.ndarray:
     """Returns frames uint8 [T′, H, W, C], there and back: a column a latent, a row an example."""
     num_values = found.images.shape[2]
     there = [pictures.to_uint8(_frame(found, value)) for value in range(num_values)]
-    return np.stack(there + there[-2:0:-1])
+    # The title names the value, and its width may exceed that of a few images.
+    return pictures.alike(there + there[-2:0:-1])
 
 
 def _frame(found: Traversals, value: int) -> np.ndarray:

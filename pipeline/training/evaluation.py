@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from pipeline import models
-from pipeline.display import tensorboard
+from pipeline.display import pictures, tensorboard
 from pipeline.mesh import compiling, layouts, reductions
 from pipeline.nn import streams
 from pipeline.nn.metrics import Metrics
@@ -149,6 +149,10 @@ class Evaluations:
         scalars = {}
         for evaluate in self._evaluations:
             for tag, value in _finite(evaluate(state), state, at):
+                if callable(value):
+                    value = functools.partial(
+                        pictures.attempted, value, f"{tag} at step {at}", warn
+                    )
                 writer.write(tag, value, at)
                 if isinstance(value, float):
                     scalars[tag.removeprefix("heldout/")] = value

@@ -68,3 +68,30 @@ def test_frames_come_back_as_they_were():
             file.seek(index)
             np.testing.assert_array_equal(np.asarray(file.convert("L")), frames[index, ..., 0])
         assert file.info["loop"] == 0
+
+
+def test_frames_of_different_widths_become_alike_on_white():
+    found = pictures.alike([np.zeros((2, 3, 1), np.uint8), np.zeros((2, 5, 1), np.uint8)])
+    assert found.shape == (2, 2, 5, 1)
+    np.testing.assert_array_equal(found[0, 0, :, 0], [0, 0, 0, 255, 255])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+def test_images_of_any_number_of_channels_are_shown(channels):
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 2, channels)).astype(np.uint8)
+    grid = pictures.grid(pictures.enlarged(images / np.float32(255)), columns=2)
+    assert grid.shape[-1] == (1 if channels == 1 else 3)
+    assert pictures.png(images[0]) and pictures.gif(images)
+    np.testing.assert_array_equal(pictures.seen(images)[..., : min(channels, 3)], images[..., :3])
+
+
+def test_what_cannot_be_drawn_is_a_warning_of_one_line():
+    heard = []
+    assert pictures.attempted(lambda: 3, "a", heard.append) == 3
+    assert pictures.attempted(lambda: 1 // 0, "heldout/samples", heard.append) is None
+    assert pictures.attempted(lambda: [].index("a\nb"), "b", heard.append) is None
+    assert heard[0] == (
+        "heldout/samples could not be drawn and is left out "
+        "(ZeroDivisionError: integer division or modulo by zero)"
+    )
+    assert "\n" not in heard[1]

@@ -43,6 +43,14 @@ def test_one_code_alone_has_a_colour_too():
     assert np.isfinite(code_maps.colours(np.ones((2, 3, 3, 2)))).all()
 
 
+@pytest.mark.parametrize("shape", [(8, 8, 1), (1, 1, 3), (7, 5, 2), (3, 2, 4)])
+def test_maps_fit_images_of_any_size_and_number_of_channels(shape):
+    images = np.zeros((2, *shape), np.uint8)
+    for codes in ((1, 1), (2, 2), (3, 4)):
+        found = code_maps.picture(images, np.ones((2, *codes, 5)), images / np.float32(255))
+        assert found.dtype == np.uint8 and found.shape[2] == 3
+
+
 @pytest.mark.parametrize(
     ("module", "fields", "words"),
     [

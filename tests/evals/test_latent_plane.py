@@ -76,3 +76,12 @@ def test_plots_leave_matplotlibs_global_state_alone():
 def test_what_cannot_work_is_one_line(module, fields, words):
     config = module.get_config("sprites,smoke")
     assert words in refusal(latent_plane, config, **fields)
+
+
+@pytest.mark.parametrize(("num", "dim"), [(1, 2), (1, 5), (2, 3)])
+def test_a_plane_of_one_or_two_examples_is_drawn(num, dim):
+    given = encoded(np.ones((num, dim), np.float32))
+    for projection in latent_plane.PROJECTIONS:
+        found = latent_plane.plane(given, projection)
+        assert found.points.shape == (num, 2) and np.isfinite(found.points).all()
+    assert latent_plane.picture(found, latent_plane.colours(given, {})).ndim == 3

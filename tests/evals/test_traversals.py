@@ -128,6 +128,24 @@ def test_the_picture_has_a_row_a_latent_and_a_column_a_value_with_labels():
     assert (block[top - pictures.FONT_SIZE - pictures.PAD : top, -grid_width:] < 128).any()
 
 
+@pytest.mark.parametrize("shape", [(64, 64, 1), (8, 8, 3), (1, 1, 2), (3, 5, 4)])
+@pytest.mark.parametrize("num_latents", [1, 2, 3, 4, 17])
+def test_any_number_of_latents_can_be_animated(num_latents, shape):
+    found = traversals.Traversals(
+        positions=np.array([0]),
+        inputs=np.zeros((1, *shape), np.float32),
+        decoded=np.zeros((1, *shape), np.float32),
+        images=np.zeros((1, num_latents, 3, *shape), np.float32),
+        latents=np.arange(num_latents),
+        kl=np.ones(num_latents),
+        axis="standard deviations of the prior",
+        values=("-3.0", "0.0", "3.0"),
+    )
+    frames = traversals.animation(found)
+    assert len(frames) == 4 and frames.dtype == np.uint8
+    assert pictures.gif(frames) and pictures.png(traversals.picture(found))
+
+
 @pytest.fixture
 def drawn_interpolations(monkeypatch):
     given = []
