@@ -1,7 +1,7 @@
 """The command that generates: python -m pipeline.generate --workdir=RUN --labels=0,1,2 --num=8.
 
-It writes samples.png and samples.npz to RUN/reports/<step>/ and changes nothing else of the run.
-The i-th image of every row comes from the same z, so only the label changes along a column. With
+It writes generated.png and generated.npz to RUN/reports/<step>/, and nothing else of the run. The
+i-th image of every row comes from the same z, so only the label changes along a column. With
 --tokens=train or --tokens=heldout it writes the codes of that split instead (see `outputs.codes`),
 and may then run in several processes.
 
@@ -115,6 +115,7 @@ def run(options: Options) -> Path:
 
     from pipeline import datasets
     from pipeline.display import terminal
+    from pipeline.evals import samples as sampled
     from pipeline.nn import labels
     from pipeline.outputs import codes, samples, saved_settings, saved_state
     from pipeline.training import example_file, fingerprint, setup
@@ -135,7 +136,10 @@ def run(options: Options) -> Path:
         codes.write(ready, state, split=options.tokens, folder=folder)
         return folder
     images = samples.draw(ready, state, rows, num=options.num, seed=options.seed)
-    samples.write(folder, images, rows, num=options.num, seed=options.seed)
+    title = sampled.title(config)
+    samples.write(folder, images, rows, num=options.num, seed=options.seed, title=title)
+    if title:
+        print(title)
     return folder
 
 
@@ -152,10 +156,12 @@ def _command() -> None:
         folder = run(options)
     import jax
 
+    from pipeline.outputs import samples
+
     if jax.process_index() == 0:
         files = [f"tokens-{options.tokens}.json"]
         if options.tokens is None:
-            files = ["samples.png", "samples.npz"]
+            files = list(samples.FILES)
         print(*(folder / name for name in files), sep="\n")
 
 

@@ -1,4 +1,4 @@
-"""Images drawn from a run's model, and the files that show them: samples.png and samples.npz.
+"""Images drawn from a run's model, and the files that show them: generated.png and generated.npz.
 
 The i-th image of every row comes from the same z, so only the label changes along a column.
 """
@@ -18,6 +18,8 @@ from pipeline.training import evaluation, setup
 
 CHUNK = 256  # images decoded at a time
 MAX_COLUMNS = 32  # images in a row of the picture; the npz file has all of them
+# An evaluation writes samples.png into the same folder, so these names differ from it.
+FILES = ("generated.png", "generated.npz")
 
 
 def draw(ready: setup.Setup, state: Any, rows: labels.Rows, *, num: int, seed: int) -> np.ndarray:
@@ -31,18 +33,35 @@ def draw(ready: setup.Setup, state: Any, rows: labels.Rows, *, num: int, seed: i
     return pictures.to_uint8(_in_chunks(sample, state, keys, conditions))
 
 
-def write(folder: Path, images: np.ndarray, rows: labels.Rows, *, num: int, seed: int) -> None:
-    """Writes samples.png, and samples.npz: `images`, `seed`, and of rows `labels` and `names`."""
+def write(
+    folder: Path,
+    images: np.ndarray,
+    rows: labels.Rows,
+    *,
+    num: int,
+    seed: int,
+    title: str = "",
+) -> None:
+    """Writes a picture of the images, and their arrays: `images`, `seed`, maybe `labels` and `names`.
+
+    Args:
+        folder: for both files; it is made if it is missing.
+        images: [N, H, W, C] uint8, from `draw`.
+        rows: of labels; without any, the file has no `labels` and `names`.
+        num: images a row.
+        seed: of the latents.
+        title: above the picture.
+    """
     arrays: dict[str, Any] = {"images": images, "seed": seed}
     if rows.texts:
         arrays["labels"] = np.repeat(rows.values, num, axis=0)
         arrays["names"] = np.repeat(np.array(rows.names), num)
-    picture = Image.fromarray(_picture(images, rows.texts, num))
+    picture = Image.fromarray(_picture(images, rows.texts, num, title))
     with errors.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with files.replacing(folder / "samples.npz") as file:
+        with files.replacing(folder / FILES[1]) as file:
             np.savez(file, **arrays)
-        with files.replacing(folder / "samples.png") as file:
+        with files.replacing(folder / FILES[0]) as file:
             picture.save(file, format="PNG")
 
 
@@ -61,14 +80,15 @@ def _in_chunks(sample: Any, state: Any, keys: jax.Array, conditions: Any) -> np.
     return np.concatenate(chunks)
 
 
-def _picture(images: np.ndarray, texts: Sequence[str], num: int) -> np.ndarray:
+def _picture(images: np.ndarray, texts: Sequence[str], num: int, title: str) -> np.ndarray:
     """Returns uint8 [H, W] or [H, W, 3]: a row per label, or all samples of the prior."""
     columns = min(num, MAX_COLUMNS)
     if texts:
         shown = images.reshape(len(texts), num, *images.shape[1:])[:, :columns]
         images = shown.reshape(-1, *images.shape[1:])
-    picture = pictures.grid(images / np.float32(255), columns=columns)
-    if texts:
-        picture = pictures.framed(picture, rows=texts)
+    large = pictures.enlarged(pictures.seen(images)) / np.float32(255)
+    picture = pictures.grid(large, columns=columns)
+    if texts or title:
+        picture = pictures.framed(picture, rows=texts, title=title)
     pixels = pictures.to_uint8(picture)
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels

@@ -49,7 +49,7 @@ def refusal(capsys, monkeypatch, *arguments):
 def run(workdir, *arguments):
     """Returns the folder that was written, and the arrays in it."""
     folder = generate.run(generate.parse(["generate", f"--workdir={workdir}", *arguments]))
-    with np.load(folder / "samples.npz") as file:
+    with np.load(folder / "generated.npz") as file:
         return folder, dict(file)
 
 
@@ -67,20 +67,20 @@ def test_a_row_for_each_label_from_the_same_latents(digits_run, tmp_path):
 
 def test_the_picture_has_a_row_a_label_and_a_margin(digits_run, tmp_path):
     folder, arrays = run(digits_run, "--labels=all", "--num=40", f"--out={tmp_path}")
-    with Image.open(folder / "samples.png") as file:
+    with Image.open(folder / "generated.png") as file:
         assert file.mode == "L"
         picture = np.asarray(file)
     picture = picture[pictures.PAD : -pictures.PAD, : -pictures.PAD]
-    margin = picture.shape[1] - 32 * 30 + 2  # a row shows at most 32 images
-    assert picture.shape[0] == 10 * 30 - 2
+    margin = picture.shape[1] - 32 * 58 + 2  # a row shows at most 32 images
+    assert picture.shape[0] == 10 * 58 - 2
     assert 5 < margin < 30
     for row in range(10):
-        text = picture[30 * row : 30 * row + 28, :margin]
+        text = picture[58 * row : 58 * row + 56, :margin]
         assert (text[[0, 1, -2, -1]] == 255).all()  # each text is inside its row
         assert (text < 128).any()
         np.testing.assert_array_equal(
-            picture[30 * row : 30 * row + 28, margin : margin + 28],
-            arrays["images"][40 * row, ..., 0],
+            picture[58 * row : 58 * row + 56, margin : margin + 56],
+            arrays["images"][40 * row, ..., 0].repeat(2, 0).repeat(2, 1),
         )
 
 
@@ -109,7 +109,7 @@ def test_nothing_else_of_the_run_is_altered(tmp_path):
     run(workdir, "--labels=0")
     after = snapshot(workdir)
     written = {path for path in after if "reports" in path.parts}
-    assert {path.name for path in written} == {"reports", "3", "samples.npz", "samples.png"}
+    assert {path.name for path in written} == {"reports", "3", "generated.npz", "generated.png"}
     assert {path: after[path] for path in after.keys() - written} == before
 
 
@@ -239,7 +239,7 @@ def test_a_classifier_recognises_the_digits_of_one_epoch(tmp_path):
     result = command("generate", f"--workdir={workdir}", "--labels=all", "--num=200")
     assert not result.stderr
     path = Path(result.stdout.splitlines()[1])
-    assert path == workdir / "reports" / "469" / "samples.npz"
+    assert path == workdir / "reports" / "469" / "generated.npz"
     classify, accuracy = digit_classifier.train(MNIST, num_steps=400)
     assert accuracy > 0.96
     with np.load(path) as samples:

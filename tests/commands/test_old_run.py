@@ -82,5 +82,5 @@ def test_an_old_run_is_evaluated_and_sampled_from(workdir, monkeypatch):
     folder = workdir / "reports" / "20"
     figures = json.loads((folder / "metrics.json").read_text())["figures"]
     assert figures["elbo"] == pytest.approx(ELBO, rel=1e-5)
-    with np.load(folder / "samples.npz") as file:
+    with np.load(folder / "generated.npz") as file:
         assert file["images"].shape == (3, 64, 64, 1)

@@ -73,7 +73,7 @@ def test_the_readmes_example_trains_resumes_is_evaluated_and_generates(tmp_path)
     run(tmp_path, evaluate_one)
     found = json.loads((tmp_path / "brightness" / "metrics.json").read_text())
     assert found["evaluations"] == ["my_package.brightness"]
-    assert str(folder / "samples.png") in run(tmp_path, generate)
+    assert str(folder / "generated.png") in run(tmp_path, generate)
 
 
 def test_the_current_directory_is_searched_as_by_python_m(tmp_path):
