@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pipeline.display import event_files, figures
+from pipeline.display import event_files, figures, texts
 from pipeline.runtime import run_config
 
 # HParams shows these fields at once, under these names; it shows five.
@@ -60,7 +60,8 @@ def charts() -> dict[str, dict[str, list[str]]]:
 
 
 def _config(config: Any) -> Any:
-    rows = [f"| {field} | {value} |" for field, value in sorted(run_config.flatten(config).items())]
+    flat = sorted(run_config.flatten(config).items())
+    rows = [f"| {field} | {texts.cell(value)} |" for field, value in flat]
     text = "\n".join(["| field | value |", "|---|---|", *rows])
     value = event_files.tensorboardx().summary.text("config", text).value[0]
     value.tag = "config"  # tensorboardX appends "/text_summary"

@@ -5,7 +5,6 @@ below make. A page has no script and loads nothing from the network.
 """
 
 import base64
-import html
 import io
 import math
 from typing import Any
@@ -13,9 +12,18 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
-from pipeline.display import figures
+from pipeline.display import figures, texts
 
+OF_REPORT = {
+    "step": "Training steps of the checkpoint.",
+    "examples": "Held-out examples that were evaluated.",
+}
 SHOWN_PIXELS = 540  # small pictures are enlarged up to this width, by whole factors
+# Names of the Markdown library's patterns that make links and pictures.
+LINKS = {
+    "reference", "link", "image_link", "image_reference", "short_reference", "short_image_ref",
+    "autolink", "automail", "html",
+}  # fmt: skip
 ACRONYMS = ("dci", "elbo", "irs", "iw", "kl", "mig", "sap", "udr", "vae", "vq")
 
 
@@ -34,7 +42,8 @@ def render(template: str, **values: Any) -> str:
         "number": number, "words": words, "describe": describe, "markdown": markdown,
         "picture": picture, "svg": Markup,
     }  # fmt: skip
-    return environment.get_template(template).render(**values)
+    page = environment.get_template(template).render(**values)
+    return "\n".join(map(plain, page.split("\n")))
 
 
 def number(value: float | None) -> str:
@@ -46,30 +55,42 @@ def number(value: float | None) -> str:
     return f"−{text}" if value < 0 else text
 
 
+def plain(text: str) -> str:
+    """Returns the text without what no page can hold: control characters, and halves of pairs."""
+    return texts.visible(str(text))
+
+
 def words(name: str) -> str:
     """Returns a figure's name as a person writes it."""
-    parts = name.split("_")
+    parts = name.replace("_", " ").split(" ")
     return " ".join(part.upper() if part in ACRONYMS else part for part in parts)
 
 
 def describe(name: str) -> str:
     """Returns what TensorBoard says of a figure, its unit included; "" of an unknown one."""
-    return figures.of(name).text
+    return OF_REPORT.get(name) or figures.of(name).text
 
 
 def markdown(text: str) -> Markup:
-    """Returns Markdown as HTML, in which HTML of the source is text."""
+    """Returns Markdown as HTML: HTML of the source is text, and so are its links and pictures.
+
+    What a run says may contain names that others chose. So it can neither run nor load anything.
+    """
     import markdown as library
 
-    return Markup(library.markdown(html.escape(text, quote=False), extensions=["tables"]))
+    reader = library.Markdown(extensions=["tables"])
+    for name in LINKS:
+        reader.inlinePatterns.deregister(name, strict=False)
+    reader.parser.blockprocessors.deregister("reference")
+    return Markup(reader.convert(texts.inert(text)))
 
 
 def picture(content: bytes, name: str) -> Markup:
     """Returns an `img` element that contains the PNG or GIF, enlarged if it is small."""
-    with Image.open(io.BytesIO(content)) as file:
+    with Image.open(io.BytesIO(content), formats=("PNG", "GIF")) as file:
         width = file.width * max(1, SHOWN_PIXELS // file.width)
-    kind = "image/gif" if content.startswith(b"GIF") else "image/png"
+        kind = f"image/{str(file.format).lower()}"
     data = base64.b64encode(content).decode()
     return Markup('<img src="data:{};base64,{}" width="{}" alt="{}">').format(
-        kind, data, width, words(name)
+        kind, data, width, describe(name) or words(name)
     )
