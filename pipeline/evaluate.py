@@ -1,9 +1,9 @@
 """The command that evaluates: python -m pipeline.evaluate --workdir=RUN [--step=best].
 
-It restores a checkpoint and runs the run's evaluations, and all others that apply to its model and
-data. It writes metrics.json, pictures and index.html to RUN/reports/<step>/. It changes nothing
-else of the run, so it may evaluate a run that is still training. With --compare RUN1 RUN2 … it puts
-runs side by side. If there are several processes, process 0 writes.
+It restores a checkpoint and runs the run's evaluations, and all others that apply and take seconds.
+It writes metrics.json, pictures and index.html to RUN/reports/<step>/ and changes nothing else of
+the run, which may still train. With --compare RUN1 RUN2 … it puts runs side by side. If there are
+several processes, process 0 writes.
 
 Exit codes: 0 complete; 2 a mistake in the input, which one line names; 75 another process is
 missing; 130 after Ctrl-C; 1 a fault.
@@ -23,7 +23,7 @@ COMMAND = command_line.Command(
         flags.workdir(),
         flags.switch("compare", "compares the runs that follow"),
         flags.STEP,
-        flags.Flag("evals", "NAME[,…]", "evaluations; all: every one that applies", "all"),
+        flags.Flag("evals", "NAME[,…]", "evaluations; quick: those of seconds; all", "quick"),
         flags.integer("batch_size", "examples a batch; 0: as in the run", 0),
         flags.OUT,
         flags.CONFIG[1]._replace(
@@ -96,43 +96,68 @@ def run(options: Options) -> Path:
     import jax
 
     from pipeline.display import terminal
-    from pipeline.outputs import report_files
 
     screen = terminal.Terminal(active=jax.process_index() == 0)
     if options.compare:
         return _compare(options, screen)
     folder, found = _evaluate(options.runs[0], options.step, options, screen, out=options.out)
-    screen.table(f"Held-out figures at step {found['step']}", report_files.shown(found))
+    screen.figures(f"Held-out figures at step {found['step']}", found["figures"])
     return folder / "index.html"
 
 
 def _compare(options: Options, screen: Any) -> Path:
     import jax
 
-    from pipeline import evals
     from pipeline.mesh import agreement, sharding
-    from pipeline.outputs import comparison, report_files, saved_state
+    from pipeline.outputs import comparison
     from pipeline.runtime import run_config
 
+    configs = [run_config.load(workdir) for workdir in options.runs]
+    mesh = sharding.make_mesh({"data": -1})
     runs = []
-    for workdir in options.runs:
-        config = run_config.load(workdir)
-        at = saved_state.number(workdir, options.step, config)
-        folder = workdir / "reports" / str(at)
-        found = report_files.read(folder)
-        missing = found is None or not evals.covered(options.evals, found)
-        # A shared file system may show a file to one process before another. All must agree,
-        # because an evaluation is collective.
-        if agreement.any_process(sharding.make_mesh({"data": -1}), missing):
-            screen.note(f"{workdir} at step {at}")
-            folder, found = _evaluate(workdir, str(at), options, screen)
-        assert found is not None
-        runs.append(comparison.Run(workdir, folder, found, run_config.flatten(config)))
+    for workdir, config in zip(options.runs, configs, strict=True):
+        # A run that cannot be evaluated must not take the others with it.
+        folder, found, fault = workdir, None, None
+        try:
+            folder, found = _reported(workdir, config, mesh, options, screen)
+        except (errors.InputError, OSError) as error:
+            fault = error
+        if agreement.any_process(mesh, fault is not None):
+            screen.warn(f"{workdir} is left out: {fault or 'another process failed'}")
+        else:
+            assert found is not None
+            runs.append(comparison.Run(workdir, folder, found, run_config.flatten(config)))
+    if len(runs) < 2:
+        raise errors.InputError("--compare needs two runs or more that can be evaluated")
     page = (options.out or Path.cwd()) / "compare.html"
     compared = comparison.compare(runs, across=[comparison.ranking])
     if jax.process_index() == 0:
         comparison.write(page, compared, screen)
     return page
+
+
+def _reported(
+    workdir: Path, config: Any, mesh: Any, options: Options, screen: Any
+) -> tuple[Path, dict[str, Any]]:
+    """Returns the folder of a run's report and the contents of metrics.json, made if needed."""
+    from pipeline import evals
+    from pipeline.mesh import agreement
+    from pipeline.outputs import saved_reports, saved_state
+
+    at = saved_state.number(workdir, options.step, config)
+    folder, found = workdir / "reports" / str(at), None
+    try:
+        found = saved_reports.read(folder, workdir)
+    except saved_reports.Damaged as error:
+        screen.warn(f"{folder / 'metrics.json'} is damaged ({error}): evaluating again")
+    missing = found is None or not evals.covered(options.evals, found)
+    # A shared file system may show a file to one process before another. All must agree,
+    # because an evaluation is collective.
+    if agreement.any_process(mesh, missing):
+        screen.note(f"{workdir} at step {at}")
+        folder, found = _evaluate(workdir, str(at), options, screen)
+    assert found is not None
+    return folder, found
 
 
 def _evaluate(

@@ -4,45 +4,64 @@ An SVG chart takes its text colour from the page that shows it, so it fits light
 matplotlib is imported when the first plot is drawn, so a training start doesn't wait for it.
 """
 
+import html
 import io
 import itertools
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from pipeline.display import chart_range
+
 DOTS_PER_INCH = 100  # of figures that become pixels
 SIZE = (4.4, 2.5)  # inches of an SVG chart
 INK = "#010203"  # stands for the page's text colour while matplotlib draws
-COLOURS = ("#3b82c4", "#e8792b", "#2f9e6e", "#b65fb8")  # distinct on white and on black
+# Distinct on white and on black.
+COLOURS = ("#3b82c4", "#e8792b", "#2f9e6e", "#b65fb8", "#a08a1c", "#d6506a", "#1fa0b5", "#8c8c8c")
 MAX_POINTS = 1000  # of a line; a screen shows no more
 
-Series = Mapping[str, Sequence[tuple[float, float]]]
 
-
-def lines(series: Series, *, title: str, unit: str = "") -> str:
+def lines(
+    series: chart_range.Series, *, title: str, unit: str = "", colours: Sequence[str] = ()
+) -> str:
     """Returns an SVG chart of (step, value) pairs; held-out lines of few points have markers.
+
+    If the first steps would flatten all others, the chart cuts them off and says so.
 
     Args:
         series: pairs by their name in the legend. A non-finite value leaves a gap.
         title: above the chart.
         unit: beside the vertical axis.
+        colours: of the lines; (): held-out lines have one of their own.
     """
+    colours = colours or _colours(series)
+    cut = chart_range.window(series)
 
     def draw(axes: Any) -> None:
-        for colour, (name, points) in zip(_colours(series), series.items(), strict=True):
+        shown = []
+        for colour, (name, points) in zip(colours, series.items(), strict=True):
             steps, values = np.transpose(thinned(points))
             values = np.where(np.isfinite(values), values, np.nan)
-            marks = "o" if name.startswith("heldout/") and len(steps) < 60 else ""
-            axes.plot(
-                steps, values, color=colour, label=name, linewidth=1.4, marker=marks, markersize=3
+            few = (len(steps) < 60 and name.startswith("heldout/")) or len(steps) == 1
+            shown += axes.plot(
+                steps, values, color=colour, linewidth=1.4, marker="o" if few else "", markersize=3
             )
-        axes.set_xlabel("step")
+        axes.set_xlabel("step" if cut is None else f"step; the first values {cut.beyond()}")
         axes.set_ylabel(unit)
         axes.margins(x=0.02)
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+        if cut is not None:
+            axes.set_ylim(cut.low, cut.high)
+        # Given this way, a name that begins with an underscore is shown too.
+        axes.legend(shown, list(series), frameon=False, fontsize=8, labelcolor=INK)
 
-    return _svg(draw, title)
+    return _svg(draw, title, f"{title}: {', '.join(series)} by step")
+
+
+def colour(place: int) -> str:
+    """Returns the colour of a run by its place, the same in every chart."""
+    return COLOURS[place % len(COLOURS)]
 
 
 def bars(values: np.ndarray, *, title: str, unit: str = "") -> str:
@@ -59,7 +78,7 @@ def bars(values: np.ndarray, *, title: str, unit: str = "") -> str:
         axes.set_ylabel(unit)
         axes.margins(x=0.0)
 
-    return _svg(draw, title)
+    return _svg(draw, title, f"{title}: {values.size:,} values in descending order")
 
 
 def heat_map(
@@ -124,8 +143,14 @@ def thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, floa
     return points[::-stride][::-1]
 
 
-def _svg(draw: Any, title: str) -> str:
-    """Returns the SVG element of a chart whose contents `draw(axes)` adds."""
+def _svg(draw: Any, title: str, label: str) -> str:
+    """Returns the SVG element of a chart whose contents `draw(axes)` adds.
+
+    Args:
+        draw: adds lines or bars.
+        title: above the chart; no mathematics, whatever it contains.
+        label: what a screen reader says instead of the chart.
+    """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -135,13 +160,16 @@ def _svg(draw: Any, title: str) -> str:
         # The ids in the SVG derive from the title: the file is the same each time, and charts of
         # one page don't share ids.
         "svg.hashsalt": title,
+        "text.parse_math": False,  # names of runs may hold dollars
         "font.family": "sans-serif",
         "font.size": 9,
         **dict.fromkeys(
             ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
         ),
     }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        # The page's font has the characters that matplotlib's own lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         # The frame that all charts share.
         drawn = Figure(figsize=SIZE, layout="constrained")
         axes = drawn.add_subplot()
@@ -156,10 +184,11 @@ def _svg(draw: Any, title: str) -> str:
         drawn.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     # Only the element: an XML declaration can't stand inside HTML.
     text = file.getvalue()
-    return text[text.index("<svg") :].replace(INK, "currentColor")
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
 
 
-def _colours(series: Series) -> list[str]:
+def _colours(series: chart_range.Series) -> list[str]:
     """Returns a colour for each series; held-out series have the same one in all charts."""
     held = [name.startswith("heldout/") for name in series]
     others = itertools.cycle([COLOURS[0], *COLOURS[2:]])

@@ -4,7 +4,11 @@ The run itself is only read. Config, data and evaluations are the run's own. Ove
 only fields that may change on resuming, so the figures equal those of the training loop.
 """
 
+import datetime
+import platform
+import shlex
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import jax
 from ml_collections import ConfigDict
 
 from pipeline import datasets, evals
-from pipeline.display import terminal
+from pipeline.display import terminal, texts
 from pipeline.outputs import report_files, saved_settings, saved_state
 from pipeline.runtime import errors
 from pipeline.training import fingerprint, setup
@@ -33,7 +37,8 @@ def make(
     Args:
         workdir: of the run.
         choice: "best", "latest", or the number of a step.
-        asked: "all" for all that apply, or names of evaluations, separated by commas.
+        asked: names of evaluations, separated by commas; "all" for all that apply; "quick"
+            for these without the slow ones.
         batch_size: examples in a batch; 0 means the run's batch size.
         overrides: arguments --config.field=value.
         out: the folder; None means RUN/reports/<step>/.
@@ -54,8 +59,8 @@ def make(
         screen.warn(text)
     # Every process runs every evaluation, because the model needs all devices.
     chosen = evals.choose(asked, config, mesh, splits.heldout)
-    for name, reason in chosen.left_out.items():
-        screen.note(f"{name} is left out: {reason}")
+    for text in chosen.slow:
+        screen.note(text)
     num = min(config.eval_examples or len(splits.heldout), len(splits.heldout))
     values = evals.run(chosen, state, examples=num, screen=screen)
     warnings = evals.warnings(config, chosen, evals.scalars(values))
@@ -83,8 +88,35 @@ def make(
     # Only process 0 has the pictures and writes.
     folder = out or workdir / "reports" / str(at)
     if jax.process_index():
-        return folder, {**about, "figures": {}}
-    return folder, report_files.write(folder, workdir, config, about, values, warnings)
+        return folder, {**about, "figures": {}, "files": {}}
+    made = _made(ready, workdir, at, asked, overrides)
+    return folder, report_files.write(folder, workdir, config, about, values, warnings, made)
+
+
+def _made(
+    ready: setup.Setup, workdir: Path, at: int, asked: str, overrides: Sequence[str]
+) -> dict[str, str]:
+    """Returns names and texts that say how the report was made, and on what."""
+    given = [f"--workdir={workdir}", f"--step={at}", f"--evals={asked}"]
+    command = shlex.join(["python", "-m", "pipeline.evaluate", *given, *overrides])
+    packages = ("vae-pipeline", "jax", "jaxlib", "flax", "optax", "numpy")
+    versions = [f"{name} {_version(name)}" for name in packages]
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(ready.abstract.params))
+    kind = ready.mesh.devices.flat[0].device_kind
+    return {
+        "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": command,
+        "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
+        "devices": f"{ready.mesh.size} × {kind}, {texts.counted(jax.process_count(), 'process')}",
+        "parameters": f"{num_params:,}",
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # a checkout that was not installed
+        return "?"
 
 
 def _config(workdir: Path, overrides: Sequence[str]) -> ConfigDict:

@@ -4,18 +4,21 @@ metrics.json holds everything that a program would read; it does not depend on d
 batches. index.html shows all of it in one file, with the run's config and curves.
 """
 
+import datetime
+import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline import evals
-from pipeline.display import event_files, figures, pages, pictures, plots
+from pipeline.display import event_files, figures, pages, pictures, plots, texts
 from pipeline.runtime import files, run_config
 
+Points = Mapping[str, Sequence[tuple[int, float]]]  # (step, value) by tag
 NUM_HEADLINES = 6
 # The order of the charts; those with other titles follow.
 ORDER = (
@@ -45,7 +48,7 @@ def metrics(
         elif np.ndim(content) == 1:
             whole["distributions"][name] = [_finite(number) for number in content]
         else:
-            whole["files"][name] = f"{name}{_suffix(content)}"
+            whole["files"][name] = f"{name.replace('/', '-')}{_suffix(content)}"
         whole["units"][name] = figures.of(name).text
     return whole
 
@@ -57,6 +60,7 @@ def write(
     about: Mapping[str, Any],
     values: list[evals.Value],
     warnings: list[str],
+    made: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Writes the folder's files, and returns the contents of metrics.json.
 
@@ -67,6 +71,8 @@ def write(
         about: describes the run and the checkpoint, see `report.make`.
         values: what the evaluations yielded on process 0.
         warnings: texts at the top of the page.
+        made: how the report was made, names and texts; only the page shows it, because it depends
+            on the machine.
 
     Raises:
         OSError: a file cannot be written.
@@ -78,16 +84,22 @@ def write(
     }
     for name, content in encoded.items():
         files.write(folder / found["files"][name], content)
+    points = event_files.read_scalars(workdir / "tensorboard")
     page = pages.render(
         "report.html",
+        made={**(made or {}), **_training(points)},
         about=about,
         warnings=warnings,
         headlines=_headlines(found["figures"]),
         found=found,
         evaluations=_by_evaluation(values, found),
         pictures=encoded,
-        bars={name: _bars(name, numbers) for name, numbers in found["distributions"].items()},
-        curves=curves(workdir),
+        bars={
+            name: chart
+            for name, numbers in found["distributions"].items()
+            if (chart := _bars(name, numbers))
+        },
+        curves=curves(points),
         config=run_config.flatten(config),
     )
     files.write(folder / "index.html", page)
@@ -97,26 +109,8 @@ def write(
     return found
 
 
-def read(folder: Path) -> dict[str, Any] | None:
-    """Returns the folder's metrics.json; None if there is none or if it is not complete."""
-    try:
-        found = json.loads((folder / "metrics.json").read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-    whole = isinstance(found, dict) and {"figures", "files", "evaluations", "left_out"} <= set(
-        found
-    )
-    return found if whole else None
-
-
-def shown(found: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the figures as texts for a terminal."""
-    return {name: pages.number(value) for name, value in found["figures"].items()}
-
-
-def curves(workdir: Path) -> list[str]:
-    """Returns SVG charts of what the run has logged so far; the run may still train."""
-    points = event_files.read_scalars(workdir / "tensorboard")
+def curves(points: Points) -> list[str]:
+    """Returns SVG charts of what the run has logged so far, from `event_files.read_scalars`."""
     logged = {tag.rpartition("/")[2] for tag in points}
     charts: dict[str, list[figures.Figure]] = {title: [] for title in ORDER}
     for figure in figures.BY_NAME.values():
@@ -127,8 +121,21 @@ def curves(workdir: Path) -> list[str]:
         tags = [f"{part}/{figure.name}" for figure in shown for part in _parts(figure)]
         series = {tag: points[tag] for tag in tags if tag in points}
         if series:
-            drawn.append(plots.lines(series, title=title, unit=shown[0].unit))
+            drawn.append(plots.lines(series, title=pages.words(title), unit=shown[0].unit))
     return drawn
+
+
+def _training(points: Points) -> dict[str, str]:
+    """Returns how long the steps took, by their logged mean times; {} if none was logged."""
+    times = points.get("train/ms_per_step", [])
+    steps = [0, *(step for step, _ in times)]
+    lengths = (later - earlier for earlier, later in itertools.pairwise(steps))
+    pairs = zip(lengths, times, strict=True)
+    seconds = sum(length * each / 1000.0 for length, (_, each) in pairs if math.isfinite(each))
+    if not times:
+        return {}
+    spent = datetime.timedelta(seconds=round(seconds))
+    return {"training time": f"{spent} for {steps[-1]:,} steps, without compiling and evaluating"}
 
 
 def _parts(figure: figures.Figure) -> tuple[str, ...]:
@@ -153,7 +160,10 @@ def _by_evaluation(
     for value in values:
         if value.name in found["figures"]:
             groups.setdefault(value.evaluation, {})[value.name] = found["figures"][value.name]
-    return groups
+    return {
+        evaluation: {name: group[name] for name in texts.ordered(group)}
+        for evaluation, group in groups.items()
+    }
 
 
 def _bars(name: str, numbers: list[float | None]) -> str:

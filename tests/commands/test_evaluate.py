@@ -5,6 +5,7 @@ import dataclasses
 import html.parser
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +16,10 @@ import pytest
 from PIL import Image
 
 from configs import beta_vae, default, vq_vae
-from pipeline import datasets, evals, evaluate
-from pipeline.display import pages, terminal
+from pipeline import datasets, evals, evaluate, generate
+from pipeline.display import terminal, texts
 from pipeline.mesh import sharding
-from pipeline.outputs import comparison, report_files
+from pipeline.outputs import comparison, report_files, saved_reports
 from pipeline.runtime import errors, registry, run_config
 from pipeline.training import setup, step
 from tests.support import runs
@@ -29,6 +30,11 @@ ROOT = Path(__file__).parents[2]
 NUM = 90  # held-out examples of an evaluation: a batch of 64 and a part of one
 EVALS = "--evals=heldout,latents,importance_weighted,reconstructions,disentanglement"
 DEVICES = tuple(jax.devices())
+
+
+def nothing(config, mesh, source):
+    """Makes an evaluation that yields nothing."""
+    return lambda state: iter(())
 
 
 def make_config(module=beta_vae, **changes):
@@ -305,11 +311,11 @@ def test_every_kind_of_value_is_written(workdir, tmp_path, reported):
     assert "be &lt;careful&gt;" in text
     assert "−1,234.5" in text
     assert not list(tmp_path.glob(".*"))  # no temporary file is left
-    assert report_files.read(tmp_path) == found
+    assert saved_reports.read(tmp_path) == found
     assert evals.covered("latents", found)
     assert not evals.covered("samples", found)
     assert not evals.covered("all", found)
-    assert report_files.read(tmp_path / "nothing") is None
+    assert saved_reports.read(tmp_path / "nothing") is None
 
 
 @pytest.mark.parametrize("process", [0, 1])
@@ -344,11 +350,63 @@ def test_runs_are_compared_and_evaluated_where_they_were_not(workdir, tmp_path, 
     ]
     ranks = [line.split()[1:] for line in out.splitlines() if "udr_" in line]
     assert len(ranks) == 2
-    assert all(0 <= float(value) <= 1 for row in ranks for value in row)
-    found = report_files.read(other / "reports" / "2")
-    assert pages.number(found["figures"]["aggregate_kl"]) in out
+    assert all(0 <= float(value) <= 1 for row in ranks for value in row if value != "*")
+    found = saved_reports.read(other / "reports" / "2")
+    assert texts.number(found["figures"]["aggregate_kl"]) in out
     assert "model.latent_dim" in Outline(page).text
     assert (tmp_path / "b" / "reports" / "2" / "index.html").is_file()
+
+
+def test_a_damaged_report_is_named_and_the_others_are_compared(workdir, tmp_path, capsys):
+    other = runs.save_run(tmp_path / "b", make_config(), (1.0, 2.0))
+    third = runs.save_run(tmp_path / "c", make_config(), (1.0, 2.0))
+    for each in (workdir, other, third):
+        run(each, "--evals=latents")
+    (other / "reports" / "2" / "metrics.json").write_text('{"figures": {"elbo": "')
+    (third / "reports" / "2" / "metrics.json").write_text("[]")
+    shutil.rmtree(third / "checkpoints")
+    (third / "checkpoints").mkdir()
+    capsys.readouterr()
+    arguments = ["--compare", workdir, other, third, f"--out={tmp_path}", "--evals=latents"]
+    page = evaluate.run(evaluate.parse(["evaluate", *map(str, arguments)]))
+    warned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert len(warned) == 2
+    assert f"{other / 'reports' / '2' / 'metrics.json'} is damaged (" in warned[0]
+    assert f"{third} is left out: --workdir={third} has no checkpoint yet" in warned[1]
+    assert "2 runs side by side" in page.read_text()
+    assert saved_reports.read(other / "reports" / "2")["figures"]  # it was evaluated again
+
+
+def test_one_run_that_can_be_evaluated_is_no_comparison(workdir, tmp_path, capsys, monkeypatch):
+    run_config.save(make_config(), tmp_path / "empty")
+    arguments = ["--compare", str(workdir), f"{tmp_path}/empty", "--evals=latents"]
+    monkeypatch.setattr(sys, "argv", ["evaluate", *arguments])
+    assert evaluate.main() == 2
+    assert "--compare needs two runs or more that can be evaluated" in capsys.readouterr().err
+
+
+def test_what_nobody_asked_for_is_not_said_to_be_left_out(workdir, tmp_path, monkeypatch, capsys):
+    for name in ("importance_weighted", "interpolations", "latent_plane", "traversals"):
+        monkeypatch.setattr(registry.load("evals", name, field="evals"), "make", nothing)
+    page, found = run(workdir, f"--out={tmp_path}")
+    out = capsys.readouterr().out
+    assert "disentanglement" not in found["evaluations"]
+    assert "code_maps" in found["left_out"]
+    for text in (out, page.read_text()):
+        assert "take it out" not in text and "left out" not in text
+    about = [line for line in out.splitlines() if "disentanglement" in line]
+    assert about == ["disentanglement takes minutes and is not run: --evals=all runs it too"]
+    assert evals.covered("quick", found) and not evals.covered("all", found)
+
+
+def test_evaluate_and_generate_write_different_files(workdir, tmp_path):
+    run(workdir, "--evals=samples", f"--out={tmp_path}")
+    before = (tmp_path / "samples.png").read_bytes()
+    generate.run(
+        generate.parse(["generate", f"--workdir={workdir}", "--num=2", f"--out={tmp_path}"])
+    )
+    assert (tmp_path / "samples.png").read_bytes() == before
+    assert (tmp_path / "generated.png").is_file()
 
 
 def test_a_comparison_knows_the_better_one_and_asks_for_figures_across_runs(tmp_path):

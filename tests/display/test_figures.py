@@ -14,7 +14,7 @@ from configs import beta_vae, capacity_vae, conditional_vae, vq_vae
 from pipeline import datasets, evals
 from pipeline.display import dashboards, figures, marked_pages, pages, tensorboard, terminal
 from pipeline.mesh import sharding
-from pipeline.outputs import comparison, report_files
+from pipeline.outputs import comparison, report_files, saved_reports
 from pipeline.training import batching, evaluation, step
 
 EVALS = Path(__file__).parents[2] / "pipeline" / "evals"
@@ -48,7 +48,7 @@ def show_everywhere(folder, value):
         evals.Value("heldout", "elbo", -value),
     ]
     report_files.write(folder, folder, beta_vae.get_config(), ABOUT, values, [])
-    found = report_files.read(folder)
+    found = saved_reports.read(folder)
     other = found | {"figures": {"surprise": value + 1}}
     runs = [comparison.Run(folder, folder, each, {}) for each in (found, other)]
     line = io.StringIO()
@@ -78,7 +78,7 @@ def test_a_row_shows_a_metric_in_tensorboard_the_report_the_terminal_and_the_pag
 def test_a_figure_without_a_row_is_shown_under_its_own_name(tmp_path):
     events, page, compared, line = show_everywhere(tmp_path, 2.5)
     assert events.SummaryMetadata("train/surprise").summary_description == ""
-    assert "<td><code>surprise</code></td>" in page
+    assert "<code>surprise</code></th>" in page
     assert compared.figures["surprise"] == [2.5, 3.5]
     assert compared.best("surprise") is None
     assert "step 2/9  loss 1  " in line
