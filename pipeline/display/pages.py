@@ -88,9 +88,12 @@ def markdown(text: str) -> Markup:
 def picture(content: bytes, name: str) -> Markup:
     """Returns an `img` element that contains the PNG or GIF, enlarged if it is small."""
     with Image.open(io.BytesIO(content), formats=("PNG", "GIF")) as file:
-        width = file.width * max(1, SHOWN_PIXELS // file.width)
+        factor = max(1, SHOWN_PIXELS // file.width)
+        width = file.width * factor
         kind = f"image/{str(file.format).lower()}"
     data = base64.b64encode(content).decode()
-    return Markup('<img src="data:{};base64,{}" width="{}" alt="{}">').format(
-        kind, data, width, describe(name) or words(name)
+    # A large picture that a narrow screen makes smaller keeps its texts readable if it is smoothed.
+    sharp = "sharp" if factor > 1 else ""
+    return Markup('<img src="data:{};base64,{}" width="{}" class="{}" alt="{}">').format(
+        kind, data, width, sharp, describe(name) or words(name)
     )
