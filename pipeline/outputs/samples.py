@@ -42,7 +42,7 @@ def write(
     seed: int,
     title: str = "",
 ) -> None:
-    """Writes a picture of the images, and their arrays: `images`, `seed`, maybe `labels` and `names`.
+    """Writes a picture of the images, and a file of `images`, `seed`, maybe `labels` and `names`.
 
     Args:
         folder: for both files; it is made if it is missing.
