@@ -6,21 +6,18 @@ start before, and all processes compare theirs.
 """
 
 import contextlib
-import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline import datasets
 from pipeline.runtime import errors, files, peers
 from pipeline.runtime.processes import alike
+from pipeline.runtime.workdir import saved_config
 
 NAME = "data.json"
-SAMPLE = 64  # examples whose content stands for all, if a source says nothing better
 SHOWN = 3  # changes that a line names
 DIGEST = re.compile("[0-9a-f]{12,64}")
 
@@ -30,26 +27,8 @@ def of(splits: datasets.Splits) -> dict[str, str]:
     return {
         f"{split}.{name}": value
         for split, source in zip(splits._fields, splits, strict=True)
-        for name, value in of_source(source).items()
+        for name, value in datasets.fingerprint(source).items()
     }
-
-
-def of_source(source: datasets.Source) -> dict[str, str]:
-    """Returns the source's own fingerprint, or its number of examples and a digest of some.
-
-    The digest is of up to `SAMPLE` examples, spaced evenly from the first to the last, with all
-    their entries.
-    """
-    own: Callable[[], dict[str, str]] | None = getattr(source, "fingerprint", None)
-    if own is not None:
-        return own()
-    num = len(source)
-    chosen = np.linspace(0, num - 1, min(num, SAMPLE)).round().astype(np.int64)
-    digest = hashlib.sha256()
-    for name, values in sorted(source.read(chosen).items()):
-        array = np.ascontiguousarray(values)
-        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode() + array.tobytes())
-    return {"examples": str(num), "content": digest.hexdigest()[:12]}
 
 
 def check(ready: Any, workdir: Path, others: peers.Peers) -> dict[str, str]:
@@ -64,7 +43,10 @@ def check(ready: Any, workdir: Path, others: peers.Peers) -> dict[str, str]:
         InputError: the processes have different data, or the data are not those of the run.
     """
     found, objection = of(ready.opened), ""
-    differing = differences(_read(workdir) or {}, found)
+    kept = _read(workdir)
+    differing = differences(kept or {}, found)
+    if kept == {} and saved_config.exists(workdir):  # a run from before there were fingerprints
+        differing = datasets.since_older_versions(ready.given)
     if differing and not ready.given.data.accept_changes:
         objection = (
             f"the data are not those of the run in --workdir={workdir}: {differing}. Use the "

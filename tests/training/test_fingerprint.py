@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image
 
 from configs import beta_vae
 from pipeline import datasets
@@ -65,10 +66,10 @@ def changed(name, at, value):
 
 def test_equal_data_have_equal_fingerprints_and_few_examples_are_read():
     images = Images(100_000)
-    found = fingerprint.of_source(images)
-    assert found == fingerprint.of_source(Images(100_000)) and found["examples"] == "100000"
-    assert images.num_read == fingerprint.SAMPLE
-    assert fingerprint.of_source(Images(3))["examples"] == "3"
+    found = datasets.fingerprint(images)
+    assert found == datasets.fingerprint(Images(100_000)) and found["examples"] == "100000"
+    assert images.num_read == datasets.SAMPLE
+    assert datasets.fingerprint(Images(3))["examples"] == "3"
 
 
 @pytest.mark.parametrize(
@@ -141,17 +142,41 @@ def test_other_commands_only_warn(tmp_path):
 def test_a_subset_has_the_fingerprint_of_its_own_examples():
     half = datasets.Subset(Images(), np.arange(50))
     other = datasets.Subset(Images(), np.arange(50, 100))
-    assert fingerprint.of_source(half) != fingerprint.of_source(other)
-    assert fingerprint.of_source(half)["examples"] == "50"
+    assert datasets.fingerprint(half) != datasets.fingerprint(other)
+    assert datasets.fingerprint(half)["examples"] == "50"
 
 
 @pytest.mark.parametrize("more", [(), ("--dry_run",)])
 def test_the_command_refuses_changed_data_before_it_writes(tmp_path, more):
     workdir = tmp_path / "run"
-    run_config.save(beta_vae.get_config("smoke"), workdir)
+    config = beta_vae.get_config("smoke")
+    config.data.heldout_examples = 10_000
+    run_config.save(run_config.settled(config, "cpu"), workdir)
     (workdir / "data.json").write_text('{"train.examples": "7"}')
     before = snapshot(workdir)
     out, err = train(workdir, *more, code=2)
     assert err.count("error: ") == 1 and err.startswith("error: the data are not those of the run")
     assert "examples 727280, were 7 (train)" in err and not out
     assert snapshot(workdir) == before
+
+
+def test_a_run_from_before_fingerprints_is_refused_if_its_labels_were_others(tmp_path):
+    for name in ("2", "10"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(
+                tmp_path / "images" / name / f"{number}.png"
+            )
+    config = beta_vae.get_config("image_folder,smoke")
+    config.data.path, config.data.image_size = str(tmp_path / "images"), 8
+    config.batch_size = 2
+    workdir = tmp_path / "run"
+    run_config.save(config, workdir)
+    older = SimpleNamespace(given=config, opened=datasets.load(config))
+    with pytest.raises(errors.InputError, match="natural order, and were in the order of texts"):
+        fingerprint.check(older, workdir, peers.alone())
+    config.data.accept_changes = True
+    found = fingerprint.check(older, workdir, peers.alone())
+    fingerprint.save(found, workdir, warn=print)
+    config.data.accept_changes = False
+    assert fingerprint.check(older, workdir, peers.alone()) == found
