@@ -1,3 +1,3 @@
 """Distributed training of variational autoencoders in JAX."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
