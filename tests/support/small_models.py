@@ -29,6 +29,12 @@ def make_config(variant, **changes):
     config = VARIANTS[variant].get_config("smoke")
     config.model.hidden = (32,)
     config.data.variance = 0.1
+    # The lengths of the main job, so that a few steps are the same in runs of any length.
+    if variant == "beta":
+        config.model.beta.steps = config.optimizer.decay_steps = 5000
+        config.optimizer.warmup_steps = 100
+    if variant == "capacity":
+        config.model.capacity.steps = 10_000
     if variant == "film":
         config.model.conditioning = "film"
     if variant == "vq":
