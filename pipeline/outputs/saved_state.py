@@ -13,7 +13,8 @@ import numpy as np
 from pipeline.display import terminal
 from pipeline.mesh import agreement
 from pipeline.runtime import errors
-from pipeline.training import checkpoint, setup, step
+from pipeline.training import setup, step
+from pipeline.training.saving import checkpoint
 
 
 def restore(workdir: Path, choice: str, ready: setup.Setup) -> tuple[int, step.TrainState]:

@@ -9,7 +9,8 @@ import jax
 from pipeline.display import terminal, texts
 from pipeline.nn import schedules
 from pipeline.runtime import run_config
-from pipeline.training import checkpoint, optimizer, setup
+from pipeline.training import optimizer, setup
+from pipeline.training.saving import checkpoint
 
 
 def of_start(ready: setup.Setup, workdir: Path, steps: list[int]) -> dict[str, str]:

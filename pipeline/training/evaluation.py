@@ -22,7 +22,8 @@ from pipeline.mesh import compiling, layouts, reductions
 from pipeline.nn import streams
 from pipeline.nn.metrics import Metrics
 from pipeline.runtime import errors, registry
-from pipeline.training import batching, examples, guard, optimizer, ranking, step
+from pipeline.training import batching, examples, guard, optimizer, step
+from pipeline.training.saving import ranking
 from pipeline.training.step import TrainState
 
 FIRST = "pipeline.evals.heldout"

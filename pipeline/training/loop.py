@@ -10,7 +10,6 @@ from pipeline.runtime import peers, run_config, signals, watchdog
 from pipeline.training import (
     banner,
     batching,
-    checkpoint,
     clock,
     dispatch,
     evaluation,
@@ -23,6 +22,7 @@ from pipeline.training import (
     tracing,
     verdicts,
 )
+from pipeline.training.saving import checkpoint
 
 
 def run(

@@ -8,7 +8,8 @@ import numpy as np
 
 from pipeline.display import tensorboard
 from pipeline.mesh import sharding
-from pipeline.training import checkpoint, evaluation, guard, setup, step, verdicts
+from pipeline.training import evaluation, guard, setup, step, verdicts
+from pipeline.training.saving import checkpoint
 from pipeline.training.step import TrainState
 
 

@@ -15,16 +15,9 @@ from pipeline import datasets
 from pipeline.mesh import sharding
 from pipeline.nn import reads
 from pipeline.runtime import errors, ranges, registry, run_config
-from pipeline.training import (
-    batching,
-    checkpoint_folder,
-    dispatch,
-    evaluation,
-    guard,
-    step,
-    variance,
-)
+from pipeline.training import batching, dispatch, evaluation, guard, step, variance
 from pipeline.training import cautions as own_cautions
+from pipeline.training.saving import checkpoint_folder
 
 
 class Setup(NamedTuple):

@@ -12,7 +12,8 @@ from pipeline.display import event_files
 from pipeline.mesh import flat_buffers, layouts, sharding
 from pipeline.performance import hlo, planning, topologies
 from pipeline.runtime import errors
-from pipeline.training import checkpoint, evaluation, guard, step
+from pipeline.training import evaluation, guard, step
+from pipeline.training.saving import checkpoint
 from tests.support import processes, small_models
 
 EXAMPLE, IMAGES = small_models.EXAMPLE, small_models.IMAGES

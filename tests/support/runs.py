@@ -10,7 +10,8 @@ from pipeline import datasets
 from pipeline.display import event_files
 from pipeline.mesh import sharding
 from pipeline.runtime import run_config
-from pipeline.training import checkpoint, step
+from pipeline.training import step
+from pipeline.training.saving import checkpoint
 
 TIMINGS = ("images_per_second", "ms_per_step", "data_wait_share")
 

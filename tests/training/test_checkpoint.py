@@ -11,7 +11,8 @@ import pytest
 from configs import beta_vae
 from pipeline.mesh import sharding
 from pipeline.runtime import errors
-from pipeline.training import checkpoint, checkpoint_folder, ranking, step
+from pipeline.training import step
+from pipeline.training.saving import checkpoint, checkpoint_folder, ranking, saved_arrays
 
 EXAMPLE = {"image": jax.ShapeDtypeStruct((8, 8, 1), np.uint8)}
 
@@ -144,9 +145,9 @@ def test_digests_are_the_same_on_any_mesh_and_find_exchanged_values():
     for num_devices in (1, 2, 8):
         mesh = mesh_of(num_devices)
         for where in (sharding.replicated(mesh), sharding.batch_sharded(mesh)):
-            found.append(int(checkpoint.digests([jax.device_put(values, where)])[0]))
+            found.append(int(saved_arrays.digests([jax.device_put(values, where)])[0]))
     assert len(set(found)) == 1
-    assert int(checkpoint.digests([exchanged])[0]) != found[0]
+    assert int(saved_arrays.digests([exchanged])[0]) != found[0]
     weights = 2 * np.arange(values.size, dtype=np.uint64) + 1
     assert found[0] == int((values.view(np.uint32).ravel() * weights).sum() % 2**32)
 

@@ -14,7 +14,8 @@ FOREVER = ("--config.total_steps=100000", "--config.log_every_steps=1")
 # Runs before the command: the fault of this process.
 FAILING = """
 import os, sys, time
-from pipeline.training import batching, checkpoint
+from pipeline.training import batching
+from pipeline.training.saving import checkpoint
 original = batching.ahead
 def batches(*arguments, **options):
     for number, batch in enumerate(original(*arguments, **options)):

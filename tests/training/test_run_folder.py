@@ -13,7 +13,8 @@ import pytest
 from pipeline.display import tensorboard
 from pipeline.runtime import errors, peers
 from pipeline.runtime.workdir import contents, lease, lease_files, liveness
-from pipeline.training import checkpoint, run_folder
+from pipeline.training import run_folder
+from pipeline.training.saving import checkpoint
 from tests.support import small_models
 from tests.support.processes import ROOT
 

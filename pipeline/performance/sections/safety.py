@@ -12,7 +12,8 @@ from pipeline.performance import timing
 from pipeline.performance.bench import NEVER, Bench, compiled_step, first_state, stepper
 from pipeline.runtime import peers, watchdog
 from pipeline.runtime.processes import traits
-from pipeline.training import checkpoint, fingerprint, verdicts
+from pipeline.training import fingerprint, verdicts
+from pipeline.training.saving import checkpoint, saved_arrays
 
 
 def measure(bench: Bench) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def measure(bench: Bench) -> dict[str, Any]:
     # What happens once a save is shared by all steps between two saves.
     state = first_state(bench)
     digests = timing.in_turn(
-        {"digests": lambda: jax.block_until_ready(checkpoint.digests(state))}, rounds=rounds
+        {"digests": lambda: jax.block_until_ready(saved_arrays.digests(state))}, rounds=rounds
     )
     ms = 1000 * timing.median(steps["bare"]) / num
     digest_ms = 1000 * timing.median(digests["digests"])

@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from jax.sharding import Mesh
 from orbax.checkpoint._src import asyncio_utils
 
-from pipeline.mesh import agreement, layouts, sharding
+from pipeline.mesh import agreement, layouts
 from pipeline.runtime import errors, event_loops
-from pipeline.training import checkpoint_folder, ranking
+from pipeline.training.saving import checkpoint_folder, ranking, saved_arrays
 from pipeline.training.step import TrainState
 
 ORBAX = str(Path(ocp.__file__).parent)
@@ -143,19 +142,20 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         state = layouts.to_tree(state)
+        arrays = {"state": state, "digests": saved_arrays.digests(state)}
         self._whole.add(step)
         figures = None
         if metrics and self._config.keep_best:
             figures = checkpoint_folder.with_digest(metrics)
             self._scores[step] = metrics.get(self._config.best_metric, float("nan"))
         with errors.writing(self._folder):
-            saved = self._manager.save(
+            accepted = self._manager.save(
                 step,
-                args=ocp.args.StandardSave({"state": state, "digests": digests(state)}),
+                args=ocp.args.StandardSave(arrays),
                 metrics=figures,
                 force=True,
             )
-        if not saved:
+        if not accepted:
             raise RuntimeError(f"Orbax refused to save step {step}")
 
     def check(self) -> None:
@@ -210,7 +210,7 @@ class Checkpoints:
         saved, fault = self._load(step, abstract, mesh)
         # The digest of an array that is cut needs every process, so all must have read it first.
         if not agreement.any_process(mesh, bool(fault)):
-            wrong = np.asarray(saved["digests"]) != np.asarray(digests(saved["state"]))
+            wrong = np.asarray(saved["digests"]) != np.asarray(saved_arrays.digests(saved["state"]))
             if wrong.any():
                 paths = [
                     jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(abstract)
@@ -223,51 +223,17 @@ class Checkpoints:
         return None, fault or "another process could not read it"
 
     def _load(self, step: int, abstract: TrainState, mesh: Mesh) -> tuple[Any, str]:
-        """Returns what was saved at `step`, unchecked, or why it cannot be read.
-
-        It exchanges nothing with other processes, which may be able to read the step.
-        """
-        if fault := self._entries.get(step):
-            return None, fault
-        num, whole = len(jax.tree.leaves(abstract)), sharding.replicated(mesh)
-        target = {
-            "state": layouts.of_tree(abstract, mesh),
-            "digests": jax.ShapeDtypeStruct((num,), np.uint32, sharding=whole),
-        }
-        options = _alone()
-        try:
-            with ocp.Checkpointer(_handler(), multiprocessing_options=options) as reader:
-                args = ocp.args.StandardRestore(target)
-                return reader.restore(self._arrays(step), args=args), ""
-        except Exception as error:  # whatever the error is, the step before may be whole
-            return None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        """Returns what was saved at `step`, unchecked, or why it cannot be read."""
+        fault = self._entries.get(step)
+        return (None, fault) if fault else saved_arrays.load(self._folder, step, abstract, mesh)
 
     def _refuse_others(self, step: int, abstract: TrainState) -> None:
         """Raises an InputError if the checkpoint's list of arrays is not that of `abstract`."""
-        try:
-            saved = _shapes(_handler().metadata(self._arrays(step))["state"])
-        except Exception:  # the list itself is damaged
-            return
-        wanted = _shapes(abstract)
-        differing = [
-            f"{name} is {wanted.get(name, 'absent')}, was {saved.get(name, 'absent')}"
-            # The optimizer's arrays have the shapes of the parameters, which say more.
-            for name in sorted(
-                saved.keys() | wanted.keys(), key=lambda name: ("opt_" in name, name)
-            )
-            if saved.get(name) != wanted.get(name)
-        ]
-        if differing:
-            more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        if differing := saved_arrays.differences(self._folder, step, abstract):
             raise errors.InputError(
                 f"the checkpoints in {self._folder} belong to another model or other data: "
-                f"{'; '.join(differing[:3])}{more}. Use the run's own config and data, or another "
-                "--workdir"
+                f"{differing}. Use the run's own config and data, or another --workdir"
             )
-
-    def _arrays(self, step: int) -> Any:
-        folder = self._folder / str(step) / ocp.checkpoint_manager.DEFAULT_ITEM_NAME
-        return checkpoint_folder.LiteralPath(folder)
 
     def _set_aside(self, steps: Collection[int], mesh: Mesh) -> None:
         if not steps:
@@ -311,46 +277,3 @@ class Checkpoints:
         thread = threading.Thread(target=finish, name="last save", daemon=True)
         thread.start()
         thread.join(FINISH_SECONDS)
-
-
-def _alone() -> Any:
-    """Returns options by which each process reads by itself.
-
-    A shared barrier would wait for a process whose read has failed.
-    """
-    process = jax.process_index()
-    return ocp.options.MultiprocessingOptions(
-        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"{process}"
-    )
-
-
-def _handler() -> Any:
-    return ocp.StandardCheckpointHandler(multiprocessing_options=_alone())
-
-
-def _shapes(tree: Any) -> dict[str, list[int]]:
-    """Returns the shape of each array by its path, such as params/encoder/bias."""
-    found = {}
-    for path, leaf in jax.tree.leaves_with_path(tree, is_leaf=lambda node: hasattr(node, "shape")):
-        parts = [
-            str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in path
-        ]
-        found["/".join(parts)] = list(leaf.shape)
-    return found
-
-
-@jax.jit
-def digests(state: Any) -> jax.Array:
-    """Returns a digest of each array, [leaves] uint32, exact and the same on any mesh.
-
-    It is the sum modulo 2³² of the bits of all values, each multiplied by its own odd number. So
-    it changes if one value changes, or if two values swap places.
-    """
-
-    def digest(leaf):
-        kind = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
-        bits = jax.lax.bitcast_convert_type(leaf, kind).astype(jnp.uint32).ravel()
-        weights = 2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1
-        return (bits * weights).sum(dtype=jnp.uint32)
-
-    return jnp.stack([digest(leaf) for leaf in jax.tree.leaves(state)])
