@@ -68,11 +68,14 @@ class Command(NamedTuple):
             raise SystemExit(0)
 
     def check(self, values: Any) -> None:
-        """Raises an InputError if a needed flag is missing or a number is too small."""
+        """Raises an InputError if a needed flag is missing, or a value cannot work."""
         missing = [f for f in self.takes if f.example and values[f.name].value in (None, "")]
         if missing:
             raise self._needed(missing)
         for flag in self.takes:
+            given = values[flag.name].value if flag.name in values else None
+            if flag is flags.JSON and given and flags.path(given).is_dir():
+                raise errors.InputError(f"--{flag.name}={given} is a folder: name a file in it")
             if flag.least is not None and values[flag.name].value is not None:
                 errors.check_range(f"--{flag.name}", values[flag.name].value, flag.least)
 

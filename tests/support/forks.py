@@ -13,7 +13,7 @@ import time
 import traceback
 from typing import NamedTuple
 
-SECONDS = 60  # longest time of a command
+SECONDS = 120  # longest time of a command
 COMMANDS = ("train", "generate", "evaluate", "plan", "benchmark")
 # What the commands import only when it is needed.
 LATER = (

@@ -82,6 +82,8 @@ def images(draw, folder):
 def _add_odd_file(draw, place):
     path = place / draw.choice(("x.png", "x.jpg", ".png", "x.txt", "\udcff.png", "a\nb.png"))
     found = sorted(path for path in place.iterdir() if path.is_file())
+    if os.path.lexists(path):  # perhaps as a pipe, which would wait for a reader
+        return
     match draw.randrange(8):
         case 0 if found:
             chosen = draw.choice(found)
