@@ -161,12 +161,7 @@ def _reported(
 
 
 def _evaluate(
-    workdir: Path,
-    at: str,
-    options: Options,
-    screen: Any,
-    *,
-    out: Path | None = None,
+    workdir: Path, at: str, options: Options, screen: Any, *, out: Path | None = None
 ) -> tuple[Path, dict[str, Any]]:
     from pipeline.outputs import report
 

@@ -11,18 +11,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
-from pipeline.display import event_files, figures, pictures, texts
+from pipeline.display import event_files, summaries
 from pipeline.runtime import errors
-
-# TensorBoard's plugin and data class (scalar 1, tensor 2, blob sequence 3) by field of a value.
-PLUGINS = {
-    "simple_value": ("scalars", 1),
-    "image": ("images", 3),
-    "histo": ("histograms", 2),
-    "tensor": ("text", 2),
-}
 
 
 class Writer:
@@ -95,13 +85,13 @@ class Writer:
         if self._is_due(tag, step):
             made = value() if callable(value) else value
             if made is not None:
-                self._append_value(_described(summary_value(tag, made), tag), step)
+                self._append_value(summaries.described(summaries.value(tag, made), tag), step)
 
     def about(self, values: Iterable[Any]) -> None:
         """Writes the values of `dashboards` that describe the run, each tag once a start."""
         for value in values:
             if self._active and value.tag not in self._last_step:
-                self._append_value(_described(value, value.tag), self._first_step)
+                self._append_value(summaries.described(value, value.tag), self._first_step)
             self._last_step.setdefault(value.tag, self._first_step)
 
     def flush(self) -> None:
@@ -157,50 +147,3 @@ class Writer:
         event.wall_time = time.time()
         with errors.writing(self._folder):
             self._file.write(event.SerializeToString())
-
-
-def summary_value(tag: str, value: Any) -> Any:
-    """Returns the protocol buffer of a number, histogram, image, animation or text.
-
-    Raises:
-        ValueError: an array of another shape.
-    """
-    library = event_files.tensorboardx()
-    protos, summary = library.proto.summary_pb2, library.summary
-    if isinstance(value, str):
-        return summary.text(tag, texts.inert(value)).value[0]
-    array = np.asarray(value)
-    array = pictures.seen(array) if array.ndim >= 3 else array
-    if array.ndim == 0:
-        return protos.Summary.Value(simple_value=float(array))
-    if array.ndim == 1:
-        return summary.histogram(tag, array, bins=64).value[0]  # of equal width
-    if array.ndim == 3:
-        if array.dtype != np.uint8:
-            # Rounded here: tensorboardX truncates, which darkens images by half a level.
-            array = pictures.to_uint8(np.nan_to_num(array.astype(np.float32)))
-        return summary.image(tag, array, dataformats="HWC").value[0]
-    if array.ndim == 4 and array.dtype == np.uint8:
-        _, height, width, channels = array.shape
-        image = protos.Summary.Image(height=height, width=width, colorspace=channels)
-        image.encoded_image_string = pictures.gif(array)
-        return protos.Summary.Value(image=image)
-    raise ValueError(
-        f"{tag!r} has shape {array.shape}, {array.dtype}: pass [], [N], [H, W, C], or "
-        "[T, H, W, C] of uint8"
-    )
-
-
-def _described(value: Any, tag: str) -> Any:
-    """Returns the value with its tag, name, description, plugin and class of data set."""
-    value.tag = tag  # tensorboardX appends "/text_summary" to the tag of a text
-    if text := figures.of(tag).text:  # without one, TensorBoard shows the tag itself
-        value.metadata.display_name = tag.replace("_", " ")
-        value.metadata.summary_description = text
-    plugin, data_class = PLUGINS[value.WhichOneof("value")]
-    if not value.metadata.plugin_data.plugin_name:
-        value.metadata.plugin_data.plugin_name = plugin
-    # Field 4 is data_class, which tensorboardX's protocol buffer lacks. Without it the fast loader,
-    # TensorBoard's default, drops the name and the description.
-    value.metadata.MergeFromString(bytes([4 << 3, data_class]))
-    return value

@@ -238,8 +238,10 @@ def load(workdir: Path) -> ConfigDict:
     """
     if not saved_config.exists(workdir):
         raise errors.InputError(f"--workdir={workdir} holds no run: there is no config.json in it")
-    fields = completed(saved_config.read(workdir))
-    if fault := saved_config.fault_of(fields):  # a section of today's configs is a number there
+    saved = saved_config.read(workdir)
+    fields = completed(saved)
+    with_ours = flatten(shipped()[0]) | saved  # a section of ours may be a number there
+    if fault := saved_config.fault_of(with_ours) or saved_config.fault_of(fields):
         raise errors.InputError(f"{workdir / 'config.json'} is damaged ({fault}): put a copy there")
     return _unflatten(fields)
 

@@ -151,9 +151,8 @@ class Evaluations:
         for evaluate in self._evaluations:
             for tag, value in _finite(evaluate(state), state, at):
                 if callable(value):
-                    value = functools.partial(
-                        pictures.attempted, value, f"{tag} at step {at}", warn
-                    )
+                    named = f"{tag} at step {at}"
+                    value = functools.partial(pictures.attempted, value, named, warn)
                 writer.write(tag, value, at)
                 if isinstance(value, float):
                     scalars[tag.removeprefix("heldout/")] = value

@@ -417,8 +417,8 @@ def test_a_comparison_knows_the_better_one_and_asks_for_figures_across_runs(tmp_
     runs = [of(-2.0, seed=0, a=1), of(-1.0, seed=0, a=2), of(None or -3.0, seed=0)]
     found = comparison.compare(runs, across=[lambda runs: {"alike": [0.5] * len(runs)}])
     assert found.differing == {"a": [1, 2, "–"]}
-    assert (found.best("elbo"), found.best("loss")) == (-1.0, None)
+    assert (found.best("elbo"), found.best("loss")) == (-1.0, 1.0)
     assert found.figures["alike"] == [0.5, 0.5, 0.5]
     comparison.write(tmp_path / "compare.html", found, terminal.Terminal(active=False))
     text = (tmp_path / "compare.html").read_text()
-    assert text.count('class="value best"') == 1
+    assert text.count('class="value best"') == 2

@@ -2,7 +2,7 @@ import html.parser
 
 import pytest
 
-from pipeline.display import pages, tensorboard
+from pipeline.display import pages, summaries
 
 PAYLOADS = [
     "<script>alert(1)</script>",
@@ -42,7 +42,7 @@ def test_markdown_of_a_run_can_neither_run_nor_load_anything(text):
 def test_what_tensorboard_renders_as_markdown_is_escaped_too(text):
     import markdown
 
-    (written,) = tensorboard.summary_value("config", text).tensor.string_val
+    (written,) = summaries.value("config", text).tensor.string_val
     found = Tags(markdown.markdown(written.decode(), extensions=["tables"]))
     assert found.tags <= {"p", "code", "pre", "table", "thead", "tbody", "tr", "th", "td"}
 

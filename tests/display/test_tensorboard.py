@@ -386,9 +386,10 @@ def test_a_flush_whose_file_was_removed_is_an_oserror(tmp_path, remove):
     writer = tensorboard.Writer(tmp_path / "events", resume_step=None)
     writer.write("train/loss", 1.0, 1)
     remove(next((tmp_path / "events").iterdir()))
-    with pytest.raises(OSError, match=r"cannot write to .*events \(No such file or directory\)"):
+    with pytest.raises(OSError, match="was removed while this run wrote it"):
         writer.flush()
-    writer.close()
+    with pytest.raises(OSError, match="was removed while this run wrote it"):
+        writer.close()
 
 
 def test_a_resume_that_dies_while_cleaning_is_repaired_by_the_next(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ def failing(state):
 
 
 def evaluations():
-    module = SimpleNamespace(make=lambda config, mesh, source: failing)
+    module = SimpleNamespace(__name__="own", make=lambda config, mesh, source: failing)
     config = SimpleNamespace(model=SimpleNamespace(name="vq_vae"))
     opened = SimpleNamespace(heldout=[])
     ready = SimpleNamespace(config=config, mesh=None, opened=opened, evaluations=(module,))
