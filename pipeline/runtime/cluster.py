@@ -44,9 +44,9 @@ def join(options: Any, *, stopped: Callable[[], bool] = lambda: False) -> peers.
     if place is None:
         return peers.alone()
     met = rendezvous.meet(place, seconds=options.join_seconds, stopped=stopped)
-    others = peers.Peers(place.process, met)
     # Until all are connected a lost process is no fault: the same command may work again.
-    others.doing, others.code_of_loss = "connecting JAX", exit_codes.RETRY
+    retry = exit_codes.RETRY
+    others = peers.Peers(place.process, met, doing="connecting JAX", code_of_loss=retry)
     with _limited(others):
         jax.distributed.initialize(
             place.coordinator,

@@ -40,17 +40,26 @@ class Peers:
         code_of_loss: with which this process ends if another is lost.
     """
 
-    def __init__(self, process: int, others: Sequence[connections.Peer]):
-        """Starts the watching thread.
+    def __init__(
+        self,
+        process: int,
+        others: Sequence[connections.Peer],
+        *,
+        doing: str = "starting",
+        code_of_loss: int = exit_codes.FAULT,
+    ):
+        """Starts the watching thread, which may learn of a loss at once.
 
         Args:
             process: number of this process.
             others: process 0's connections to all others, or the only one to process 0; those of
                 a single process are none.
+            doing: what this process does first.
+            code_of_loss: as the attribute.
         """
-        self.doing = "starting"
+        self.doing = doing
         self.on_end: Callable[[str, int], None] = _leave_at_once
-        self.code_of_loss = exit_codes.FAULT
+        self.code_of_loss = code_of_loss
         self._process = process
         self._peers = list(others)
         # What the main thread wants sent: leave or end.

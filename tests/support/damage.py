@@ -99,11 +99,23 @@ def read_results(folder):
     return pickle.loads((folder / "results").read_bytes())
 
 
-def judged(ended, folder, reference):
-    """Returns how a case ended, or what is wrong with it after "WRONG: "."""
+def said(ended, folder):
+    """Returns the warnings of a command, without the folder's name."""
+    text = (ended.out + ended.err).replace(str(folder), "")
+    return {line.strip() for line in text.splitlines() if "warning: " in line}
+
+
+def judged(ended, folder, reference, usual):
+    """Returns how a case ended, or what is wrong with it after "WRONG: ".
+
+    Args:
+        ended: the `End` of the command.
+        folder: of the case.
+        reference: the results of an undamaged run.
+        usual: the warnings of an undamaged run.
+    """
     lines = [text for text in ended.err.splitlines() if text.strip()]
-    warnings = [text for text in ended.out.splitlines() if "warning" in text]
-    warnings += [text for text in lines if text.startswith("warning: ")]
+    warnings = said(ended, folder) - usual
     faults = [text for text in lines if not text.startswith("warning: ")]
     if "Traceback" in ended.err:
         return f"WRONG: a traceback: {lines[-1]}"
@@ -146,7 +158,7 @@ def damage(parent, variant, seed, *, share=1.0, log=print):
     shutil.copytree(base, whole)
     ended = forks.command("train", arguments(whole, variant, MORE), whole)
     assert ended.code == 0, ended
-    reference = read_results(whole)
+    reference, usual = read_results(whole), said(ended, whole)
     places = sorted(
         path.relative_to(base)
         for top in ("run", "cache")
@@ -165,7 +177,7 @@ def damage(parent, variant, seed, *, share=1.0, log=print):
             if content is not None:
                 (case / place).write_bytes(content)
             ended = forks.command("train", arguments(case, variant, MORE), case)
-            how = judged(ended, case, reference)
+            how = judged(ended, case, reference, usual)
             if how.startswith("WRONG"):
                 log(f"{variant}: {place}, {kind}: {how}")
             tally[how.split(":")[0]] += 1

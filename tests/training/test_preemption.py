@@ -55,7 +55,7 @@ os._exit(train.main())
 
 def in_save(fault):
     """Returns a command in which each save does this instead."""
-    do = f"from pipeline.training import checkpoint\ndef save(*arguments):\n    {fault}\n"
+    do = f"from pipeline.training.saving import checkpoint\ndef save(*arguments):\n    {fault}\n"
     return ("-c", KILLED.format(when=f"{do}checkpoint.Checkpoints.save = save"))
 
 
