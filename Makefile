@@ -32,7 +32,7 @@ pod: $(READY)  ## Train on HOSTS local processes into WORKDIR or RUN_pod; CHAOS=
 	$(BIN)/python launch/local.py --processes=$(HOSTS) --devices=$(DEVICES) \
 		$(if $(filter-out 0,$(CHAOS)),--chaos-seconds=30) -- --config=$(CONFIG) --workdir=$(POD_WORKDIR) $(ARGS)
 
-chaos: $(READY)  ## Hurt runs of all variants 50 times, and compare them with unhurt runs.
+chaos: $(READY)  ## Hurt runs of all variants in many ways, and compare them with unhurt runs.
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.support.chaos $(ARGS)
 
 bench: $(READY)  ## Measure what a step of CONFIG costs here, and what the loop adds to it.
