@@ -98,8 +98,11 @@ class Run:
         """Puts back what a fault moved away under running processes."""
         for kept in self.workdir.parent.glob("*-kept"):
             place = self.workdir / kept.name.removesuffix("-kept")
-            shutil.rmtree(place, ignore_errors=True)
-            kept.rename(place)
+            place.mkdir(parents=True, exist_ok=True)
+            for path in kept.iterdir():  # what was saved meanwhile stays
+                if not (place / path.name).exists():
+                    path.rename(place / path.name)
+            shutil.rmtree(kept)
 
     def read_notes(self):
         lines = [line for path in self.notes.iterdir() for line in path.read_text().splitlines()]

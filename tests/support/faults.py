@@ -134,7 +134,7 @@ ENDING = (
         )
     ),
     Fault("SIGKILL before they connect", _signal(signal.SIGKILL), LOST, early=True),
-    Fault("workdir removed", _removed("checkpoints"), (1, 75)),
+    Fault("checkpoints removed under it", _removed("checkpoints"), (1, 2)),
 )
 HARMLESS = (Fault("stranger on the port", stranger), Fault("second start", second_start))
 RESTING = {"flipped byte": flipped_byte, "checkpoints removed": removed_checkpoints}
