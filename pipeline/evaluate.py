@@ -57,8 +57,10 @@ def parse(arguments: Sequence[str]) -> Options:
         InputError: an unknown flag, or a value that cannot work.
     """
     # Overrides apply to the config of a run, which `outputs.report` loads later.
-    overrides = tuple(text for text in arguments if text.lstrip("-").startswith("config."))
-    values, rest = COMMAND.read([text for text in arguments if text not in overrides])
+    from pipeline.outputs import saved_settings
+
+    arguments, overrides = saved_settings.split(arguments)
+    values, rest = COMMAND.read(arguments)
     # --compare takes the runs as arguments; otherwise --workdir names the only run.
     if values.compare:
         rest = [values.workdir, *rest] if values.workdir else rest

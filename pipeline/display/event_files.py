@@ -169,9 +169,7 @@ def _next_record(content: memoryview, start: int) -> int:
 
 def _copy(path: Path, content: memoryview) -> Path:
     """Writes the content of an event file to a free name that TensorBoard does not read."""
-    aside = path.with_name(path.name.replace("tfevents", "damaged"))
-    while os.path.lexists(aside):
-        aside = aside.with_name(f"{aside.name}-again")
+    aside = files.unused(path.with_name(path.name.replace("tfevents", "damaged")))
     with files.replacing(aside) as file:
         file.write(content)
     return aside

@@ -13,9 +13,9 @@ import jax
 from flax import nnx
 from jax import Array
 
-from pipeline.nn import reads, streams
+from pipeline.nn import streams
 from pipeline.nn.metrics import Metrics
-from pipeline.runtime import registry, run_config
+from pipeline.runtime import reads, registry, run_config
 
 Batch = dict[str, Array]
 

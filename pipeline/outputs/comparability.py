@@ -5,19 +5,17 @@ the same kind of likelihood, and a loss only with the same objective.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.display import figures, texts
+from pipeline.training import fingerprint
 
 # Figures that contain log p(x|z), which is a probability or a density, by the kind of likelihood.
 OF_LIKELIHOOD = (
     "elbo", "distortion", "bits_per_dim", "iw_elbo", "iw_bits_per_dim", "reconstruction_loss",
 )  # fmt: skip
-# Digests in a fingerprint depend on which examples are held out, and so on the seed.
-DIGEST = re.compile("[0-9a-f]{12,64}")
 
 
 class Run(NamedTuple):
@@ -79,17 +77,18 @@ def _alike(runs: Sequence[Run], *prefixes: str) -> bool:
 def _same_data(one: Run, other: Run) -> bool:
     if _counts(one) != _counts(other):
         return False
-    fingerprints = _fingerprint(one.workdir), _fingerprint(other.workdir)
+    fingerprints = [fingerprint.read(run.workdir) or {} for run in (one, other)]
     if not all(fingerprints):
         # Older runs keep no fingerprint: their folders must do.
         return one.config.get("data.path") == other.config.get("data.path")
+    # Digests depend on which examples are held out, and so on the seed.
     seeds_differ = one.config.get("seed") != other.config.get("seed")
     pairs = (
         [each[name] for each in fingerprints]
         for name in fingerprints[0].keys() & fingerprints[1].keys()
     )
     return all(
-        ours == theirs or (seeds_differ and all(map(DIGEST.fullmatch, (ours, theirs))))
+        ours == theirs or (seeds_differ and all(map(fingerprint.DIGEST.fullmatch, (ours, theirs))))
         for ours, theirs in pairs
     )
 
@@ -107,20 +106,3 @@ def _data_of(run: Run) -> str:
     if run.config.get("data.path"):
         parts.append(f"in {run.config['data.path']}")
     return f"{' '.join(parts)} ({texts.counted(run.found['examples'], 'held-out example')})"
-
-
-def _fingerprint(workdir: Path) -> dict[str, str]:
-    """Returns the texts of the run's data.json, flat; {} if there is none that can be read."""
-    try:
-        found = json.loads((workdir / "data.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return dict(_flat(found)) if isinstance(found, dict) else {}
-
-
-def _flat(found: Mapping[str, Any], prefix: str = "") -> Any:
-    for name, value in found.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", str(value)

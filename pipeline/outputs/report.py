@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from pipeline import datasets, evals
 from pipeline.display import terminal, texts
@@ -48,7 +47,7 @@ def make(
         InputError: no run, no such checkpoint, or evaluations that do not apply.
     """
     # The mesh has all devices at hand, even if the run's mesh was another.
-    config = _config(workdir, overrides)
+    config = saved_settings.load(workdir, overrides)
     ready = setup.prepare_evaluation(config, batch_size=batch_size, note=screen.note)
     at, state = saved_state.restore(workdir, choice, ready)
     where = out or workdir / "reports" / str(at)
@@ -117,7 +116,3 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:  # a checkout that was not installed
         return "?"
-
-
-def _config(workdir: Path, overrides: Sequence[str]) -> ConfigDict:
-    return saved_settings.load(workdir, overrides)

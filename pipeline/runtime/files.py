@@ -2,13 +2,15 @@
 
 import contextlib
 import glob
+import hashlib
+import json
 import os
 import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -57,6 +59,30 @@ def write(path: Path, content: str | bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             file.write(content.encode() if isinstance(content, str) else content)
+
+
+def digest(value: Any) -> str:
+    """Returns 16 hexadecimal digits that stand for a value of JSON (SHA-256, keys sorted)."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def unused(path: Path) -> Path:
+    """Returns the path, with "-again" appended until nothing has that name."""
+    while os.path.lexists(path):
+        path = path.with_name(f"{path.name}-again")
+    return path
+
+
+def set_aside(path: Path) -> Path:
+    """Renames what is damaged to an unused name that begins with `damaged-`; returns the new path.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    aside = unused(path.with_name(f"damaged-{path.name}"))
+    with errors.writing(path.parent):
+        path.rename(aside)
+    return aside
 
 
 def _remove_abandoned(path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import datasets
-from pipeline.runtime import errors, files, peers
+from pipeline.runtime import files, peers
 from pipeline.runtime.processes import alike
 from pipeline.runtime.workdir import saved_config
 
@@ -43,7 +43,7 @@ def check(ready: Any, workdir: Path, others: peers.Peers) -> dict[str, str]:
         InputError: the processes have different data, or the data are not those of the run.
     """
     found, objection = of(ready.opened), ""
-    kept = _read(workdir)
+    kept = read(workdir)
     differing = differences(kept or {}, found)
     if kept == {} and saved_config.exists(workdir):  # a run from before there were fingerprints
         differing = datasets.since_older_versions(ready.given)
@@ -58,14 +58,12 @@ def check(ready: Any, workdir: Path, others: peers.Peers) -> dict[str, str]:
 
 def save(found: dict[str, str], workdir: Path, *, warn: Callable[[str], None]) -> None:
     """Writes `data.json` if it says something else; warns of changes and of a damaged file."""
-    kept = _read(workdir)
+    kept = read(workdir)
     if kept == found:
         return
     if kept is None:
-        aside = f"damaged-{NAME}"
-        with errors.writing(workdir):
-            (workdir / NAME).replace(workdir / aside)
-        warn(f"{workdir / NAME} is damaged and set aside as {aside}: it was not compared")
+        aside = files.set_aside(workdir / NAME)
+        warn(f"{workdir / NAME} is damaged and set aside as {aside.name}: it was not compared")
     elif differing := differences(kept, found):
         warn(f"the data changed, as config.data.accept_changes allows: {differing}")
     files.write(workdir / NAME, json.dumps(found, indent=2, sort_keys=True) + "\n")
@@ -73,7 +71,7 @@ def save(found: dict[str, str], workdir: Path, *, warn: Callable[[str], None]) -
 
 def changes(splits: datasets.Splits, workdir: Path) -> list[str]:
     """Returns a warning if these are not the data that the run in `workdir` was trained on."""
-    differing = differences(_read(workdir) or {}, of(splits))
+    differing = differences(read(workdir) or {}, of(splits))
     return [f"the data are not those of the run: {differing}"] if differing else []
 
 
@@ -112,7 +110,7 @@ def _few(items: Sequence[str]) -> str:
     return ", ".join(repr(item[:60]) for item in items[:SHOWN]) + dots
 
 
-def _read(workdir: Path) -> dict[str, str] | None:
+def read(workdir: Path) -> dict[str, str] | None:
     """Returns what the run keeps, {} if it keeps nothing, or None if the file is damaged."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         try:

@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 
 from pipeline import datasets
 from pipeline.mesh import sharding
-from pipeline.nn import reads
-from pipeline.runtime import errors, ranges, registry, run_config
+from pipeline.runtime import errors, ranges, reads, registry, run_config
+from pipeline.runtime.workdir import saved_config
 from pipeline.training import batching, dispatch, evaluation, guard, step, variance
 from pipeline.training import cautions as own_cautions
 from pipeline.training.saving import checkpoint_folder
@@ -61,7 +61,7 @@ def prepare(
     run_config.check(config)
     if workdir is not None:
         checkpoint_folder.check_path(workdir)
-    if workdir is None or not (workdir / "config.json").is_file():
+    if workdir is None or not saved_config.exists(workdir):
         ranges.check_new_seed(config.seed)
     guard.check(config.guard)
     dispatch.check(config)

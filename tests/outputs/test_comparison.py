@@ -56,7 +56,7 @@ def page_of(folder, runs):
         {"examples": 4},
         {"config": {"data.path": "/other"}},
         {"fingerprint": {"pixels": "b"}},
-        {"fingerprint": {"heldout": {"pixels": "a"}, "classes": "x"}},
+        {"fingerprint": {"heldout.pixels": "a", "classes": "x"}},
     ],
 )
 def test_runs_on_different_data_are_named_and_not_ranked(tmp_path, change):

@@ -7,8 +7,7 @@ from flax import nnx
 
 from configs import beta_vae, capacity_vae, conditional_vae, default, vq_vae
 from pipeline import models
-from pipeline.nn import reads
-from pipeline.runtime import errors, registry, run_config
+from pipeline.runtime import errors, reads, registry, run_config
 from pipeline.training import optimizer, setup, step
 from tests.support.small_models import EXAMPLE, batch_on, mesh_of
 

@@ -180,3 +180,11 @@ def test_a_run_from_before_fingerprints_is_refused_if_its_labels_were_others(tmp
     fingerprint.save(found, workdir, warn=print)
     config.data.accept_changes = False
     assert fingerprint.check(older, workdir, peers.alone()) == found
+
+
+def test_each_damaged_file_stays(tmp_path):
+    for content in ("one", "two", "three"):
+        (tmp_path / "data.json").write_text(content)
+        start(Images(), tmp_path)
+    kept = {path.read_text() for path in tmp_path.glob("damaged-data.json*")}
+    assert kept == {"one", "two", "three"}

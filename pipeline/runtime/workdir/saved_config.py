@@ -5,7 +5,6 @@ So the copy decides as long as its digest holds, and config.json only if there i
 """
 
 import functools
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -53,27 +52,19 @@ def write(workdir: Path, fields: dict[str, Any]) -> None:
     path, copy = workdir / NAME, _copy(workdir)
     before, fault = _fields(path)
     if os.path.lexists(path) and (fault or (copy and _difference(before, copy))):
-        _set_aside(path)
+        files.set_aside(path)
     if os.path.lexists(workdir / COPY) and not (workdir / COPY).is_file():
-        _set_aside(workdir / COPY)
+        files.set_aside(workdir / COPY)
     files.write(path, json.dumps(fields, indent=2, sort_keys=True) + "\n")
-    kept = {"config": fields, "digest": _digest(fields)}
+    kept = {"config": fields, "digest": files.digest(fields)}
     files.write(workdir / COPY, json.dumps(kept, sort_keys=True) + "\n")
-
-
-def _set_aside(path: Path) -> None:
-    aside = path.with_name(f"damaged-{path.name}")
-    while os.path.lexists(aside):
-        aside = aside.with_name(f"{aside.name}-again")
-    with errors.writing(path):
-        path.rename(aside)
 
 
 def _copy(workdir: Path) -> dict[str, Any]:
     """Returns the fields of the copy; {} if it is missing or damaged."""
     kept, _ = _read(workdir / COPY)
     fields = kept.get("config")
-    if isinstance(fields, dict) and kept.get("digest") == _digest(fields):
+    if isinstance(fields, dict) and kept.get("digest") == files.digest(fields):
         return fields
     return {}
 
@@ -114,13 +105,9 @@ def _read(path: Path) -> tuple[dict[str, Any], str]:
 def _difference(fields: dict[str, Any], copy: dict[str, Any]) -> str:
     """Returns which field differs from the copy's, or ""."""
     for name in sorted({**fields, **copy}):
-        if _digest(fields.get(name)) != _digest(copy.get(name)):
+        if files.digest(fields.get(name)) != files.digest(copy.get(name)):
             return f"config.{name} is {fields.get(name)!r}, was {copy.get(name)!r}"
     return ""
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @functools.cache  # a command reads the config several times, and says this once

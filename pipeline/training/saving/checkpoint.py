@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from orbax.checkpoint._src import asyncio_utils
 
 from pipeline.mesh import agreement, layouts
-from pipeline.runtime import errors, event_loops
+from pipeline.runtime import errors, event_loops, files
 from pipeline.training.saving import checkpoint_folder, ranking, saved_arrays
 from pipeline.training.step import TrainState
 
@@ -75,7 +75,7 @@ class Checkpoints:
         self._entries = checkpoint_folder.entries(self._folder)
         if alter and jax.process_index() == 0:
             for path in checkpoint_folder.links_of_saves(self._folder):
-                checkpoint_folder.set_aside(path)
+                files.set_aside(path)
         for step in self.steps():
             path = self._folder / str(step)
             found, fault = checkpoint_folder.figures(path)
@@ -93,7 +93,7 @@ class Checkpoints:
             self.warnings.append(f"the figures of checkpoint {step} are not used: {fault}")
             if alter and not found and jax.process_index() == 0:
                 with contextlib.suppress(OSError):  # only the name would change
-                    checkpoint_folder.set_aside(path / checkpoint_folder.FIGURES)
+                    files.set_aside(path / checkpoint_folder.FIGURES)
 
     def _open(self) -> None:
         """Opens Orbax's manager, which reads no figures by itself: they may be damaged."""
@@ -240,8 +240,7 @@ class Checkpoints:
             return
         if jax.process_index() == 0:
             for step in steps:
-                with errors.writing(self._folder):
-                    checkpoint_folder.set_aside(self._folder / str(step))
+                files.set_aside(self._folder / str(step))
         agreement.wait_for_all(mesh)  # for the renaming
         for step in steps:
             self._entries.pop(step, None)

@@ -1,10 +1,9 @@
 """What lies in a folder of checkpoints: whole steps, damaged things, and the figures of each step.
 
-Nothing here removes anything. What is damaged gets another name, `damaged-…`, and stays.
+Nothing here removes anything. What is damaged gets another name (`files.set_aside`) and stays.
 """
 
 import glob
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,7 @@ from typing import Any
 
 from etils import epath
 
-from pipeline.runtime import errors
+from pipeline.runtime import errors, files
 
 FIGURES = "metrics"  # the folder in a checkpoint, and the file in it
 DIGEST = "digest"  # the entry beside the figures
@@ -71,14 +70,6 @@ def links_of_saves(folder: Path) -> list[Path]:
     return [path for path in found if path.is_symlink()]
 
 
-def set_aside(path: Path) -> None:
-    """Renames `path` to a free name that begins with `damaged-`, in the same folder."""
-    name = f"damaged-{path.name}"
-    while os.path.lexists(path.with_name(name)):
-        name += "-again"
-    path.rename(path.with_name(name))
-
-
 def with_digest(figures: Mapping[str, float]) -> dict[str, Any]:
     """Returns the figures as a checkpoint keeps them, with an entry that finds damage."""
     return {**figures, DIGEST: _digest(figures)}
@@ -112,8 +103,7 @@ def figures(step_folder: Path) -> tuple[dict[str, float], str]:
 
 
 def _digest(figures: Mapping[str, float]) -> str:
-    text = json.dumps({name: float(value) for name, value in figures.items()}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return files.digest({name: float(value) for name, value in figures.items()})
 
 
 def _was_evaluated(step_folder: Path) -> bool:
