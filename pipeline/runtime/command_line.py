@@ -59,6 +59,7 @@ class Command(NamedTuple):
             rest = values(arguments)[1:]
         except Exception as error:  # absl's own, and any that reading a value raises
             raise errors.InputError(" ".join(str(error).split())) from None
+        self._check_places(values)
         return values, rest
 
     def answer(self, arguments: Sequence[str]) -> None:
@@ -68,16 +69,22 @@ class Command(NamedTuple):
             raise SystemExit(0)
 
     def check(self, values: Any) -> None:
-        """Raises an InputError if a needed flag is missing, or a value cannot work."""
+        """Raises an InputError if a needed flag is missing or a number is too small."""
         missing = [f for f in self.takes if f.example and values[f.name].value in (None, "")]
         if missing:
             raise self._needed(missing)
         for flag in self.takes:
-            given = values[flag.name].value if flag.name in values else None
-            if flag is flags.JSON and given and flags.path(given).is_dir():
-                raise errors.InputError(f"--{flag.name}={given} is a folder: name a file in it")
             if flag.least is not None and values[flag.name].value is not None:
                 errors.check_range(f"--{flag.name}", values[flag.name].value, flag.least)
+
+    def _check_places(self, values: Any) -> None:
+        """Raises an InputError if a flag for a file names a folder, or one for a folder a file."""
+        for flag in self.takes:
+            given = values[flag.name].value if flag in (flags.JSON, flags.OUT) else None
+            if given and flag is flags.JSON and flags.path(given).is_dir():
+                raise errors.InputError(f"--{flag.name}={given} is a folder: name a file in it")
+            if given and flag is flags.OUT and flags.path(given).is_file():
+                raise errors.InputError(f"--{flag.name}={given} is a file: name a folder")
 
     def help(self) -> str:
         """Returns what `--help` prints, at most 24 lines of 100 columns."""

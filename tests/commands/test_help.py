@@ -105,3 +105,20 @@ def test_what_is_wrong_is_said_in_one_line(command, arguments, line, monkeypatch
     with pytest.raises(errors.InputError, match=line) as raised:
         command.parse(["command", *arguments])
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "kind"),
+    [
+        (plan, "json", "a folder: name a file"),
+        (benchmark, "json", "a folder: name a file"),
+        (generate, "out", "a file: name a folder"),
+        (evaluate, "out", "a file: name a folder"),
+    ],
+)
+def test_a_place_of_the_other_kind_is_refused(tmp_path, command, flag, kind):
+    place = tmp_path / "place"
+    place.mkdir() if flag == "json" else place.touch()
+    given = "--config=configs/beta_vae.py" if flag == "json" else f"--workdir={tmp_path}"
+    with pytest.raises(errors.InputError, match=kind):
+        command.parse(["command", given, f"--{flag}={place}"])
