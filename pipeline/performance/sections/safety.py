@@ -1,8 +1,9 @@
-"""What safety costs: the stop flag, the guard's verdict, the watchdog, digests and saves."""
+"""What safety costs: leases, stop flag, verdicts, watchdog, fingerprints, digests and saves."""
 
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,25 @@ from pipeline.performance import timing
 from pipeline.performance.bench import NEVER, Bench, compiled_step, first_state, stepper
 from pipeline.runtime import peers, watchdog
 from pipeline.runtime.processes import traits
-from pipeline.training import fingerprint, verdicts
+from pipeline.training import fingerprint, run_folder, verdicts
 from pipeline.training.saving import checkpoint, saved_arrays
+
+CHECKS = 1_000  # of the folder, timed together
 
 
 def measure(bench: Bench) -> dict[str, Any]:
     """Returns ratios to the bare step, and shares of the time between two saves."""
     compiled, rounds = compiled_step(bench), bench.options.rounds
     bare, num = stepper(bench, compiled)
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoints = checkpoint.Checkpoints(Path(folder), bench.ready.config.checkpoint)
+    with tempfile.TemporaryDirectory() as name, _held(bench, Path(name) / "run") as folder:
+        folder.keep(bench.ready.config)
+        checkpoints = checkpoint.Checkpoints(
+            folder.path / "checkpoints", bench.ready.config.checkpoint
+        )
         with watchdog.Watchdog(bench.ready.config.watchdog_seconds, peers.alone()) as watched:
-            guarded = _guarded(bench, compiled, num, watched, checkpoints)
+            guarded = _guarded(bench, compiled, num, watched, checkpoints, folder)
             steps = timing.in_turn({"bare": bare, "guarded": guarded}, rounds=2 * rounds)
+        check_ms = _ms(lambda: _checks(folder), rounds) / CHECKS
         blocked = _blocked(checkpoints, bench, rounds)
         checkpoints.close()
     # What happens once a save is shared by all steps between two saves.
@@ -38,14 +45,14 @@ def measure(bench: Bench) -> dict[str, Any]:
     opened, config = bench.ready.opened, bench.ready.config
     added = timing.ratio(steps, "guarded", "bare")
     return {
-        "stop flag, verdict, watchdog and checks: step over bare step": added,
+        "lease, stop flag, verdict, watchdog and checks: step over bare step": added,
         "digests, ms": digest_ms,
         "digests, share of the time between saves": digest_ms / between,
-        "stop flag, verdict, watchdog, checks and digests, share": added.median
-        - 1
-        + digest_ms / between,
+        "all of these and digests, share of a step": added.median - 1 + digest_ms / between,
+        "check of the lease and of the folder, share of a step": check_ms / ms,
         "fingerprint of the data, ms, once a start": _ms(lambda: fingerprint.of(opened), rounds),
         "what processes compare, ms, once a start": _ms(lambda: traits.of([""], config), rounds),
+        "taking and leaving the lease, ms, once a start": _ms(lambda: _taken(bench), rounds),
         "a save blocks, ms": blocked,
         "a save blocks, share of a step": blocked / ms,
         "a save blocks, share of the time between saves": blocked / between,
@@ -58,6 +65,7 @@ def _guarded(
     num: int,
     watched: watchdog.Watchdog,
     checkpoints: checkpoint.Checkpoints,
+    folder: run_folder.Folder,
 ) -> Callable[[], None]:
     """Returns a function that runs `num` steps, and does at each step what the loop does."""
     state, unread = first_state(bench), verdicts.Verdicts(bench.ready.config.look_every_steps)
@@ -67,6 +75,7 @@ def _guarded(
         nonlocal state
         for at in range(num):
             watched.mark(f"reading data for step {at + 1}")
+            folder.check()
             watched.mark(f"running step {at + 1}", waiting=True)
             state, _, verdict = compiled(state, bench.batch, flags())
             unread.add(at + 1, verdict)
@@ -75,6 +84,23 @@ def _guarded(
         jax.block_until_ready(verdict)
 
     return run
+
+
+def _held(bench: Bench, workdir: Path) -> AbstractContextManager[run_folder.Folder]:
+    """Returns the lease of `workdir`, held as by a run."""
+    return run_folder.held(workdir, bench.ready, stop=NEVER, others=peers.alone())
+
+
+def _checks(folder: run_folder.Folder) -> None:
+    """Checks the folder `CHECKS` times, as the loop does at each step."""
+    for _ in range(CHECKS):
+        folder.check()
+
+
+def _taken(bench: Bench) -> None:
+    """Takes the lease of a new folder and leaves it."""
+    with tempfile.TemporaryDirectory() as folder, _held(bench, Path(folder) / "run"):
+        pass
 
 
 def _ms(function: Callable[[], object], rounds: int) -> float:
