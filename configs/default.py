@@ -47,6 +47,8 @@ def get_config() -> ConfigDict:
     config.data.image_size = 64  # pixels a side, for image_folder; the size in most VAE papers
     config.data.resize = 0  # pixels of the short side before the centre is cut; 0: image_size
     config.data.channels = 3  # 3: RGB; 1: grey; for image_folder
+    # prepared data: copy the shards to this machine first; auto: those in a bucket; always, never
+    config.data.copy = "auto"
     config.data.accept_changes = False  # go on with data that changed since the last start
     config.data.max_corrupt_files = 0  # how many corrupt images may be skipped
     # keep all training examples on every device, if they fit; then only their numbers are sent
