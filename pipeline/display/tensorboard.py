@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.display import event_files, summaries
-from pipeline.runtime import errors
+from pipeline.runtime.storage import faults
 
 
 class Writer:
@@ -55,7 +55,7 @@ class Writer:
         if not active:
             return
         # Old files are cleaned before the new one exists: `purge` reads every file of the folder.
-        with errors.writing(self._folder):
+        with faults.writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             self._step_on_disk = event_files.purge(self._folder, last_kept, warn=warn)
             self._path = event_files.next_path(self._folder)
@@ -101,7 +101,7 @@ class Writer:
           OSError: the disk failed, or the file was removed.
         """
         if self._file is not None:
-            with errors.writing(self._folder):
+            with faults.writing(self._folder):
                 self._file.flush()
                 self._check_kept()
 
@@ -109,7 +109,7 @@ class Writer:
         """Flushes and closes the file; only the first call does something."""
         file, self._file = self._file, None
         if file is not None:
-            with errors.writing(self._folder), contextlib.closing(file):
+            with faults.writing(self._folder), contextlib.closing(file):
                 file.flush()
                 self._check_kept()
 
@@ -145,5 +145,5 @@ class Writer:
     def _append(self, event: Any) -> None:
         assert self._file is not None, "written after close"
         event.wall_time = time.time()
-        with errors.writing(self._folder):
+        with faults.writing(self._folder):
             self._file.write(event.SerializeToString())

@@ -11,6 +11,7 @@ import jax
 
 from pipeline.mesh import agreement
 from pipeline.runtime import errors, exit_codes, peers, run_config, signals
+from pipeline.runtime.storage import faults
 from pipeline.runtime.workdir import contents, lease, lease_files, liveness, saved_config
 from pipeline.training import setup
 
@@ -104,7 +105,7 @@ def held(
         os._exit(exit_codes.MISTAKE)
 
     with lease_files.made(workdir):
-        with errors.writing(workdir):
+        with faults.writing(workdir):
             found = lease.take(
                 lease_files.Folder(workdir),
                 leaving=lambda: stop.signal is not None,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime import errors
+from pipeline.runtime.storage import faults
 from pipeline.runtime.workdir import liveness
 
 NAME = re.compile(r"\.lease-([1-9][0-9]*)")
@@ -100,7 +100,7 @@ def made(folder: Path) -> Iterator[None]:
         OSError: it cannot be made.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    with errors.writing(folder):
+    with faults.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
