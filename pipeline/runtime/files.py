@@ -112,6 +112,11 @@ def exists(path: Path) -> bool:
     return path.exists() if places.is_bucket(path) else os.path.lexists(path)
 
 
+def is_odd(path: Path) -> bool:
+    """Says whether something of this name is no file, such as a folder or a pipe."""
+    return not places.is_bucket(path) and path.exists() and not path.is_file()
+
+
 def names(folder: Path) -> list[str]:
     """Returns the names in a folder, sorted; in a bucket none if the folder is missing.
 

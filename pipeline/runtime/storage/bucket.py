@@ -14,7 +14,6 @@ from etils import epath
 
 from pipeline.runtime.storage import requests
 
-COMMITTED = "commit_success.txt"  # Orbax's marker of a checkpoint that is whole
 connect = requests.connect
 _AnyPath: Any = type(epath.Path("/"))
 
@@ -151,4 +150,4 @@ class BucketPath(_AnyPath):
 
 
 def _is_marker(path: BucketPath) -> bool:
-    return path.name == COMMITTED
+    return path.name == "commit_success.txt"  # see `contents.MARKER`
