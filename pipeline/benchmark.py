@@ -16,12 +16,12 @@ from typing import Any
 from pipeline.runtime import (
     allocator,
     command_line,
-    errors,
     exit_codes,
     files,
     flags,
     output,
 )
+from pipeline.runtime.storage import faults
 
 SECTIONS = ("machine", "compilation", "step", "input", "safety", "logging", "loop", "against")
 COMMAND = command_line.Command(
@@ -102,7 +102,7 @@ def _command() -> None:
     options = parse(sys.argv)
     sections = run(options)
     if options.json:
-        with errors.writing(options.json.parent), files.replacing(options.json) as file:
+        with faults.writing(options.json.parent), files.replacing(options.json) as file:
             file.write(f"{json.dumps(sections, indent=2)}\n".encode())
         print(options.json)
     else:

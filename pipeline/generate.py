@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.runtime import allocator, cluster, command_line, errors, exit_codes, flags
+from pipeline.runtime.storage import faults
 
 COMMAND = command_line.Command(
     "pipeline.generate",
@@ -129,7 +130,7 @@ def run(options: Options) -> Path:
     ready = setup.prepare_evaluation(config, example=example)
     at, state = saved_state.restore(options.workdir, options.step, ready)
     folder = options.out or options.workdir / "reports" / str(at)
-    errors.check_writable(folder, hint="; --out=DIR names another folder")
+    faults.check_writable(folder, hint="; --out=DIR names another folder")
     if options.tokens is not None:
         for text in fingerprint.changes(datasets.load(config), options.workdir):
             terminal.Terminal(active=jax.process_index() == 0).warn(text)

@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.performance import topologies
 from pipeline.runtime import command_line, errors, exit_codes, files, flags, output
+from pipeline.runtime.storage import faults
 
 OVER_BUDGET = 3
 COMMAND = command_line.Command(
@@ -81,7 +82,7 @@ def run(values: Any, asked: topologies.Asked) -> int:
         screen.note(f"Assumed: {roofline.ASSUMED}.")
     if values.json:
         path = flags.path(values.json)
-        with errors.writing(path.parent), files.replacing(path) as file:
+        with faults.writing(path.parent), files.replacing(path) as file:
             file.write(f"{json.dumps(plans, indent=2)}\n".encode())
     else:
         output.check_kept("--json=FILE writes the figures to a file")

@@ -22,6 +22,7 @@ from pipeline.runtime import (
     peers,
     signals,
 )
+from pipeline.runtime.storage import faults
 
 COMMAND = command_line.Command(
     "pipeline.train",
@@ -148,7 +149,7 @@ def _dry_run(ready: Any, workdir: Path, others: peers.Peers) -> int:
     evaluation.Evaluations(ready)  # raises the errors that a run would meet
     run_config.check_against_run(ready.given, workdir)
     fingerprint.check(ready, workdir, others)
-    errors.check_writable(workdir)
+    faults.check_writable(workdir)
     topology = topologies.here(list(ready.mesh.devices.flat))
     found = planning.plan(ready, topology)
     screen = terminal.Terminal(active=jax.process_index() == 0)

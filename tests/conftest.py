@@ -1,6 +1,7 @@
 """All tests run on virtual CPU devices, and do not touch the user's cache folder."""
 
 import os
+import resource
 import shutil
 import signal
 import tempfile
@@ -46,3 +47,12 @@ def signals_of_terminals():
     yield
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def full_disk():
+    """Limits the size of files to 4 KiB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pipeline.display import event_files, figures, texts
+from pipeline.display import event_records, figures, texts
 from pipeline.runtime import run_config
 
 # HParams shows these fields at once, under these names; it shows five.
@@ -63,13 +63,13 @@ def _config(config: Any) -> Any:
     flat = sorted(run_config.flatten(config).items())
     rows = [f"| {field} | {texts.cell(value)} |" for field, value in flat]
     text = "\n".join(["| field | value |", "|---|---|", *rows])
-    value = event_files.tensorboardx().summary.text("config", text).value[0]
+    value = event_records.tensorboardx().summary.text("config", text).value[0]
     value.tag = "config"  # tensorboardX appends "/text_summary"
     return value
 
 
 def _layout(names: set[str]) -> Any:
-    protos = event_files.tensorboardx().proto.layout_pb2
+    protos = event_records.tensorboardx().proto.layout_pb2
     layout = protos.Layout()
     # A chart of nothing but another figure's curve would show it twice.
     own = {name for name in names if figures.of(name).same_as not in names}
@@ -126,7 +126,7 @@ def _value(tag: str, plugin: str, strings: list[bytes], *, content: bytes = b"")
         strings: contents of the tensor; an empty float tensor if there are none.
         content: data of the plugin.
     """
-    protos = event_files.tensorboardx().proto
+    protos = event_records.tensorboardx().proto
     kind = protos.types_pb2.DataType.Value("DT_STRING" if strings else "DT_FLOAT")
     value = protos.summary_pb2.Summary.Value(tag=tag)
     value.tensor.dtype = kind
@@ -139,14 +139,14 @@ def _value(tag: str, plugin: str, strings: list[bytes], *, content: bytes = b"")
 
 
 def _hparams() -> Any:
-    event_files.tensorboardx()
+    event_records.tensorboardx()
     from tensorboardX.proto import plugin_hparams_pb2
 
     return plugin_hparams_pb2
 
 
 def _api() -> Any:
-    event_files.tensorboardx()
+    event_records.tensorboardx()
     from tensorboardX.proto import api_pb2
 
     return api_pb2

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.display import event_files, figures, pictures, texts
+from pipeline.display import event_records, figures, pictures, texts
 
 # TensorBoard's plugin and data class (scalar 1, tensor 2, blob sequence 3) by field of a value.
 PLUGINS = {
@@ -21,7 +21,7 @@ def value(tag: str, value: Any) -> Any:
     Raises:
         ValueError: an array of another shape.
     """
-    library = event_files.tensorboardx()
+    library = event_records.tensorboardx()
     protos, summary = library.proto.summary_pb2, library.summary
     if isinstance(value, str):
         return summary.text(tag, texts.inert(value)).value[0]

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.display import event_files, summaries
-from pipeline.runtime import errors
+from pipeline.display import event_files, event_records, event_segments, summaries
+from pipeline.runtime.storage import faults, places
+
+SHOW_SECONDS = 30.0  # between two flushes into a bucket that nothing but a reader needs
 
 
 class Writer:
@@ -46,7 +48,9 @@ class Writer:
         """
         self._file: Any = None
         self._path: Any = None
-        self._folder = Path(folder)
+        self._folder = places.of(str(folder))
+        self._in_bucket = places.is_bucket(self._folder)
+        self._shown = time.monotonic()
         self._active = active
         self._last_step: dict[str, int] = {}
         self._step_on_disk: dict[str, int] = {}
@@ -55,12 +59,15 @@ class Writer:
         if not active:
             return
         # Old files are cleaned before the new one exists: `purge` reads every file of the folder.
-        with errors.writing(self._folder):
+        with faults.writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             self._step_on_disk = event_files.purge(self._folder, last_kept, warn=warn)
-            self._path = event_files.next_path(self._folder)
-            self._file = event_files.tensorboardx().RecordWriter(str(self._path))
-        protos = event_files.tensorboardx().proto.event_pb2
+            if self._in_bucket:
+                self._file = event_segments.Segments(self._folder)
+            else:
+                self._path = event_files.next_path(self._folder)
+                self._file = event_records.tensorboardx().RecordWriter(str(self._path))
+        protos = event_records.tensorboardx().proto.event_pb2
         self._append(protos.Event(file_version="brain.Event:2"))
         # A TensorBoard that is running forgets all points with step >= this one.
         start = protos.SessionLog(status=protos.SessionLog.START)
@@ -94,22 +101,32 @@ class Writer:
                 self._append_value(summaries.described(value, value.tag), self._first_step)
             self._last_step.setdefault(value.tag, self._first_step)
 
+    def show(self) -> None:
+        """Lets readers see what was written: at once, in a bucket at most every 30 seconds.
+
+        Raises:
+          OSError: the disk or the store failed.
+        """
+        if not self._in_bucket or time.monotonic() - self._shown >= SHOW_SECONDS:
+            self.flush()
+
     def flush(self) -> None:
-        """Returns after everything written so far is on the disk (fsync).
+        """Returns after everything written so far is on the disk (fsync), or in the bucket.
 
         Raises:
           OSError: the disk failed, or the file was removed.
         """
         if self._file is not None:
-            with errors.writing(self._folder):
+            with faults.writing(self._folder):
                 self._file.flush()
                 self._check_kept()
+            self._shown = time.monotonic()
 
     def close(self) -> None:
         """Flushes and closes the file; only the first call does something."""
         file, self._file = self._file, None
         if file is not None:
-            with errors.writing(self._folder), contextlib.closing(file):
+            with faults.writing(self._folder), contextlib.closing(file):
                 file.flush()
                 self._check_kept()
 
@@ -131,19 +148,19 @@ class Writer:
 
     def _check_kept(self) -> None:
         # A removed file takes everything that is written, and keeps nothing.
-        if not self._path.exists():
+        if not self._in_bucket and not self._path.exists():
             raise OSError(
                 f"{self._path} was removed while this run wrote it: the run ends, and the same "
                 "command resumes from the checkpoints that are left"
             )
 
     def _append_value(self, value: Any, step: int) -> None:
-        event = event_files.tensorboardx().proto.event_pb2.Event(step=int(step))
+        event = event_records.tensorboardx().proto.event_pb2.Event(step=int(step))
         event.summary.value.append(value)
         self._append(event)
 
     def _append(self, event: Any) -> None:
         assert self._file is not None, "written after close"
         event.wall_time = time.time()
-        with errors.writing(self._folder):
+        with faults.writing(self._folder):
             self._file.write(event.SerializeToString())

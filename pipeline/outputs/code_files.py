@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline import datasets
 from pipeline.runtime import errors, files
+from pipeline.runtime.storage import faults
 
 Rows = Mapping[str, jax.ShapeDtypeStruct]  # shape and dtype of one row, by the array's name
 
@@ -94,7 +95,7 @@ def describe(
 
 def remove(path: Path) -> None:
     """Removes the description `path` and then all arrays of its split, for any number of shards."""
-    with errors.writing(path):
+    with faults.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         for pattern in (f"{path.stem}-*-of-*.npy", f".{path.stem}*.tmp"):

@@ -17,8 +17,8 @@ from jax.sharding import PartitionSpec as P
 from pipeline import datasets, models
 from pipeline.display import terminal
 from pipeline.mesh import agreement, compiling, sharding
-from pipeline.outputs import code_files
-from pipeline.runtime import errors, files, throttle
+from pipeline.outputs import array_file, code_files
+from pipeline.runtime import errors, throttle
 from pipeline.training import batching, evaluation, setup, step
 
 SPLITS = ("train", "heldout")
@@ -162,7 +162,7 @@ def _write_shard(
         written = {}
         for name, row in arrays.items():
             path, shape = folder / shard.files[name], (num, *row.shape)
-            written[name] = stack.enter_context(files.ArrayFile(path, shape, row.dtype))
+            written[name] = stack.enter_context(array_file.ArrayFile(path, shape, row.dtype))
         began, report = time.perf_counter(), throttle.Throttle(REPORT_SECONDS)
         for batch in batches:
             for name, file in written.items():

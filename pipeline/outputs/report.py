@@ -17,7 +17,7 @@ import jax
 from pipeline import datasets, evals
 from pipeline.display import terminal, texts
 from pipeline.outputs import report_files, saved_settings, saved_state
-from pipeline.runtime import errors
+from pipeline.runtime.storage import faults
 from pipeline.training import fingerprint, setup
 
 
@@ -51,7 +51,7 @@ def make(
     ready = setup.prepare_evaluation(config, batch_size=batch_size, note=screen.note)
     at, state = saved_state.restore(workdir, choice, ready)
     where = out or workdir / "reports" / str(at)
-    errors.check_writable(where, hint="; --out=DIR names another folder")
+    faults.check_writable(where, hint="; --out=DIR names another folder")
     ready = setup.with_data(ready)
     config, mesh, splits = ready.config, ready.mesh, ready.opened
     for text in fingerprint.changes(splits, workdir):

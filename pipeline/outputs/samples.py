@@ -13,7 +13,8 @@ from PIL import Image
 
 from pipeline.display import pictures
 from pipeline.nn import labels
-from pipeline.runtime import errors, files
+from pipeline.runtime import files
+from pipeline.runtime.storage import faults
 from pipeline.training import evaluation, setup
 
 CHUNK = 256  # images decoded at a time
@@ -57,7 +58,7 @@ def write(
         arrays["labels"] = np.repeat(rows.values, num, axis=0)
         arrays["names"] = np.repeat(np.array(rows.names), num)
     picture = Image.fromarray(_picture(images, rows.texts, num, title))
-    with errors.writing(folder):
+    with faults.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with files.replacing(folder / FILES[1]) as file:
             np.savez(file, **arrays)

@@ -1,12 +1,8 @@
 """Why a command cannot go on: the user can repair an `InputError`, everything else is a fault."""
 
 import contextlib
-import errno
-import os
 import re
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -74,35 +70,3 @@ def say(text: str) -> None:
     """Prints why the process ends to stderr; the process ends even if that cannot be written."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Replaces an error of the disk in the block by an OSError that names `path`.
-
-    Raises:
-        OSError: the disk failed; the text names the repair.
-        ValueError: the block raised one that comes from no disk.
-    """
-    try:
-        yield
-    except (OSError, ValueError) as error:  # TensorStore, below Orbax, raises a ValueError
-        found = re.search(r"os_error_code='(\d+)'", str(error))
-        number = int(found[1]) if found else getattr(error, "errno", None)
-        if number is None:
-            raise
-        raise OSError(
-            number,
-            f"cannot write to {path} ({os.strerror(number)}): earlier complete files are intact; "
-            "repair this, then run the same command again",
-        ) from error
-
-
-def check_writable(path: Path, *, hint: str = "") -> None:
-    """Raises an OSError if a folder cannot be made or written at `path`; makes nothing."""
-    place = path
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-        number = errno.EACCES if place.is_dir() else errno.ENOTDIR
-        raise OSError(number, f"cannot write to {path} ({os.strerror(number)} at {place}){hint}")

@@ -1,21 +1,21 @@
-"""Files that are complete or absent: a kill at any moment leaves the old file or the new one."""
+"""Files that are complete or absent: a kill at any moment leaves the old file or the new one.
+
+They lie in folders or in buckets (`storage`); a path of either kind may be given everywhere.
+"""
 
 import contextlib
 import glob
 import hashlib
+import io
 import json
 import os
 import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
-import numpy as np
-from numpy.lib import format as npy
-
-from pipeline.runtime import errors
+from pipeline.runtime.storage import faults, places
 
 ABANDONED_SECONDS = 86_400.0  # a temporary file unchanged for a day has no writer any more
 
@@ -26,11 +26,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     Each writer has its own temporary file beside `path` and renames it. So several processes may
     write at once, and a killed one leaves nothing under the final name. A device, such as
-    /dev/stdout, is written directly.
+    /dev/stdout, is written directly. An object in a bucket is sent whole at the end.
 
     Raises:
         OSError: the folder is missing or cannot be written, or the disk is full; no file remains.
     """
+    if places.is_bucket(path):
+        with io.BytesIO() as content:
+            yield content
+            path.write_bytes(content.getvalue())
+        return
     if path.exists() and not path.is_file():
         with open(path, "wb") as file:
             yield file
@@ -55,10 +60,75 @@ def write(path: Path, content: str | bytes) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    with errors.writing(path):
+    with faults.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             file.write(content.encode() if isinstance(content, str) else content)
+
+
+def create(path: Path, content: bytes) -> bool:
+    """Creates a file with its whole content; returns False if there is something of that name.
+
+    Of several processes that do so at once, on any machines, exactly one succeeds.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if places.is_bucket(path):
+        from pipeline.runtime.storage import requests
+
+        return requests.create(path, content)
+    with faults.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            with open(temporary, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            _link(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+    return True
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """Gives a whole file its final name, and fails if the name is taken, unlike a renaming."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links, such as a mounted bucket
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        with open(descriptor, "wb") as file:
+            file.write(temporary.read_bytes())
+
+
+def exists(path: Path) -> bool:
+    """Says whether something has this name, a broken link included."""
+    return path.exists() if places.is_bucket(path) else os.path.lexists(path)
+
+
+def is_odd(path: Path) -> bool:
+    """Says whether something of this name is no file, such as a folder or a pipe."""
+    return not places.is_bucket(path) and path.exists() and not path.is_file()
+
+
+def names(folder: Path) -> list[str]:
+    """Returns the names in a folder, sorted; in a bucket none if the folder is missing.
+
+    Raises:
+        OSError: the folder is missing, or cannot be read.
+    """
+    if not places.is_bucket(folder):
+        return sorted(os.listdir(folder))
+    try:
+        return [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
 
 
 def digest(value: Any) -> str:
@@ -68,7 +138,7 @@ def digest(value: Any) -> str:
 
 def unused(path: Path) -> Path:
     """Returns the path, with "-again" appended until nothing has that name."""
-    while os.path.lexists(path):
+    while exists(path):
         path = path.with_name(f"{path.name}-again")
     return path
 
@@ -80,7 +150,7 @@ def set_aside(path: Path) -> Path:
         OSError: it cannot be renamed.
     """
     aside = unused(path.with_name(f"damaged-{path.name}"))
-    with errors.writing(path.parent):
+    with faults.writing(path.parent):
         path.rename(aside)
     return aside
 
@@ -90,46 +160,3 @@ def _remove_abandoned(path: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
                 left.unlink()
-
-
-class ArrayFile:
-    """An npy file that is written row by row, from first to last.
-
-    If the block raises, no file remains. If it ends before the last row, an assertion fails.
-    """
-
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype):
-        """Begins the file beside `path`, under a temporary name; the folder must exist."""
-        self._path, self._shape, self._dtype, self._rows = path, shape, dtype, 0
-        self._open = contextlib.ExitStack()
-        with errors.writing(path):
-            self._file = self._open.enter_context(replacing(path))  # closed by __exit__
-            descr = npy.dtype_to_descr(np.dtype(dtype))
-            header = {"descr": descr, "fortran_order": False, "shape": shape}
-            npy.write_array_header_1_0(self._file, header)
-
-    def append(self, rows: np.ndarray) -> None:
-        """Writes rows [n, ...], converted to the file's dtype."""
-        assert rows.shape[1:] == self._shape[1:], rows.shape
-        # Not a memory map: a full disk would kill the process without an error.
-        with errors.writing(self._path):
-            self._file.write(rows.astype(self._dtype, order="C", copy=False).tobytes())
-        self._rows += len(rows)
-
-    def __enter__(self) -> "ArrayFile":
-        """Returns itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Renames the file to its final name, or removes it after an exception."""
-        if error is None and self._rows != self._shape[0]:
-            error = AssertionError(f"{self._rows} rows of {self._shape[0]}")
-            self._open.__exit__(AssertionError, error, None)
-            raise error
-        with errors.writing(self._path):
-            self._open.__exit__(kind, error, traceback)

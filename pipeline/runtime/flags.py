@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.runtime import errors
+from pipeline.runtime.storage import places
 
 
 class Flag(NamedTuple):
@@ -79,20 +79,13 @@ def processes(values: Any) -> Processes:
     return Processes(*(values[name].value for name in Processes._fields))
 
 
-def path(text: str) -> Path:
-    """Returns an absolute path; "~" is the home folder.
+def path(text: str, *, name: str = "path", stores: Sequence[str] = ()) -> Any:
+    """Returns an absolute path, or one in a bucket of the `stores`; "~" is the home folder.
 
     Raises:
-        InputError: there is no home folder, or the path is not UTF-8.
+        InputError: there can be no such path.
     """
-    try:
-        found = Path(text).expanduser().absolute()
-    except RuntimeError:
-        raise errors.InputError(
-            f"{text}: there is no home folder for {Path(text).parts[0]}: give the whole path"
-        ) from None
-    errors.check_text("path", str(found))
-    return found
+    return places.of(text, name=name, stores=tuple(stores))
 
 
 def path_or_none(text: str | None) -> Path | None:

@@ -1,14 +1,13 @@
 """A run's config: checked before anything is built, saved with the run, compared on resuming."""
 
 import ast
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from pipeline.runtime import errors, ranges, registry
+from pipeline.runtime import errors, files, ranges, registry
 from pipeline.runtime.workdir import contents, saved_config
 
 # The fields that may change when a run is resumed: its length, what is shown and kept, and where it
@@ -207,7 +206,7 @@ def check_against_run(config: Any, workdir: Path) -> bool:
         InputError: it holds a run of another config, a run that lost its checkpoints, or files that
             do not belong to a run.
     """
-    if os.path.lexists(workdir) and not workdir.is_dir():
+    if files.exists(workdir) and not workdir.is_dir():
         raise errors.InputError(f"--workdir={workdir} must be a folder, or a name that is free")
     if not workdir.exists() or contents.is_empty(workdir):
         return False

@@ -140,7 +140,7 @@ def run(
                 for name, value in values.items():
                     writer.write(f"train/{name}", value, at)
                 progress.update(at, metrics=values)
-                writer.flush()
+                writer.show()
                 traced.look(at)
             # Even if the run stops here: a resumed run starts after this step and would skip it.
             if evaluated:

@@ -11,10 +11,19 @@ import jax
 
 from pipeline.mesh import agreement
 from pipeline.runtime import errors, exit_codes, peers, run_config, signals
-from pipeline.runtime.workdir import contents, lease, lease_files, liveness, saved_config
+from pipeline.runtime.storage import faults, places
+from pipeline.runtime.workdir import (
+    contents,
+    lease,
+    lease_files,
+    lease_objects,
+    liveness,
+    saved_config,
+)
 from pipeline.training import setup
 
 LOOK_SECONDS = 1.0  # between two lists of the checkpoints, unless something is saved
+BUCKET_SECONDS = 60.0  # the same in a bucket, where a list is a request
 WAIT_SECONDS = 3600.0  # how long other processes wait for process 0, which may wait for a lease
 
 
@@ -29,9 +38,11 @@ class Folder:
         """Wraps the folder; `held` is its lease, None on every process but 0."""
         self.path = path
         self._held = held
+        self._in_bucket = places.is_bucket(path)
         self._config = str(path / saved_config.NAME)
         self._kept = False
-        self._looked = -LOOK_SECONDS
+        self._pause = BUCKET_SECONDS if self._in_bucket else LOOK_SECONDS
+        self._looked = -self._pause
         self._saved: int | None = None
 
     def keep(self, config: Any) -> None:
@@ -59,13 +70,13 @@ class Folder:
             return
         self._held.check()
         # A removed folder is seen at every step: what is written might bring it back.
-        recent = time.monotonic() - self._looked < LOOK_SECONDS
-        if not now and recent and os.path.lexists(self._config):
+        recent = time.monotonic() - self._looked < self._pause
+        if not now and recent and (self._in_bucket or os.path.lexists(self._config)):
             return
         self._looked = time.monotonic()
         self.check_kept()
         steps = contents.committed(self.path)
-        if steps is None or (self._saved is not None and not steps):
+        if (steps is None and not self._in_bucket) or (self._saved is not None and not steps):
             raise _removed(self.path / "checkpoints")
         if steps and steps[-1] != self._saved:
             self._saved = steps[-1]
@@ -104,9 +115,9 @@ def held(
         os._exit(exit_codes.MISTAKE)
 
     with lease_files.made(workdir):
-        with errors.writing(workdir):
+        with faults.writing(workdir):
             found = lease.take(
-                lease_files.Folder(workdir),
+                lease_objects.of(workdir),
                 leaving=lambda: stop.signal is not None,
                 note=errors.say,
                 machine=liveness.Machine(),

@@ -17,7 +17,7 @@ from tensorboard import context
 from tensorboard.backend.event_processing import event_accumulator, plugin_event_accumulator
 from tensorboard.data import grpc_provider
 
-from pipeline.display import event_files, figures, tensorboard
+from pipeline.display import event_files, event_records, figures, tensorboard
 
 ROOT = Path(__file__).parents[2]
 KEEP_ALL = dict.fromkeys(("scalars", "images", "histograms", "tensors"), 0)
@@ -321,7 +321,7 @@ def add(content, start, end):
 def add_no_event(content, start, end):
     record = io.BytesIO()
     data = b"\xff\xff\xff"  # no protocol buffer, but with the right checksums
-    checksum = event_files.tensorboardx().record_writer.masked_crc32c
+    checksum = event_records.tensorboardx().record_writer.masked_crc32c
     head = len(data).to_bytes(8, "little")
     for piece in (head, checksum(head), data, checksum(data)):
         record.write(piece if isinstance(piece, bytes) else piece.to_bytes(4, "little"))

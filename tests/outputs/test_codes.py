@@ -9,8 +9,8 @@ import pytest
 
 from configs import beta_vae, vq_vae
 from pipeline import datasets, generate
-from pipeline.outputs import code_files, saved_state
-from pipeline.runtime import errors, files, run_config
+from pipeline.outputs import array_file, code_files, saved_state
+from pipeline.runtime import errors, run_config
 from pipeline.training import batching, evaluation, setup
 from tests.support import commands, runs
 from tests.support.environment import OPTIMIZATION
@@ -186,7 +186,7 @@ def test_a_failure_leaves_no_half_file_and_no_description(workdir, tmp_path, mon
     def full(self, rows):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.ArrayFile, "append", full)
+    monkeypatch.setattr(array_file.ArrayFile, "append", full)
     with pytest.raises(OSError, match="No space"):
         write(workdir, tmp_path, 1, monkeypatch)
     assert list(tmp_path.iterdir()) == []

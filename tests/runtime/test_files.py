@@ -1,13 +1,11 @@
 """A file is whole, old or new: after a kill, on a full disk, and with several writers."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pipeline.runtime import files
@@ -21,15 +19,6 @@ with files.replacing(pathlib.Path(sys.argv[1])) as file:
     file.flush()
     os.kill(os.getpid(), 9)
 """
-
-
-@pytest.fixture
-def full_disk():
-    """Limits the size of files to 4 KiB."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_killed_writer_leaves_the_old_file_and_its_rest_is_removed_a_day_later(tmp_path):
@@ -88,34 +77,3 @@ def test_a_device_is_written_and_not_replaced(tmp_path):
     assert os.read(read, 9) == b"text"
     os.close(read)
     assert (tmp_path / "pipe").is_fifo()
-
-
-def test_an_array_file_is_there_when_its_last_row_is(tmp_path):
-    path, rows = tmp_path / "a.npy", np.arange(12, dtype=np.int32).reshape(6, 2)
-    with files.ArrayFile(path, (6, 2), np.dtype(np.int32)) as file:
-        file.append(rows[:4])
-        file.append(rows[4:])
-        assert not path.exists()
-    np.testing.assert_array_equal(np.load(path), rows)
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-@pytest.mark.parametrize("error", [ValueError, None])
-def test_an_array_file_that_is_not_finished_leaves_nothing(tmp_path, error):
-    with (
-        pytest.raises(error or AssertionError),
-        files.ArrayFile(tmp_path / "a.npy", (6, 2), np.dtype(np.int32)) as file,
-    ):
-        file.append(np.zeros((4, 2), np.int32))
-        if error:
-            raise error
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_array_file_on_a_full_disk_is_told(tmp_path, full_disk):
-    with (
-        pytest.raises(OSError, match=r"cannot write to .*a\.npy"),
-        files.ArrayFile(tmp_path / "a.npy", (4, 4096), np.dtype(np.int32)) as file,
-    ):
-        file.append(np.zeros((4, 4096), np.int32))
-    assert not list(tmp_path.iterdir())

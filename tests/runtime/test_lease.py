@@ -346,7 +346,7 @@ def test_this_machine_knows_which_processes_live():
 
 
 def test_the_thread_beats_while_the_main_thread_is_busy(tmp_path, monkeypatch):
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(lease_files.Folder, "beat_seconds", 0.01)
     first = take(tmp_path, liveness.Machine())
     before = (tmp_path / ".lease-1").read_bytes()
     first.start()

@@ -22,9 +22,9 @@ from tests.support.processes import ROOT
 WRITER = """
 import pathlib, sys, time
 from pipeline.runtime import peers
-from pipeline.runtime.workdir import lease
+from pipeline.runtime.workdir import lease_files
 from pipeline.training import run_folder
-lease.BEAT_SECONDS, lease.PATIENCE_SECONDS = 0.2, 2.0
+lease_files.Folder.beat_seconds, lease_files.Folder.patience_seconds = 0.2, 2.0
 class Stop: signal = None
 class Ready: given = None
 run_folder.run_config.check_against_run = lambda config, workdir: False
@@ -183,7 +183,7 @@ def test_a_holder_that_wakes_up_after_another_took_over_writes_nothing_more(tmp_
         def lives(self, note):
             return None
 
-    monkeypatch.setattr(lease, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(lease_files.Folder, "patience_seconds", 2.0)
     taken = lease.take(
         lease_files.Folder(tmp_path), leaving=lambda: False, note=print, machine=AnotherMachine()
     )

@@ -19,6 +19,7 @@ from pipeline.performance import timing
 from pipeline.performance.frameworks import forms, works
 from pipeline.performance.frameworks.worker import Absent, Worker
 from pipeline.runtime import command_line, errors, exit_codes, files, flags, processor
+from pipeline.runtime.storage import faults
 
 BEST = "best of PyTorch and its libraries"
 PYTORCH = ("pytorch", "pythae", "lucidrains")  # these frameworks run on PyTorch
@@ -145,7 +146,7 @@ def _command() -> None:
     if options.json:
         written = {"about": about(options, figures), "works": figures}
         text = json.dumps(written, indent=2, ensure_ascii=False) + "\n"
-        with errors.writing(options.json.parent), files.replacing(options.json) as file:
+        with faults.writing(options.json.parent), files.replacing(options.json) as file:
             file.write(text.encode())
         screen.note(str(options.json))
 

@@ -5,9 +5,12 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from pipeline.runtime import errors, files
+from pipeline.runtime.storage import places
 
+MARKER = "commit_success.txt"  # by which Orbax makes a checkpoint in a bucket valid
 SAVED = ".saved"  # the newest step that was committed: it shows that there were checkpoints
 # What a start may leave that was killed, or met a full disk, before it wrote config.json.
 LEFT = re.compile(r"\.lease-[0-9]+|\.config\.json|\..*\.[0-9a-f]{8}\.tmp")
@@ -15,23 +18,33 @@ LEFT = re.compile(r"\.lease-[0-9]+|\.config\.json|\..*\.[0-9a-f]{8}\.tmp")
 
 def is_empty(workdir: Path) -> bool:
     """Says whether a folder holds nothing, or only what an unsuccessful start left."""
-    return all(LEFT.fullmatch(name) for name in os.listdir(workdir))
+    return all(LEFT.fullmatch(name) for name in files.names(workdir))
 
 
 def committed(workdir: Path) -> list[int] | None:
     """Returns the committed steps, ascending; None if their folder is missing."""
+    folder = workdir / "checkpoints"
+    if places.is_bucket(folder):
+        return committed_in_bucket(folder) or None
     try:
-        names = os.listdir(workdir / "checkpoints")
+        names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return None
     return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+
+
+def committed_in_bucket(folder: Any) -> list[int]:
+    """Returns the steps in a bucket that have Orbax's marker, ascending, by one listing."""
+    parts = [str(path)[len(str(folder)) + 1 :].split("/") for path in folder.below()]
+    marked = [part[0] for part in parts if part[1:] == [MARKER]]
+    return sorted(int(name) for name in marked if name.isascii() and name.isdigit())
 
 
 def note_saved(workdir: Path, step: int) -> None:
     """Notes the newest committed step; a full disk must not end a run here."""
     path = workdir / SAVED
     with contextlib.suppress(OSError):
-        if path.is_file() or not path.exists():  # a pipe would wait for a reader
+        if not files.is_odd(path):  # a pipe would wait for a reader
             files.write(path, json.dumps({"step": step}) + "\n")
 
 

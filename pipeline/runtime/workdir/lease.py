@@ -18,10 +18,7 @@ from pipeline.runtime import errors
 from pipeline.runtime.workdir import lease_files
 from pipeline.runtime.workdir.lease_files import name_of
 
-BEAT_SECONDS = 2.0
 LOOK_SECONDS = 0.5
-PATIENCE_SECONDS = 20.0  # a file that did not change for so long has no holder any more
-CACHED_SECONDS = 90.0  # the same on a file system that shows old contents for a minute
 
 
 class Lease:
@@ -37,7 +34,7 @@ class Lease:
         """Wraps a lease that was just created.
 
         Args:
-            files: as `lease_files.Folder`.
+            files: from `lease_objects.of`.
             number: of the lease.
             note: its content.
             machine: as `liveness.Machine`.
@@ -54,7 +51,7 @@ class Lease:
 
     def check(self) -> None:
         """Returns if this process may write; reads a clock unless it was just suspended."""
-        if self._machine.time() - self._beaten > PATIENCE_SECONDS / 2:
+        if self._machine.time() - self._beaten > self._files.patience_seconds / 2:
             self.beat()
         with self._lock:  # a thread that finds the lease lost keeps it until the process ends
             pass
@@ -84,7 +81,7 @@ class Lease:
         content = lease_files.content(self._note, beats=self._beats, leaving=self.leaving())
         if not self._files.update(name_of(number), content, self._note["token"]):
             # Somebody removed the file. If it was there a moment ago, no run can have taken it.
-            recent = began - self._beaten < PATIENCE_SECONDS / 2
+            recent = began - self._beaten < self._files.patience_seconds / 2
             taken = lease_files.numbers(self._files) or not recent
             if taken or not self._files.create(name_of(number), content):
                 return "no longer belongs to this run, whose lease was removed"
@@ -92,7 +89,7 @@ class Lease:
         return ""
 
     def _watch(self) -> None:
-        while not self._closed.wait(BEAT_SECONDS):
+        while not self._closed.wait(self._files.beat_seconds):
             self.beat()
 
 
@@ -102,7 +99,7 @@ def take(
     """Returns the lease as soon as nobody else holds it; its thread is not started yet.
 
     Args:
-        files: as `lease_files.Folder`.
+        files: from `lease_objects.of`.
         leaving: says whether this run was asked to stop; the result is then None.
         note: shows a line to the user.
         machine: as `liveness.Machine`.
@@ -150,7 +147,7 @@ def _dead(
     Raises:
         InputError: the holder lives.
     """
-    patience = CACHED_SECONDS if files.cached else PATIENCE_SECONDS
+    patience = files.patience_seconds
     seen, since = files.read(name_of(number)), machine.time()
     changed = told = False
     while not leaving():

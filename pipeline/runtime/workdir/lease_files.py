@@ -1,4 +1,4 @@
-"""The files of leases: by operations that every file system has, and object stores."""
+"""The files of leases, by operations that every file system has; `lease_objects` has buckets."""
 
 import contextlib
 import json
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime import errors
+from pipeline.runtime.storage import faults, places
 from pipeline.runtime.workdir import liveness
 
 NAME = re.compile(r"\.lease-([1-9][0-9]*)")
@@ -19,14 +19,19 @@ class Folder:
 
     Attributes:
         identity: of the folder; a copy of the folder has another one.
-        cached: whether a file may show an old content for about a minute.
+        beat_seconds: between two signs of life of a holder.
+        patience_seconds: a file that did not change for so long has no holder any more.
     """
+
+    beat_seconds = 2.0
+    patience_seconds = 20.0
 
     def __init__(self, folder: Path):
         """Opens a folder that exists."""
         self._folder = folder
         self.identity = str(folder.stat().st_ino)
-        self.cached = liveness.caches_files(folder)
+        if liveness.caches_files(folder):  # a file may show an old content for about a minute
+            self.patience_seconds = 90.0
 
     def __str__(self) -> str:
         """Names the folder as the user does."""
@@ -97,10 +102,15 @@ def made(folder: Path) -> Iterator[None]:
     """Makes a folder for the block, which stays if there is something in it at the end.
 
     Raises:
+        InputError: a bucket is missing, or refuses to be written.
         OSError: it cannot be made.
     """
+    if places.is_bucket(folder):
+        faults.check_writable(folder)
+        yield
+        return
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    with errors.writing(folder):
+    with faults.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
         yield

@@ -6,7 +6,6 @@ So the copy decides as long as its digest holds, and config.json only if there i
 
 import functools
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ NAME, COPY = "config.json", ".config.json"
 
 def exists(workdir: Path) -> bool:
     """Says whether the folder holds a saved config, whole or damaged."""
-    return any(os.path.lexists(workdir / name) for name in (NAME, COPY))
+    return any(files.exists(workdir / name) for name in (NAME, COPY))
 
 
 def read(workdir: Path) -> dict[str, Any]:
@@ -51,9 +50,9 @@ def write(workdir: Path, fields: dict[str, Any]) -> None:
     """
     path, copy = workdir / NAME, _copy(workdir)
     before, fault = _fields(path)
-    if os.path.lexists(path) and (fault or (copy and _difference(before, copy))):
+    if files.exists(path) and (fault or (copy and _difference(before, copy))):
         files.set_aside(path)
-    if os.path.lexists(workdir / COPY) and not (workdir / COPY).is_file():
+    if files.exists(workdir / COPY) and not (workdir / COPY).is_file():
         files.set_aside(workdir / COPY)
     files.write(path, json.dumps(fields, indent=2, sort_keys=True) + "\n")
     kept = {"config": fields, "digest": files.digest(fields)}
@@ -90,7 +89,7 @@ def fault_of(fields: dict[str, Any]) -> str:
 def _read(path: Path) -> tuple[dict[str, Any], str]:
     """Returns the table in a file of JSON, and its fault, which is "" if there is none."""
     try:
-        if path.exists() and not path.is_file():  # a pipe would never end
+        if files.is_odd(path):  # a pipe would never end
             return {}, "it is no file"
         table = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):

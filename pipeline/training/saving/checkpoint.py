@@ -22,6 +22,7 @@ from orbax.checkpoint._src import asyncio_utils
 
 from pipeline.mesh import agreement, layouts
 from pipeline.runtime import errors, event_loops, files
+from pipeline.runtime.storage import faults
 from pipeline.training.saving import checkpoint_folder, ranking, saved_arrays
 from pipeline.training.step import TrainState
 
@@ -102,7 +103,7 @@ class Checkpoints:
             best_fn=len,  # never called, but without it no figures are written
             lightweight_initialize=True,
         )
-        with errors.writing(self._folder):
+        with faults.writing(self._folder):
             folder = checkpoint_folder.LiteralPath(self._folder)
             self._manager = ocp.CheckpointManager(folder, options=options)
 
@@ -148,7 +149,7 @@ class Checkpoints:
         if metrics and self._config.keep_best:
             figures = checkpoint_folder.with_digest(metrics)
             self._scores[step] = metrics.get(self._config.best_metric, float("nan"))
-        with errors.writing(self._folder):
+        with faults.writing(self._folder):
             accepted = self._manager.save(
                 step,
                 args=ocp.args.StandardSave(arrays),
@@ -160,7 +161,7 @@ class Checkpoints:
 
     def check(self) -> None:
         """Raises the error of a save that has failed meanwhile; costs nothing and never waits."""
-        with errors.writing(self._folder):
+        with faults.writing(self._folder):
             self._manager.check_for_errors()
 
     def restore(self, step: int, abstract: TrainState, mesh: Mesh) -> TrainState:
@@ -251,7 +252,7 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when all saves are committed; raises the error of a save that failed."""
-        with errors.writing(self._folder):
+        with faults.writing(self._folder):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
