@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.runtime import command_line, errors, exit_codes, flags
+from pipeline.runtime import command_line, exit_codes, flags
 
 COMMAND = command_line.Command(
     "pipeline.prepare",
@@ -56,20 +56,23 @@ def run(values: Any) -> str:
         InputError: the source or the flags cannot work, or too many images are corrupt.
         OSError: a file cannot be written.
     """
-    from pipeline.datasets.shards import finishing, manifest, places, plan, sources, workers
+    from pipeline.datasets.shards import finishing, manifest, plan, workers
+    from pipeline.datasets.shards.sources import choosing
     from pipeline.display import terminal
+    from pipeline.runtime import files
+    from pipeline.runtime.storage import faults, places
 
-    began, folder = time.perf_counter(), places.of(values.out)
-    source = sources.opened(values.source)
+    began, folder = time.perf_counter(), places.of(values.out, name="--out")
+    source = choosing.opened(values.source)
     planned = plan.make(source, plan.Asked(*(values[name].value for name in plan.Asked._fields)))
     screen = terminal.Terminal()
-    if places.exists(folder / manifest.NAME):
+    if files.exists(folder / manifest.NAME):
         whole = manifest.read(folder)
         plan.check_same(folder, whole, planned)
         mended = finishing.mend(folder, planned, source, whole)
         done = f"{mended} shards were missing and are made again" if mended else "all was there"
     else:
-        errors.check_writable(folder)
+        faults.check_writable(folder)
         plan.check_empty(folder)
         plan.agree(folder, planned)
         processes = min(values.processes or os.cpu_count() or 1, len(planned.shards))

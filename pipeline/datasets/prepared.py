@@ -12,8 +12,9 @@ import jax
 import numpy as np
 
 from pipeline import datasets
-from pipeline.datasets.shards import copying, finishing, manifest, places, rows
+from pipeline.datasets.shards import copying, finishing, listing, manifest, rows
 from pipeline.runtime import errors, registry
+from pipeline.runtime.storage import places
 
 COPY = ("auto", "always", "never")
 
@@ -61,10 +62,10 @@ def load(config: Any) -> dict[str, Prepared]:
     folder, whole = _folder(config.path), _manifest(config.path)
     registry.check(config.copy, COPY, field="data.copy")
     place = folder
-    if config.copy == "always" or (config.copy == "auto" and not isinstance(folder, Path)):
+    if config.copy == "always" or (config.copy == "auto" and places.is_bucket(folder)):
         place = copying.copied(folder, whole)
     else:
-        rows.check_there(folder, whole, places.sizes(folder))
+        rows.check_there(folder, whole, listing.sizes(folder))
     return {name: _part(folder, place, whole, name) for name in whole.parts}
 
 
@@ -112,4 +113,4 @@ def _folder(given: str) -> Path:
             "config.data.path is empty: give the folder of the prepared data, "
             "--config.data.path=SHARDS"
         )
-    return places.of(given)
+    return places.of(given, name="config.data.path")

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets.shards import places
+from pipeline.runtime import files
 from pipeline.runtime.workdir import liveness
 
 PATIENCE_SECONDS = 60.0  # at least, before another host's claim counts as left behind
@@ -40,7 +40,7 @@ class Claims:
             return False
         self._began = time.monotonic()
         note = json.dumps(self._identity).encode()
-        return places.create(self._folder / f"{shard}.claim-{turn}", note)
+        return files.create(self._folder / f"{shard}.claim-{turn}", note)
 
     def made(self) -> None:
         """Notes how long the shard took that was claimed last."""
@@ -56,7 +56,7 @@ class Claims:
 
     def _note(self, name: str) -> dict[str, Any]:
         try:
-            note = json.loads(places.read(self._folder / name))
+            note = json.loads((self._folder / name).read_bytes())
         except (OSError, ValueError):  # removed meanwhile, or written this very moment
             return {}
         return note if isinstance(note, dict) else {}

@@ -1,5 +1,6 @@
 """The end of preparing: columns of labels and checksums, then `dataset.json`."""
 
+import contextlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from pipeline import datasets
-from pipeline.datasets.shards import making, manifest, places, sources
+from pipeline.datasets.shards import listing, making, manifest, sources
 from pipeline.datasets.shards.plan import UNFINISHED, Plan, Shard
-from pipeline.runtime import errors
+from pipeline.runtime import errors, files
+from pipeline.runtime.storage import places
 
 NAMED = 5  # corrupt images that a message names
 SUMS = "sums"  # the column of the rows' checksums
@@ -40,10 +42,11 @@ def finish(
                 _forget(folder, shard)
         raise
     manifest.write(folder, whole)
-    for name in places.names(folder / UNFINISHED):
-        places.delete(folder / UNFINISHED / name)
-    if folder.joinpath(UNFINISHED).is_dir():
-        folder.joinpath(UNFINISHED).rmdir()
+    for name in listing.names(folder / UNFINISHED):
+        (folder / UNFINISHED / name).unlink(missing_ok=True)
+    if not places.is_bucket(folder):
+        with contextlib.suppress(OSError):  # another host has removed it, or still writes into it
+            (folder / UNFINISHED).rmdir()
     return whole
 
 
@@ -53,7 +56,7 @@ def mend(folder: Path, plan: Plan, source: sources.Source, whole: manifest.Manif
     Raises:
         InputError: the source has changed since.
     """
-    there, mended = set(places.names(folder)), 0
+    there, mended = set(listing.names(folder)), 0
     by_file = {shard.file: shard for shard in plan.shards}
     for part in whole.parts.values():
         for file in part.shards:
@@ -63,7 +66,7 @@ def mend(folder: Path, plan: Plan, source: sources.Source, whole: manifest.Manif
             _forget(folder, by_file[file.file])
             mended += 1
             if record["digest"] != file.digest:
-                places.delete(folder / file.file)
+                (folder / file.file).unlink(missing_ok=True)
                 raise errors.InputError(
                     f"{folder / file.file} is missing, and the images that it was made of have "
                     "changed: prepare them into another --out"
@@ -84,7 +87,7 @@ def describe_corrupt(found: Sequence[tuple[str, str]], num: int) -> str:
 
 def _record(folder: Path, shard: Shard) -> dict[str, Any]:
     try:
-        return json.loads(places.read(folder / UNFINISHED / shard.record))
+        return json.loads((folder / UNFINISHED / shard.record).read_bytes())
     except ValueError:
         _forget(folder, shard)
         raise errors.InputError(
@@ -93,9 +96,9 @@ def _record(folder: Path, shard: Shard) -> dict[str, Any]:
 
 
 def _forget(folder: Path, shard: Shard) -> None:
-    for name in places.names(folder / UNFINISHED):
+    for name in listing.names(folder / UNFINISHED):
         if name == shard.record or name.startswith(f"{shard.file}.claim-"):
-            places.delete(folder / UNFINISHED / name)
+            (folder / UNFINISHED / name).unlink(missing_ok=True)
 
 
 def _manifest(
@@ -124,7 +127,7 @@ def _manifest(
         parts[part] = manifest.Part(
             rows=rows,
             per_shard=plan.per_shard[part],
-            names=datasets.digest("".join(one["names"] for one in own).encode()),
+            names=f"{sum(one['names'] for one in own) % 2**64:016x}",
             shards=tuple(manifest.File(one["file"], one["bytes"], one["digest"]) for one in own),
             columns={n: _column(folder, f"{part}-{n}.npy", a) for n, a in columns.items()},
             corrupt=left_out,
@@ -172,5 +175,5 @@ def _check_classes(
 def _column(folder: Path, name: str, array: np.ndarray) -> manifest.File:
     file = io.BytesIO()
     np.save(file, array)
-    places.write(folder / name, file.getvalue())
+    files.write(folder / name, file.getvalue())
     return manifest.File(name, len(file.getvalue()), manifest.digest(file.getvalue()))

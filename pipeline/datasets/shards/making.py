@@ -1,5 +1,6 @@
 """Makes shards. The bytes of a shard depend only on the plan and the source."""
 
+import hashlib
 import io
 import json
 import tempfile
@@ -11,8 +12,9 @@ import numpy as np
 from array_record.python import array_record_module
 
 from pipeline.datasets import _checked_rows
-from pipeline.datasets.shards import claims, encoding, manifest, places, sources
+from pipeline.datasets.shards import claims, encoding, listing, manifest, sources
 from pipeline.datasets.shards.plan import UNFINISHED, Plan, Shard
+from pipeline.runtime import files
 
 OPTIONS = "group_size:1,uncompressed"  # records that are read at random, one at a time
 WAIT_SECONDS = 0.3  # between two looks at what other processes have made
@@ -35,10 +37,10 @@ def work(
     """
     own, unfinished = claims.Claims(folder / UNFINISHED), folder / UNFINISHED
     while True:
-        names = set(places.names(unfinished))
+        names = set(listing.names(unfinished))
         missing = [shard for shard in plan.shards if shard.record not in names]
         # Another host may have finished, and removed the records.
-        if not missing or places.exists(folder / manifest.NAME):
+        if not missing or files.exists(folder / manifest.NAME):
             return
         taken = next((shard for shard in missing if own.take(shard.file, names)), None)
         if taken is None:
@@ -59,16 +61,16 @@ def make(
     """Makes one shard, and then its record; returns the record."""
     noted = _Noted(source, shard, made)
     content = _pixels(noted, plan) if plan.encoding == "pixels" else _records(noted, plan)
-    places.write(folder / shard.file, content)
+    files.write(folder / shard.file, content)
     file = manifest.File(shard.file, len(content), manifest.digest(content))
     record = file._asdict() | {
-        "names": manifest.digest("\0".join(noted.names).encode(errors="surrogateescape")),
+        "names": noted.names,
         "sums": noted.sums,
         "entries": noted.entries,
         "corrupt": {str(row): found for row, found in noted.corrupt.items()},
     }
     text = json.dumps(record).encode()
-    places.write(folder / UNFINISHED / shard.record, text)
+    files.write(folder / UNFINISHED / shard.record, text)
     return json.loads(text)
 
 
@@ -77,7 +79,7 @@ class _Noted:
 
     def __init__(self, source: sources.Source, shard: Shard, made: Callable[[int], None]):
         self._source, self._shard, self._made = source, shard, made
-        self.names: list[str] = []
+        self.num, self.names = 0, 0  # rows, and a sum that stands for their names
         self.sums: list[int] = []
         self.entries: dict[str, list[Any]] = {name: [] for name in source.entries}
         self.corrupt: dict[int, tuple[str, str]] = {}
@@ -95,14 +97,21 @@ class _Noted:
                 except Exception as error:  # decoders raise any error on damaged or hostile bytes
                     reason = " ".join(str(error).split()) or type(error).__name__
             if reason:
-                self.corrupt[shard.first + len(self.names)] = row.name, reason
-            self.names.append(row.name)
+                self.corrupt[shard.first + self.num] = row.name, reason
+            # The sum depends on each name and its place, and not on where shards begin.
+            self.names = (self.names + _stamp(shard.first + self.num, row.name)) % 2**64
+            self.num += 1
             for name, values in self.entries.items():
                 values.append(row.entries[name])
             self.sums.append(_checked_rows.checksum(np.frombuffer(content, np.uint8)))
             self._made(1)
             yield content
-        assert len(self.names) == shard.stop - shard.first, (len(self.names), shard)
+        assert self.num == shard.stop - shard.first, (self.num, shard)
+
+
+def _stamp(row: int, name: str) -> int:
+    content = f"{row}\0{name}".encode(errors="surrogateescape")
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest())
 
 
 def _pixels(noted: _Noted, plan: Plan) -> bytes:
@@ -127,6 +136,6 @@ def _records(noted: _Noted, plan: Plan) -> bytes:
         written = writer.ok()
         writer.close()
         reader = array_record_module.ArrayRecordReader(str(path))
-        if not (written and reader.ok() and reader.num_records() == len(noted.names)):
+        if not (written and reader.ok() and reader.num_records() == noted.num):
             raise OSError(f"cannot write {path}: make room there, or set TMPDIR")
         return path.read_bytes()

@@ -4,6 +4,7 @@ Example i of a part is row i % per_shard of shard i // per_shard, of the rows th
 """
 
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,8 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline import datasets
-from pipeline.datasets.shards import places
-from pipeline.runtime import errors
+from pipeline.runtime import errors, files
 
 NAME = "dataset.json"
 FORMAT = "vae-pipeline shards"
@@ -72,7 +72,7 @@ def write(folder: Path, manifest: Manifest) -> None:
         "parts": {name: _part_to_json(part) for name, part in manifest.parts.items()},
     }
     text = json.dumps(said | {"digest": _digest(said)}, indent=1, ensure_ascii=False)
-    places.write(folder / NAME, f"{text}\n".encode(errors="surrogateescape"))
+    files.write(folder / NAME, f"{text}\n".encode(errors="surrogateescape"))
 
 
 def read(folder: Path, *, hint: str = "") -> Manifest:
@@ -87,7 +87,7 @@ def read(folder: Path, *, hint: str = "") -> Manifest:
     """
     path = folder / NAME
     try:
-        said = json.loads(places.read(path).decode(errors="surrogateescape"))
+        said = json.loads(path.read_bytes().decode(errors="surrogateescape"))
     except (FileNotFoundError, NotADirectoryError):
         raise errors.InputError(
             f"{folder} holds no prepared data set: {NAME} is missing{hint}"
@@ -126,7 +126,7 @@ def checked(folder: Path, file: File) -> bytes:
         InputError: it is missing or altered.
     """
     try:
-        content = places.read(folder / file.file)
+        content = (folder / file.file).read_bytes()
     except FileNotFoundError:
         raise missing(folder, file) from None
     if len(content) != file.bytes or digest(content) != file.digest:
@@ -136,9 +136,7 @@ def checked(folder: Path, file: File) -> bytes:
 
 def column(folder: Path, file: File) -> np.ndarray:
     """Returns the array of a column's file; raises an InputError as `checked` does."""
-    from io import BytesIO
-
-    return np.load(BytesIO(checked(folder, file)), allow_pickle=False)
+    return np.load(io.BytesIO(checked(folder, file)), allow_pickle=False)
 
 
 def missing(folder: Path, file: File) -> errors.InputError:

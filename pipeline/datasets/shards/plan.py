@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.datasets import _image_decoder
-from pipeline.datasets.shards import encoding, manifest, places, sources
+from pipeline.datasets.shards import encoding, listing, manifest, sources
 from pipeline.runtime import errors, files
 
 UNFINISHED = "unfinished"  # the folder of what is only needed until the data set is whole
@@ -107,7 +107,7 @@ def agree(folder: Path, plan: Plan) -> None:
         InputError: the folder holds something else, or was begun with other data or flags.
     """
     text, path = json.dumps(plan._asdict(), indent=1), folder / UNFINISHED / NAME
-    if not places.create(path, text.encode()) and places.read(path).decode() != text:
+    if not files.create(path, text.encode()) and path.read_text() != text:
         kept = _read(path)
         raise errors.InputError(
             f"{folder} was begun with {_difference(kept, plan)}: finish it with the same command, "
@@ -126,7 +126,7 @@ def check_same(folder: Path, whole: manifest.Manifest, plan: Plan) -> None:
 
 def check_empty(folder: Path) -> None:
     """Raises an InputError if a folder without a plan has other files in it."""
-    found = [name for name in places.names(folder) if not name.startswith(".")]
+    found = [name for name in listing.names(folder) if not name.startswith(".")]
     if found and UNFINISHED not in found:
         raise errors.InputError(
             f"{folder} holds other files, such as {found[0]!r}: choose an empty or new --out"
@@ -157,7 +157,7 @@ def _format(shape: Sequence[int] | None, asked: Asked) -> _image_decoder.Format:
 
 def _read(path: Path) -> dict:
     try:
-        return json.loads(places.read(path))
+        return json.loads(path.read_bytes())
     except ValueError:
         raise errors.InputError(
             f"{path} is damaged: remove {path.parent}, then start again"

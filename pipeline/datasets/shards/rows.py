@@ -15,8 +15,9 @@ import numpy as np
 from array_record.python import array_record_module
 
 from pipeline.datasets import _checked_rows, _image_decoder
-from pipeline.datasets.shards import encoding, manifest
-from pipeline.runtime import cache
+from pipeline.datasets.shards import encoding, listing, manifest
+from pipeline.runtime import cache, errors
+from pipeline.runtime.storage import places
 
 # Nothing is read ahead of a record: the next one lies elsewhere.
 OPTIONS = "readahead_buffer_size:0,max_parallelism:0,index_storage_option:in_memory"
@@ -139,7 +140,11 @@ class Rows:
         """Opens a shard: an array [n, H, W, C], or a reader of records."""
         file, path = self._part.shards[number], self._place(number, again)
         num = min(self._part.per_shard, self._part.rows - number * self._part.per_shard)
+        if places.is_bucket(path):
+            self._check_store(path)
         if self._encoding == "pixels":
+            if places.is_bucket(path):
+                return listing.PixelsInBucket(path, (num, *self._shape), file.bytes)
             array = cache.open_array(path, (num, *self._shape))
             if array is None:
                 raise manifest.altered(path.parent, file)
@@ -151,6 +156,13 @@ class Rows:
         if not reader.ok() or reader.num_records() != num:
             raise manifest.altered(path.parent, file)
         return reader
+
+    def _check_store(self, path: Path) -> None:
+        if self._encoding != "pixels" and not str(path).startswith("gs://"):
+            raise errors.InputError(
+                f"config.data.copy=never: the shards of {path.parent} can be read in place only in "
+                "gs://: use config.data.copy=auto"
+            )
 
 
 def check_there(folder: Path, whole: manifest.Manifest, sizes: dict[str, int]) -> None:

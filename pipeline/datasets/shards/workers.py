@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets.shards import making, places, sources
+from pipeline.datasets.shards import listing, making, sources
 from pipeline.datasets.shards.plan import UNFINISHED, Plan
 from pipeline.display import terminal
 from pipeline.runtime import errors, throttle
@@ -111,4 +111,4 @@ def _raise_what_it_said(end: Connection) -> None:
 
 
 def _rows_there(folder: Path, sizes: dict[str, int]) -> int:
-    return sum(sizes.get(name, 0) for name in places.names(folder / UNFINISHED))
+    return sum(sizes.get(name, 0) for name in listing.names(folder / UNFINISHED))

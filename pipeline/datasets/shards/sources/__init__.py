@@ -1,12 +1,11 @@
 """What can be prepared: each kind of source is a file here. This module holds their contract."""
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from pipeline import datasets
-from pipeline.runtime import errors
 
 
 class Row(NamedTuple):
@@ -41,14 +40,13 @@ class Source(Protocol):
         """Yields the examples `first` … `stop` − 1 of a part."""
 
 
-def opened(text: str) -> Source:
-    """Returns the source that a text names: a path, hf:NAME or tfds:NAME.
-
-    Raises:
-        InputError: there is no such source, or a library is missing.
-    """
-    from pipeline.datasets.shards.sources import images
-
-    if not text:
-        raise errors.InputError("--source is empty: give a path, hf:NAME or tfds:NAME")
-    return images.opened(text)
+def pixels(value: Any) -> tuple[np.ndarray, str]:
+    """Returns an array of pixels with its channels, and why it cannot be prepared."""
+    array = np.asarray(value)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or array.dtype.kind not in "iu":
+        return np.zeros((1, 1, 1), np.uint8), f"{array.dtype} {list(array.shape)} are no pixels"
+    if array.size and not 0 <= array.min() <= array.max() <= 255:
+        return np.zeros((1, 1, 1), np.uint8), f"pixels of {array.min()} to {array.max()}"
+    return array.astype(np.uint8), ""
