@@ -47,7 +47,7 @@ def spec(config: Any) -> dict[str, Any]:
     Raises:
         InputError: there is no prepared data set, or a newer version made it.
     """
-    whole = _manifest(config.path)
+    whole = manifest_of(config.path)
     return {"image": jax.ShapeDtypeStruct(whole.shape, np.uint8), **whole.entries}
 
 
@@ -59,7 +59,7 @@ def load(config: Any) -> dict[str, Prepared]:
             copy.
         OSError: a copy cannot be written.
     """
-    folder, whole = _folder(config.path), _manifest(config.path)
+    folder, whole = _folder(config.path), manifest_of(config.path)
     registry.check(config.copy, COPY, field="data.copy")
     place = folder
     if config.copy == "always" or (config.copy == "auto" and places.is_bucket(folder)):
@@ -102,7 +102,7 @@ def _about(whole: manifest.Manifest, part: manifest.Part, num: int) -> dict[str,
 
 
 @functools.lru_cache(maxsize=1)
-def _manifest(given: str) -> manifest.Manifest:
+def manifest_of(given: str) -> manifest.Manifest:
     """Reads `dataset.json` once per process: `spec` and `load` must find the same."""
     return manifest.read(_folder(given), hint=": make one with python -m pipeline.prepare")
 

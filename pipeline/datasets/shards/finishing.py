@@ -42,11 +42,7 @@ def finish(
                 _forget(folder, shard)
         raise
     manifest.write(folder, whole)
-    for name in listing.names(folder / UNFINISHED):
-        (folder / UNFINISHED / name).unlink(missing_ok=True)
-    if not places.is_bucket(folder):
-        with contextlib.suppress(OSError):  # another host has removed it, or still writes into it
-            (folder / UNFINISHED).rmdir()
+    _clear(folder)
     return whole
 
 
@@ -63,7 +59,7 @@ def mend(folder: Path, plan: Plan, source: sources.Source, whole: manifest.Manif
             if file.file in there:
                 continue
             record = making.make(source, plan, folder, by_file[file.file])
-            _forget(folder, by_file[file.file])
+            _clear(folder)
             mended += 1
             if record["digest"] != file.digest:
                 (folder / file.file).unlink(missing_ok=True)
@@ -93,6 +89,15 @@ def _record(folder: Path, shard: Shard) -> dict[str, Any]:
         raise errors.InputError(
             f"{folder / UNFINISHED / shard.record} was damaged and is removed: start again"
         ) from None
+
+
+def _clear(folder: Path) -> None:
+    """Removes what is only needed until the data set is whole."""
+    for name in listing.names(folder / UNFINISHED):
+        (folder / UNFINISHED / name).unlink(missing_ok=True)
+    if not places.is_bucket(folder):
+        with contextlib.suppress(OSError):  # another host has removed it, or still writes into it
+            (folder / UNFINISHED).rmdir()
 
 
 def _forget(folder: Path, shard: Shard) -> None:

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,50 @@ def make_all(source: sources.Source, plan: Plan, folder: Path, *, processes: int
         InputError: the source cannot be read.
         OSError: a shard cannot be written, or a process was killed.
     """
-    context = multiprocessing.get_context("spawn")  # a copy of a process with threads may hang
-    counts = context.Array("q", processes, lock=False)
     with contextlib.ExitStack() as stack:
-        ends = {
-            stack.enter_context(_worker(context, source, plan, folder, counts, n)): n
-            for n in range(processes)
-        }
-        _watch(ends, plan, folder, counts)
+        shown = stack.enter_context(_shown(plan, folder))
+        if processes == 1:
+            own = 0
+
+            def made(num: int) -> None:
+                nonlocal own
+                own += num
+                shown(own)
+
+            making.work(source, plan, folder, made)
+            return
+        context = multiprocessing.get_context("spawn")  # a copy of a process with threads may hang
+        counts = context.Array("q", processes, lock=False)
+        ends = [
+            stack.enter_context(_worker(context, source, plan, folder, counts, number))
+            for number in range(processes)
+        ]
+        while ends:
+            for end in wait(ends, timeout=LOOK_SECONDS):
+                assert isinstance(end, Connection)
+                ends.remove(end)
+                _raise_what_it_said(end)
+            shown(sum(counts))
+
+
+@contextlib.contextmanager
+def _shown(plan: Plan, folder: Path) -> Iterator[Callable[[int], None]]:
+    """Yields a function that shows how far all hosts are, from the number of rows made here."""
+    total, sizes = sum(plan.rows.values()), {s.record: s.stop - s.first for s in plan.shards}
+
+    def there() -> int:
+        return sum(sizes.get(name, 0) for name in listing.names(folder / UNFINISHED))
+
+    began, report, before = time.perf_counter(), throttle.Throttle(REPORT_SECONDS), there()
+    with terminal.Terminal().progress(total, before, noun="image", transient=True) as progress:
+
+        def shown(own: int) -> None:
+            if report.due():
+                rate = own / (time.perf_counter() - began)
+                done = min(total, max(before + own, there()))
+                progress.update(done, metrics={"images_per_second": rate})
+
+        yield shown
 
 
 @contextlib.contextmanager
@@ -80,23 +116,6 @@ def _work(
         end.send((RuntimeError, f"{type(error).__name__}: {error}"))
 
 
-def _watch(ends: dict[Connection, int], plan: Plan, folder: Path, counts: Any) -> None:
-    total, sizes = sum(plan.rows.values()), {s.record: s.stop - s.first for s in plan.shards}
-    began, report = time.perf_counter(), throttle.Throttle(REPORT_SECONDS)
-    before = _rows_there(folder, sizes)
-    with terminal.Terminal().progress(total, before, noun="image", transient=True) as progress:
-        while ends:
-            for end in wait([*ends], timeout=LOOK_SECONDS):
-                assert isinstance(end, Connection)
-                del ends[end]
-                _raise_what_it_said(end)
-            if report.due():
-                own = sum(counts)
-                done = min(total, max(before + own, _rows_there(folder, sizes)))
-                rate = own / (time.perf_counter() - began)
-                progress.update(done, metrics={"images_per_second": rate})
-
-
 def _raise_what_it_said(end: Connection) -> None:
     try:
         said = end.recv()
@@ -108,7 +127,3 @@ def _raise_what_it_said(end: Connection) -> None:
     if said is not None:
         kind, text = said
         raise kind(text)
-
-
-def _rows_there(folder: Path, sizes: dict[str, int]) -> int:
-    return sum(sizes.get(name, 0) for name in listing.names(folder / UNFINISHED))

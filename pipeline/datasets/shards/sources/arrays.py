@@ -79,17 +79,17 @@ class Arrays(NamedTuple):
             yield from (_with_channels(image * np.uint8(scale)) for image in mapped[first:stop])
             return
         size = int(np.prod(shape[1:]))
-        with zipfile.ZipFile(self.path) as archive:
-            with archive.open(f"{self.images[part]}.npy") as file:
-                _header(file)
-                file.seek(first * size, 1)
-                for begin in range(first, stop, CHUNK):
-                    num = min(CHUNK, stop - begin)
-                    content = file.read(num * size)
-                    if len(content) < num * size:
-                        raise errors.InputError(f"{self.path} is damaged: make it again")
-                    chunk = np.frombuffer(content, np.uint8).reshape(num, *shape[1:])
-                    yield from (_with_channels(image * np.uint8(scale)) for image in chunk)
+        name = f"{self.images[part]}.npy"
+        with zipfile.ZipFile(self.path) as archive, archive.open(name) as file:
+            _header(file)
+            file.seek(first * size, 1)
+            for begin in range(first, stop, CHUNK):
+                num = min(CHUNK, stop - begin)
+                content = file.read(num * size)
+                if len(content) < num * size:
+                    raise errors.InputError(f"{self.path} is damaged: make it again")
+                chunk = np.frombuffer(content, np.uint8).reshape(num, *shape[1:])
+                yield from (_with_channels(image * np.uint8(scale)) for image in chunk)
 
 
 def opened(text: str) -> Arrays:

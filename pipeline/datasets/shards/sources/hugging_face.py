@@ -61,13 +61,7 @@ def opened(given: str) -> HuggingFace:
     shown = f"hf:{given}"
     loaded = _load(given, shown)
     if isinstance(loaded, Mapping):
-        chosen = parts.chosen(list(loaded), shown)
-        if any(len(names) > 1 for names in chosen.values()):
-            raise errors.InputError(
-                f"{shown} has the splits {', '.join(loaded)}, of which none is named like a "
-                "held-out one: save the one that is meant by itself"
-            )
-        splits = {part: names[0] for part, names in chosen.items()}
+        splits = parts.of_splits({name: one.num_rows for name, one in loaded.items()}, shown)
         tables_by_part = {part: loaded[name] for part, name in splits.items()}
     else:
         splits, tables_by_part = {"all": ""}, {"all": loaded}

@@ -64,8 +64,9 @@ def opened(given: str) -> Tfds:
     library, builder = _builder(given)
     features = library.features
     sizes = {name: split.num_examples for name, split in builder.info.splits.items()}
-    chosen = {part: names[0] for part, names in parts.chosen(sizes, shown).items()}
-    flat, inside = dict(builder.info.features.items()), {}
+    chosen = parts.of_splits(sizes, shown)
+    flat: dict[str, Any] = dict(builder.info.features.items())
+    inside: dict[str, str] = {}
     for name, feature in list(flat.items()):
         if isinstance(feature, features.FeaturesDict):  # such as CelebA's attributes
             del flat[name]
