@@ -13,6 +13,7 @@ HOSTS ?= 4
 DEVICES ?= 1
 CHAOS ?=
 ARGS ?=
+RUNS ?= runs
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train pod chaos bench bench-peers scaling test test-quick test-targets compilers check tensorboard clean
@@ -65,7 +66,7 @@ check: $(READY)  ## Check format, style, types and the import contract.
 	$(BIN)/lint-imports --no-cache
 
 tensorboard: $(READY)  ## Show all runs in TensorBoard, by their names, the main figures first.
-	$(BIN)/python -m pipeline.display.board runs $(ARGS)
+	$(BIN)/python -m pipeline.display.board $(RUNS) $(ARGS)
 
 clean:  ## Remove the environments and all caches.
 	rm -rf $(VENV) $(VENV)-plan build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

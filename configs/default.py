@@ -140,6 +140,9 @@ def get_config() -> ConfigDict:
     config.checkpoint.keep_every_steps = 0  # keep those at its multiples for ever; 0: none
     config.checkpoint.best_metric = "elbo"  # the ELBO at β = 1, never the annealed loss
     config.checkpoint.best_mode = "auto"  # max, min; auto: as the table of figures says
+    # commit_file: a marker makes a checkpoint valid, as in buckets; for a bucket that is mounted as
+    # a folder, where renaming is slow or missing. auto: folders are renamed.
+    config.checkpoint.atomicity = "auto"
     return config
 
 

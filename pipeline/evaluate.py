@@ -78,12 +78,12 @@ def parse(arguments: Sequence[str]) -> Options:
     evals.names(values.evals)  # an unknown name must fail before any run is read
     runs = rest if values.compare else [values.workdir]
     return Options(
-        runs=tuple(flags.path(run) for run in runs),
+        runs=tuple(flags.run(run) for run in runs),
         compare=values.compare,
         step=values.step,
         evals=values.evals,
         batch_size=values.batch_size,
-        out=flags.path_or_none(values.out),
+        out=flags.out_or_none(values.out),
         overrides=overrides,
         processes=flags.processes(values),
     )

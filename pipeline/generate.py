@@ -69,12 +69,12 @@ def parse(arguments: Sequence[str]) -> Options:
     if not 0 <= values.seed < 2**32:
         raise errors.InputError(f"--seed={values.seed} must lie between 0 and 2³² − 1")
     return Options(
-        workdir=flags.path(values.workdir),
+        workdir=flags.run(values.workdir),
         labels=values.labels,
         num=values.num,
         seed=values.seed,
         step=values.step,
-        out=flags.path_or_none(values.out),
+        out=flags.out_or_none(values.out),
         tokens=values.tokens,
         overrides=overrides,
         processes=flags.processes(values),

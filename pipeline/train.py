@@ -60,13 +60,9 @@ def parse(arguments: Sequence[str]) -> Options:
         InputError: an unknown flag or config field, or a value of the wrong type.
     """
     values = COMMAND.parse(arguments)
-    if "://" in values.workdir:
-        raise errors.InputError(
-            f"--workdir={values.workdir} must be a folder of a (shared) file system"
-        )
     return Options(
         config=values.config,
-        workdir=flags.path(values.workdir),
+        workdir=flags.run(values.workdir),
         dry_run=values.dry_run,
         profile=values.profile,
         processes=flags.processes(values),

@@ -2,11 +2,14 @@
 
 TensorBoard names a run by its folder, which would be `beta_vae/tensorboard`, and sorts figures by
 the alphabet. So it is started on a folder of links, which follows the runs while it is open, and
-its first page opens with pinned cards. The runs themselves are only read.
+its first page opens with pinned cards. The runs themselves are only read. Runs in a bucket keep
+their folders' names.
 
     python -m pipeline.display.board runs --port=6006
+    python -m pipeline.display.board gs://bucket/runs
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -20,6 +23,7 @@ from typing import Any
 
 from pipeline.display import event_files, figures
 from pipeline.runtime import errors
+from pipeline.runtime.storage import places
 
 FOLDER = "tensorboard"  # of a run, with its event files
 SKIPPED = ("checkpoints", "reports")
@@ -90,10 +94,33 @@ def _cards(listed: dict[str, Any]) -> list[dict[str, str]]:
     return [{"plugin": "scalars", "tag": tag} for tag in pinned(tags)]
 
 
+@contextlib.contextmanager
+def _logs(root: Path) -> Iterator[str]:
+    """Yields the folder on which TensorBoard is started; no link can lead into a bucket."""
+    if places.is_bucket(root):
+        yield str(root)
+        return
+    with tempfile.TemporaryDirectory(prefix="runs-") as links:
+
+        def follow() -> None:
+            while True:
+                time.sleep(SECONDS)
+                link(root.resolve(), Path(links))
+
+        link(root.resolve(), Path(links))
+        threading.Thread(target=follow, daemon=True).start()
+        yield links
+
+
 def main() -> int:
-    """Serves until Ctrl-C: the first argument is the folder of runs, others are TensorBoard's."""
+    """Serves until Ctrl-C: the first argument names the runs' place, others are TensorBoard's."""
     arguments = sys.argv[1:]
-    root = Path("runs" if not arguments or arguments[0].startswith("-") else arguments.pop(0))
+    given = "runs" if not arguments or arguments[0].startswith("-") else arguments.pop(0)
+    try:
+        root = places.of(given, name="runs")
+    except errors.InputError as error:
+        errors.say(f"error: {error}")
+        return 2
     if not root.is_dir():
         errors.say(f"error: {root} is no folder: name the folder of runs, or of one run")
         return 2
@@ -105,17 +132,9 @@ def main() -> int:
         query = lambda: client.get(TAGS).json or {}  # noqa: E731
         return program.create_port_scanning_werkzeug_server(with_pins(app, query), flags)
 
-    with tempfile.TemporaryDirectory(prefix="runs-") as links:
-
-        def follow() -> None:
-            while True:
-                time.sleep(SECONDS)
-                link(root.resolve(), Path(links))
-
-        link(root.resolve(), Path(links))
-        threading.Thread(target=follow, daemon=True).start()
+    with _logs(root) as logs:
         server = program.TensorBoard(server_class=serve)
-        server.configure(["tensorboard", f"--logdir={links}", *arguments])
+        server.configure(["tensorboard", f"--logdir={logs}", *arguments])
         try:
             return server.main()
         except KeyboardInterrupt:

@@ -29,7 +29,7 @@ def read_scalars(
       Each tag's (step, value) pairs; values are float32, converted to Python floats.
     """
     points: dict[str, list[tuple[int, float]]] = {}
-    for path, content in _contents(places.of(str(folder)), warn or _say):
+    for path, content in _contents(places.of(str(folder)), warn or say):
         lost = 0
         for event, record in event_records.read(content):
             for value in event.summary.value if event else ():
@@ -37,13 +37,13 @@ def read_scalars(
                     points.setdefault(value.tag, []).append((event.step, value.simple_value))
             lost += 0 if event else len(record)
         if lost:
-            (warn or _say)(f"{path} is damaged: {lost:,} bytes of it cannot be read")
+            (warn or say)(f"{path} is damaged: {lost:,} bytes of it cannot be read")
     return points
 
 
 def purge(
     folder: Path, last_step: int, *, warn: Callable[[str], None] | None = None
-) -> dict[str, int]:
+) -> tuple[dict[str, int], int]:
     """Removes all events after `last_step`, and those that describe the run as a whole.
 
     Each file is replaced in one step, so a kill at any moment leaves the old or the new file. Of a
@@ -56,9 +56,9 @@ def purge(
       warn: is called with a text about each file that is damaged or cannot be read; None: stderr.
 
     Returns:
-      The last remaining step of each tag.
+      The last remaining step of each tag, and the number of remaining points.
     """
-    warn, steps = warn or _say, dict[str, int]()
+    warn, steps, points = warn or say, dict[str, int](), 0
     for path, content in _contents(folder, warn):
         lost, kept = 0, bytearray()
         for event, record in event_records.read(content):
@@ -68,6 +68,7 @@ def purge(
                 value.tag.startswith(OF_RUN) for value in event.summary.value
             ):
                 kept += record
+                points += len(event.summary.value)
                 for value in event.summary.value:
                     steps[value.tag] = max(event.step, steps.get(value.tag, -1))
         if lost:
@@ -78,7 +79,7 @@ def purge(
             )
         if len(kept) < len(content):
             _replace(path, bytes(kept))
-    return steps
+    return steps, points
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -114,7 +115,8 @@ def _copy(path: Path, content: memoryview) -> Path:
     return aside
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Prints a warning to stderr."""
     errors.say(f"warning: {text}")
 
 

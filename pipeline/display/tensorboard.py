@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.display import event_files, event_records, event_segments, summaries
+from pipeline.display import event_counts, event_files, event_records, event_segments, summaries
 from pipeline.runtime.storage import faults, places
 
 SHOW_SECONDS = 30.0  # between two flushes into a bucket that nothing but a reader needs
@@ -20,7 +20,7 @@ SHOW_SECONDS = 30.0  # between two flushes into a bucket that nothing but a read
 class Writer:
     """The event file of one start of a run; close it after use.
 
-    Call `flush` before the checkpoint of the same step: a resumed run does not compute earlier
+    Call `promise` before the checkpoint of the same step: a resumed run does not compute earlier
     points again. If the disk fails, the write, flush or close that meets the failure raises an
     `OSError`, and the writer cannot be used any more.
     """
@@ -54,6 +54,7 @@ class Writer:
         self._active = active
         self._last_step: dict[str, int] = {}
         self._step_on_disk: dict[str, int] = {}
+        self._points = 0  # in all event files, without what describes the run as a whole
         last_kept = -1 if resume_step is None else resume_step
         self._first_step = last_kept + 1
         if not active:
@@ -61,7 +62,13 @@ class Writer:
         # Old files are cleaned before the new one exists: `purge` reads every file of the folder.
         with faults.writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._step_on_disk = event_files.purge(self._folder, last_kept, warn=warn)
+            purged = event_files.purge(self._folder, last_kept, warn=warn)
+            self._step_on_disk, self._points = purged
+            if lost := event_counts.missing(self._folder, last_kept, self._points):
+                (warn or event_files.say)(
+                    f"{lost:,} points up to step {last_kept} are missing in {self._folder}: event "
+                    "files were cut, emptied or removed"
+                )
             if self._in_bucket:
                 self._file = event_segments.Segments(self._folder)
             else:
@@ -93,6 +100,7 @@ class Writer:
             made = value() if callable(value) else value
             if made is not None:
                 self._append_value(summaries.described(summaries.value(tag, made), tag), step)
+                self._points += 1
 
     def about(self, values: Iterable[Any]) -> None:
         """Writes the values of `dashboards` that describe the run, each tag once a start."""
@@ -121,6 +129,16 @@ class Writer:
                 self._file.flush()
                 self._check_kept()
             self._shown = time.monotonic()
+
+    def promise(self, step: int) -> None:
+        """Flushes, and notes that all points up to `step` were written; precedes its checkpoint.
+
+        Raises:
+          OSError: as `flush`.
+        """
+        self.flush()
+        if self._file is not None:
+            event_counts.write(self._folder, step, self._points)
 
     def close(self) -> None:
         """Flushes and closes the file; only the first call does something."""

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pipeline.runtime import errors, files, processor
+from pipeline.runtime.storage import faults, places
 
 
 def folder() -> Path:
@@ -130,9 +131,9 @@ def enable_compilation_cache(place: str) -> None:
     """Turns JAX's compilation cache on; must be called before anything is compiled.
 
     Args:
-        place: a folder that all processes share (only process 0 writes to it). "auto" means the
-            environment's JAX_COMPILATION_CACHE_DIR, or else the user's cache folder; "" means no
-            cache.
+        place: a folder that all processes share, or a place in a bucket; only process 0 writes to
+            it. "auto" means the environment's JAX_COMPILATION_CACHE_DIR, or else the user's cache
+            folder; "" means no cache.
 
     Raises:
         InputError: the folder cannot be made.
@@ -152,9 +153,11 @@ def enable_compilation_cache(place: str) -> None:
             jax.config.update("jax_enable_compilation_cache", False)
             return
     else:
-        made = Path(place).expanduser().absolute()
+        made = places.of(place, name="config.compilation_cache")
         try:
             made.mkdir(parents=True, exist_ok=True)
+            if places.is_bucket(made):
+                faults.check_writable(made)
         except OSError as error:
             raise errors.InputError(
                 f"config.compilation_cache={place} cannot be made ({error.strerror}): choose "

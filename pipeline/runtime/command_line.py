@@ -83,7 +83,7 @@ class Command(NamedTuple):
             given = values[flag.name].value if flag in (flags.JSON, flags.OUT) else None
             if given and flag is flags.JSON and flags.path(given).is_dir():
                 raise errors.InputError(f"--{flag.name}={given} is a folder: name a file in it")
-            if given and flag is flags.OUT and flags.path(given).is_file():
+            if given and flag is flags.OUT and "://" not in given and flags.path(given).is_file():
                 raise errors.InputError(f"--{flag.name}={given} is a file: name a folder")
 
     def help(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.runtime import errors
 from pipeline.runtime.storage import places
 
 
@@ -41,7 +42,7 @@ def choice(name: str, values: Sequence[str], text: str) -> Flag:
 
 def workdir(example: str = "") -> Flag:
     """Returns the flag for the folder of a run; if it has an example, the command needs it."""
-    return Flag("workdir", "DIR", "folder of the run", example=example)
+    return Flag("workdir", "DIR", "folder of the run, also gs://bucket/name", example=example)
 
 
 CONFIG = (
@@ -86,6 +87,25 @@ def path(text: str, *, name: str = "path", stores: Sequence[str] = ()) -> Any:
         InputError: there can be no such path.
     """
     return places.of(text, name=name, stores=tuple(stores))
+
+
+def run(text: str) -> Any:
+    """Returns the folder of a run, which may lie in a bucket.
+
+    Raises:
+        InputError: as `path`; or it is a bucket to which checkpoints cannot be written.
+    """
+    if text.startswith("s3://"):
+        raise errors.InputError(
+            f"--workdir={text}: checkpoints cannot be written to s3://. Mount the bucket, give the "
+            "folder as --workdir, and add --config.checkpoint.atomicity=commit_file"
+        )
+    return path(text, name="--workdir", stores=("gs",))
+
+
+def out_or_none(text: str | None) -> Any:
+    """Returns the folder for a command's files, perhaps in a bucket; None if none was given."""
+    return path(text, name="--out", stores=tuple(places.STORES)) if text else None
 
 
 def path_or_none(text: str | None) -> Path | None:

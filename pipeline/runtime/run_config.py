@@ -63,6 +63,8 @@ def check(config: Any, *, evaluating: bool = False) -> None:
         )
     modes = ("auto", "min", "max")
     registry.check(config.checkpoint.best_mode, modes, field="checkpoint.best_mode")
+    kinds = ("auto", "commit_file")
+    registry.check(config.checkpoint.atomicity, kinds, field="checkpoint.atomicity")
 
 
 def settled(config: Any, platform: str, workdir: Path | None = None) -> Any:

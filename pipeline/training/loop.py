@@ -151,7 +151,7 @@ def run(
             checkpoints.check()
             if saving:
                 watched.mark(f"saving step {at}")
-                writer.flush()
+                writer.promise(at)
                 checkpoints.save(at, state, (heldout or None) if evaluated else None)
             if found.stopping:
                 break

@@ -76,7 +76,7 @@ class Folder:
         self._looked = time.monotonic()
         self.check_kept()
         steps = contents.committed(self.path)
-        if (steps is None and not self._in_bucket) or (self._saved is not None and not steps):
+        if steps is None or (self._saved is not None and not steps):
             raise _removed(self.path / "checkpoints")
         if steps and steps[-1] != self._saved:
             self._saved = steps[-1]

@@ -4,12 +4,19 @@ Only process 0 looks for the file; it traces itself and its devices. All process
 program, so one of them shows what all do, and the processes need not agree on anything.
 """
 
+import shutil
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 
+from pipeline.runtime import files
+from pipeline.runtime.storage import places
+
 STEPS = 5
+BUCKET_SECONDS = 30.0  # between two requests that look for the file in a bucket
 
 
 class Tracing:
@@ -27,13 +34,18 @@ class Tracing:
         self._file, self._folder = workdir / "profile", workdir / "tensorboard"
         self._wanted, self._active, self._note = wanted, active, note
         self._until = 0  # the step that ends the trace; 0: none is under way
+        self._looked = -BUCKET_SECONDS
+        # The profiler writes only to folders. What it wrote is then sent to the bucket.
+        self._in_bucket, self._local = places.is_bucket(workdir), self._folder
 
     def look(self, at: int) -> None:
         """Starts a trace after step `at` if one is requested; call it now and then."""
-        if self._active and not self._until and (self._wanted or self._file.exists()):
+        if self._active and not self._until and (self._wanted or self._is_requested()):
             self._wanted = False
             self._file.unlink(missing_ok=True)
-            jax.profiler.start_trace(self._folder)
+            if self._in_bucket:
+                self._local = Path(tempfile.mkdtemp(prefix="trace-"))
+            jax.profiler.start_trace(self._local)
             self._until = at + STEPS
 
     def after(self, at: int, results: object) -> None:
@@ -46,5 +58,24 @@ class Tracing:
         """Writes the trace that is under way, if any."""
         if self._until:
             jax.profiler.stop_trace()
+            self._send()
             self._note(f"{STEPS} steps are traced: {self._folder / 'plugins' / 'profile'}")
             self._until = 0
+
+    def _is_requested(self) -> bool:
+        if not self._in_bucket:
+            return self._file.exists()
+        now = time.monotonic()
+        if now - self._looked < BUCKET_SECONDS:
+            return False
+        self._looked = now
+        return self._file.is_file()
+
+    def _send(self) -> None:
+        """Moves a trace from the local folder into the bucket."""
+        if not self._in_bucket:
+            return
+        for path in self._local.rglob("*"):
+            if path.is_file():
+                files.write(self._folder / str(path.relative_to(self._local)), path.read_bytes())
+        shutil.rmtree(self._local)

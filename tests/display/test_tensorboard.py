@@ -17,7 +17,7 @@ from tensorboard import context
 from tensorboard.backend.event_processing import event_accumulator, plugin_event_accumulator
 from tensorboard.data import grpc_provider
 
-from pipeline.display import event_files, event_records, figures, tensorboard
+from pipeline.display import event_counts, event_files, event_records, figures, tensorboard
 
 ROOT = Path(__file__).parents[2]
 KEEP_ALL = dict.fromkeys(("scalars", "images", "histograms", "tensors"), 0)
@@ -468,3 +468,50 @@ def test_a_full_disk_is_an_oserror_in_the_caller(tmp_path, call):
         call,
     )
     assert "surfaced: [Errno 27]" in result.stderr
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def removed(path):
+    path.unlink()
+
+
+def cut_between_records(path):
+    content = memoryview(path.read_bytes())
+    *_, last = (record for _, record in event_records.read(content))
+    path.write_bytes(content[: -len(last)])
+
+
+@pytest.mark.parametrize("hurt", [emptied, removed, cut_between_records])
+def test_points_that_are_missing_without_a_torn_record_are_told(tmp_path, hurt):
+    with tensorboard.Writer(tmp_path, resume_step=None) as writer:
+        for step in (1, 2, 3):
+            writer.write("train/loss", 1.0, step)
+        writer.promise(3)
+        writer.write("train/loss", 1.0, 4)
+    warnings = []
+    with tensorboard.Writer(tmp_path, resume_step=3, warn=warnings.append) as writer:
+        writer.promise(3)
+    assert not warnings
+    hurt(min(tmp_path.glob(event_files.NAMES)))
+    tensorboard.Writer(tmp_path, resume_step=3, warn=warnings.append).close()
+    lost = 1 if hurt is cut_between_records else 3
+    assert warnings == [
+        f"{lost} points up to step 3 are missing in {tmp_path}: event files were cut, emptied or "
+        "removed"
+    ]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b'{"points": {"3": 9}, "digest": "0"}', b"[", b"7"]
+)
+def test_a_damaged_note_of_points_claims_nothing(tmp_path, content):
+    with tensorboard.Writer(tmp_path, resume_step=None) as writer:
+        writer.write("train/loss", 1.0, 3)
+        writer.promise(3)
+    (tmp_path / event_counts.NAME).write_bytes(content)
+    warnings = []
+    tensorboard.Writer(tmp_path, resume_step=3, warn=warnings.append).close()
+    assert not warnings

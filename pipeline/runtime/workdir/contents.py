@@ -22,10 +22,10 @@ def is_empty(workdir: Path) -> bool:
 
 
 def committed(workdir: Path) -> list[int] | None:
-    """Returns the committed steps, ascending; None if their folder is missing."""
+    """Returns the committed steps, ascending; None if their folder is missing, in no bucket."""
     folder = workdir / "checkpoints"
     if places.is_bucket(folder):
-        return committed_in_bucket(folder) or None
+        return committed_in_bucket(folder)
     try:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):

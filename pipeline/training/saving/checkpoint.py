@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from etils import epath
 from jax.sharding import Mesh
 from orbax.checkpoint._src import asyncio_utils
 
@@ -61,6 +62,7 @@ class Checkpoints:
         """
         checkpoint_folder.check_path(folder)
         self._folder, self._config = folder, config
+        self._marked = checkpoint_folder.is_marked(folder, config)
         self._manager: Any = None
         self._scores: dict[int, float] = {}  # the best metric by step
         self._whole: set[int] = set()  # steps that this process has written or restored
@@ -73,7 +75,9 @@ class Checkpoints:
 
     def _look(self, *, alter: bool) -> None:
         """Notes what is in the folder, and sets damaged figures aside if it may."""
-        self._entries = checkpoint_folder.entries(self._folder)
+        if alter and self._marked and jax.process_index() == 0:
+            self._clear()
+        self._entries = checkpoint_folder.entries(self._folder, marked=self._marked)
         if alter and jax.process_index() == 0:
             for path in checkpoint_folder.links_of_saves(self._folder):
                 files.set_aside(path)
@@ -96,15 +100,27 @@ class Checkpoints:
                 with contextlib.suppress(OSError):  # only the name would change
                     files.set_aside(path / checkpoint_folder.FIGURES)
 
+    def _clear(self) -> None:
+        """Makes room for the steps that a killed save left unfinished; loses no checkpoint."""
+        for path, was_committed in checkpoint_folder.unfinished(self._folder):
+            if was_committed:
+                self.warnings.append(f"checkpoint {path.name} has lost its marker: it is set aside")
+                files.set_aside(path)
+            else:
+                epath.Path(path).rmtree(missing_ok=True)
+
     def _open(self) -> None:
         """Opens Orbax's manager, which reads no figures by itself: they may be damaged."""
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self,
             best_fn=len,  # never called, but without it no figures are written
             lightweight_initialize=True,
+            temporary_path_class=(
+                ocp.path.atomicity.CommitFileTemporaryPath if self._marked else None
+            ),
         )
         with faults.writing(self._folder):
-            folder = checkpoint_folder.LiteralPath(self._folder)
+            folder = checkpoint_folder.literal(self._folder)
             self._manager = ocp.CheckpointManager(folder, options=options)
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:

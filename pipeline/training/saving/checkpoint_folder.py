@@ -13,6 +13,8 @@ from typing import Any
 from etils import epath
 
 from pipeline.runtime import errors, files
+from pipeline.runtime.storage import places
+from pipeline.runtime.workdir import contents
 
 FIGURES = "metrics"  # the folder in a checkpoint, and the file in it
 DIGEST = "digest"  # the entry beside the figures
@@ -35,6 +37,8 @@ class LiteralPath(_LocalPath):
 
 def check_path(folder: Path) -> None:
     """Raises an InputError if checkpoints would not lie where the path says."""
+    if places.is_bucket(folder):
+        return
     name, parts = str(folder), folder.parts
     fault = ""
     if "\\" in name:
@@ -52,12 +56,45 @@ def check_path(folder: Path) -> None:
         )
 
 
-def entries(folder: Path) -> dict[int, str]:
-    """Returns what is named by a step, ascending, with its fault; "" if it is a folder."""
+def literal(folder: Any) -> Any:
+    """Returns a path as Orbax needs it."""
+    return folder if places.is_bucket(folder) else LiteralPath(folder)
+
+
+def is_marked(folder: Path, section: Any) -> bool:
+    """Says whether a marker makes a checkpoint valid: a folder cannot be renamed there.
+
+    Args:
+        folder: of the run's checkpoints.
+        section: of the config, `checkpoint`.
+    """
+    return places.is_bucket(folder) or section.atomicity == "commit_file"
+
+
+def unfinished(folder: Path) -> list[tuple[Path, bool]]:
+    """Returns the steps without a marker, and whether they had been committed."""
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name.isdecimal() and not (path / contents.MARKER).exists():
+            found.append((path, _was_committed(path)))
+    return found
+
+
+def entries(folder: Path, *, marked: bool = False) -> dict[int, str]:
+    """Returns what is named by a step, ascending, with its fault; "" if it is a folder.
+
+    Args:
+        folder: of the run's checkpoints.
+        marked: whether only those with a marker count.
+    """
+    if marked and places.is_bucket(folder):
+        return dict.fromkeys(contents.committed_in_bucket(folder), "")
     found = {}
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name.isascii() and path.name.isdecimal() and str(int(path.name)) == path.name:
             fault = ""
+            if marked and not (path / contents.MARKER).exists():
+                continue
             if not path.is_dir():
                 fault = "it is a broken link" if path.is_symlink() else "it is no folder"
             found[int(path.name)] = fault
@@ -66,6 +103,8 @@ def entries(folder: Path) -> dict[int, str]:
 
 def links_of_saves(folder: Path) -> list[Path]:
     """Returns the links under names of unfinished saves, which Orbax cannot remove."""
+    if places.is_bucket(folder):
+        return []
     found = folder.glob("*.orbax-checkpoint-tmp*") if folder.is_dir() else ()
     return [path for path in found if path.is_symlink()]
 
@@ -85,7 +124,7 @@ def figures(step_folder: Path) -> tuple[dict[str, float], str]:
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
-        if os.path.lexists(step_folder / f"damaged-{FIGURES}"):
+        if aside(step_folder).exists():
             return {}, "they were set aside"
         return {}, "they are missing" if _was_evaluated(step_folder) else ""
     except OSError as error:
@@ -102,6 +141,11 @@ def figures(step_folder: Path) -> tuple[dict[str, float], str]:
     return found, ""
 
 
+def aside(step_folder: Path) -> Path:
+    """Returns the place of figures that were set aside."""
+    return step_folder / f"damaged-{FIGURES}"
+
+
 def _digest(figures: Mapping[str, float]) -> str:
     return files.digest({name: float(value) for name, value in figures.items()})
 
@@ -112,4 +156,13 @@ def _was_evaluated(step_folder: Path) -> bool:
         listed = json.loads((step_folder / "_CHECKPOINT_METADATA").read_bytes())
         return FIGURES in listed["item_handlers"]
     except (OSError, ValueError, KeyError, TypeError):
-        return os.path.lexists(step_folder / FIGURES)
+        return files.exists(step_folder / FIGURES)
+
+
+def _was_committed(step_folder: Path) -> bool:
+    """Returns whether Orbax's list of a checkpoint's parts says when it was committed."""
+    try:
+        listed = json.loads((step_folder / "_CHECKPOINT_METADATA").read_bytes())
+        return listed["commit_timestamp_nsecs"] is not None
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -64,7 +64,7 @@ def differences(folder: Path, step: int, abstract: TrainState) -> str:
 
 def _path(folder: Path, step: int) -> Any:
     place = folder / str(step) / ocp.checkpoint_manager.DEFAULT_ITEM_NAME
-    return checkpoint_folder.LiteralPath(place)
+    return checkpoint_folder.literal(place)
 
 
 def _alone() -> Any:
