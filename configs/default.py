@@ -179,7 +179,7 @@ def apply(config: ConfigDict, presets: str) -> ConfigDict:
 def data(config: ConfigDict, name: str) -> None:
     """Chooses a file in pipeline/datasets/; some of them need `--config.data.path` too."""
     config.data.name = name
-    if name == "image_folder":
+    if name in ("image_folder", "prepared"):
         config.data.prefetch_batches = min(config.data.prefetch_batches, 16)  # photos may be large
 
 

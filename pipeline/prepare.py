@@ -19,11 +19,11 @@ COMMAND = command_line.Command(
     "pipeline.prepare",
     "Prepares a data set: shards that all hosts of a run share.",
     (
-        flags.Flag("source", "WHAT", "folder or zip of images, or another source (configs/README)",
+        flags.Flag("source", "WHAT", "images, or what configs/README.md lists",
                    example="PHOTOS"),
         flags.Flag("out", "DIR", "folder of the shards", example="SHARDS"),
         flags.integer("image_size", "pixels a side; 0: those of arrays, 64 of files", 0, least=0),
-        flags.integer("resize", "pixels of the short side before the cut; 0: image_size",
+        flags.integer("resize", "short side before the cut, in pixels; 0: image_size",
                       0, least=0),
         flags.integer("channels", "3: RGB, 1: grey; 0: those of arrays, 3 of files", 0, least=0),
         flags.choice("encoding", ("auto", "pixels", "jpeg", "png"), "auto: pixels up to 128²"),

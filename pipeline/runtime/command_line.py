@@ -80,10 +80,10 @@ class Command(NamedTuple):
     def _check_places(self, values: Any) -> None:
         """Raises an InputError if a flag for a file names a folder, or one for a folder a file."""
         for flag in self.takes:
-            given = values[flag.name].value if flag in (flags.JSON, flags.OUT) else None
-            if given and flag is flags.JSON and flags.path(given).is_dir():
+            given = values[flag.name].value if flag.name in ("json", "out") else None
+            if given and flag.name == "json" and flags.path(given).is_dir():
                 raise errors.InputError(f"--{flag.name}={given} is a folder: name a file in it")
-            if given and flag is flags.OUT and "://" not in given and flags.path(given).is_file():
+            if given and flag.name == "out" and "://" not in given and flags.path(given).is_file():
                 raise errors.InputError(f"--{flag.name}={given} is a file: name a folder")
 
     def help(self) -> str:
