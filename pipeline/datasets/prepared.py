@@ -12,7 +12,15 @@ import jax
 import numpy as np
 
 from pipeline import datasets
-from pipeline.datasets.shards import copying, finishing, listing, manifest, rows
+from pipeline.datasets.shards import (
+    checks,
+    copying,
+    finishing,
+    listing,
+    manifest,
+    pixels,
+    records,
+)
 from pipeline.runtime import errors, registry
 from pipeline.runtime.storage import places
 
@@ -22,7 +30,7 @@ COPY = ("auto", "always", "never")
 class Prepared(NamedTuple):
     """The n examples of a part."""
 
-    rows: rows.Rows  # of the part, corrupt ones included
+    rows: pixels.Pixels | records.Records  # of the part, corrupt ones included
     chosen: np.ndarray  # [n], the rows that are no corrupt images
     entries: dict[str, np.ndarray]  # [n] or [n, columns] int32
     about: dict[str, str]  # the fingerprint
@@ -65,7 +73,7 @@ def load(config: Any) -> dict[str, Prepared]:
     if config.copy == "always" or (config.copy == "auto" and places.is_bucket(folder)):
         place = copying.copied(folder, whole)
     else:
-        rows.check_there(folder, whole, listing.sizes(folder))
+        listing.check_there(folder, whole)
     return {name: _part(folder, place, whole, name) for name in whole.parts}
 
 
@@ -82,9 +90,10 @@ def _part(folder: Path, place: Path, whole: manifest.Manifest, name: str) -> Pre
     sums = columns.pop(finishing.SUMS)
     chosen = np.delete(np.arange(part.rows), sorted(part.corrupt))
     entries = {key: array[chosen].astype(np.int32) for key, array in columns.items()}
-    return Prepared(
-        rows.Rows(whole, name, sums, path), chosen, entries, _about(whole, part, len(chosen))
-    )
+    check = checks.Checks(part, sums, path)
+    kind = pixels.Pixels if whole.encoding == "pixels" else records.Records
+    about = _about(whole, part, len(chosen))
+    return Prepared(kind(check, whole.shape), chosen, entries, about)
 
 
 def _about(whole: manifest.Manifest, part: manifest.Part, num: int) -> dict[str, str]:

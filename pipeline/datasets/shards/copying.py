@@ -26,12 +26,16 @@ def copied(folder: Path, whole: manifest.Manifest) -> Path:
             altered.
         OSError: the copy cannot be written.
     """
-    place = cache.folder() / f"prepared-{cache.key(str(folder), whole.source)}"
     files = [shard for part in whole.parts.values() for shard in part.shards]
+    stem = f"prepared-{cache.key(str(folder))[:12]}"
+    place = cache.folder() / f"{stem}-{cache.key([file.digest for file in files])[:12]}"
     if not _lacking(place, files):
         return place
     with cache.locked(place / "copy"):  # the other processes of this machine wait for the copy
         if lacking := _lacking(place, files):
+            for former in cache.folder().glob(f"{stem}-*"):
+                if former != place:  # of other data, which were prepared into the same folder
+                    shutil.rmtree(former, ignore_errors=True)
             _check_room(folder, place, lacking)
             _copy(folder, place, lacking)
     return place

@@ -4,8 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from pipeline.datasets.shards import manifest
 from pipeline.runtime import files
 from pipeline.runtime.storage import places
 
@@ -34,21 +33,12 @@ def sizes(folder: Path) -> dict[str, int]:
         return {}
 
 
-class PixelsInBucket:
-    """The rows of an npy file [n, H, W, C] uint8 in a bucket; each read sends a request a row."""
-
-    def __init__(self, path: Any, shape: tuple[int, ...], num_bytes: int):
-        """Sends no request yet."""
-        self._path, self._shape = path, shape
-        self._row = int(np.prod(shape[1:]))
-        self._first = num_bytes - shape[0] * self._row  # behind the header
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the rows [k] as [k, H, W, C] uint8."""
-        from pipeline.runtime.storage import requests
-
-        starts = [self._first + row * self._row for row in rows.tolist()]
-        ends = [start + self._row for start in starts]
-        with requests.asking(self._path):
-            found = self._path.store.cat_ranges([str(self._path)] * len(starts), starts, ends)
-        return np.frombuffer(b"".join(found), np.uint8).reshape(len(rows), *self._shape[1:])
+def check_there(folder: Path, whole: manifest.Manifest) -> None:
+    """Raises an InputError if a shard is missing or has another size than it had."""
+    there = sizes(folder)
+    for part in whole.parts.values():
+        for file in part.shards:
+            if file.file not in there:
+                raise manifest.missing(folder, file)
+            if there[file.file] != file.bytes:
+                raise manifest.altered(folder, file)
