@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import benchmark, evaluate, generate, plan, prepare, train
 from pipeline.performance import scaling
-from pipeline.performance.frameworks import compare
+from pipeline.performance.frameworks import compare, inputs
 from pipeline.runtime import errors
 
 # ml_collections needs this to load a config's file.
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
     command.COMMAND.module: command
-    for command in (train, generate, evaluate, prepare, plan, benchmark, compare, scaling)
+    for command in (train, generate, evaluate, prepare, plan, benchmark, compare, inputs, scaling)
 }
 
 

@@ -251,6 +251,13 @@ def test_a_repaired_image_is_read_again(tmp_path, photos):
     assert prepared_data.digests(tmp_path / "out") == prepared_data.digests(tmp_path / "fresh")
 
 
+def test_an_image_of_too_many_pixels_is_corrupt(tmp_path, photos, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    for kind in ("pixels", "jpeg"):
+        text = refusal(make, photos, tmp_path / kind, f"--encoding={kind}", "--channels=1")
+        assert "of 12 images cannot be decoded" in text and "exceeds limit" in text
+
+
 def test_a_class_or_part_without_whole_images_is_refused(tmp_path, photos):
     for path in (photos / "dog").iterdir():
         path.write_bytes(b"no image")

@@ -5,8 +5,10 @@ Every other image becomes a JPEG of quality 95 without subsampled colours, or a 
 nothing.
 """
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
@@ -16,6 +18,18 @@ from pipeline.datasets import _image_decoder
 QUALITY = 95
 MOST_PIXELS = 2  # times those that are kept of it: a larger JPEG is cut and encoded again
 PIXELS_UP_TO = 128  # pixels a side: what "auto" stores decoded
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Decodes oddities without a warning, and refuses images of too many pixels.
+
+    Filters of warnings belong to the whole process, so this begins before its threads do.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 def decoded(content: bytes | np.ndarray, to: _image_decoder.Format) -> np.ndarray:

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets.shards import listing, making, sources
+from pipeline.datasets.shards import encoding, listing, making, sources
 from pipeline.datasets.shards.plan import UNFINISHED, Plan
 from pipeline.display import terminal
 from pipeline.runtime import errors, throttle
@@ -40,7 +40,8 @@ def make_all(source: sources.Source, plan: Plan, folder: Path, *, processes: int
                 own += num
                 shown(own)
 
-            making.work(source, plan, folder, made)
+            with encoding.quietly():
+                making.work(source, plan, folder, made)
             return
         context = multiprocessing.get_context("spawn")  # a copy of a process with threads may hang
         counts = context.Array("q", processes, lock=False)
@@ -106,7 +107,8 @@ def _work(
             raise Orphaned
 
     try:
-        making.work(source, plan, folder, made)
+        with encoding.quietly():
+            making.work(source, plan, folder, made)
         end.send(None)
     except Orphaned:
         pass
