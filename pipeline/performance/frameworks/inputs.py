@@ -12,7 +12,7 @@ import importlib.util
 import itertools
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,15 @@ COMMAND = command_line.Command(
     instead="--source=FOLDER",
 )
 FAST = 16  # rounds of images stored as pixels have so many times more batches
+
+
+def parse(arguments: Sequence[str]) -> Any:
+    """Parses `sys.argv` and returns absl's values.
+
+    Raises:
+        InputError: an unknown flag, or a value that cannot work.
+    """
+    return COMMAND.parse(arguments)
 
 
 def ours(name: str, path: Path, side: int, values: Any, *, ahead: int = AHEAD) -> Batches:
@@ -141,7 +150,7 @@ def _command() -> None:
     from pipeline.display import terminal
     from pipeline.runtime import processor
 
-    values, screen = COMMAND.parse(sys.argv), terminal.Terminal()
+    values, screen = parse(sys.argv), terminal.Terminal()
     screen.note(f"{processor.name()}, {THREADS} cores")
     for kind, found in measure(values).items():
         rows = [["reader", "images/s", "its time over prepared's"]]
