@@ -75,7 +75,7 @@ def run(values: Any) -> str:
         faults.check_writable(folder)
         plan.check_empty(folder)
         plan.agree(folder, planned)
-        processes = min(values.processes or os.cpu_count() or 1, len(planned.shards))
+        processes = min(values.processes or len(os.sched_getaffinity(0)), len(planned.shards))
         screen.note(
             f"Preparing {sum(planned.rows.values()):,} images as {planned.encoding} in "
             f"{len(planned.shards)} shards, in {processes} processes"
