@@ -192,7 +192,11 @@ def gaussian(outputs: Array) -> tuple[Array, Array]:
 
 
 def unit_interval(image: Array) -> Array:
-    """Converts uint8 [B, H, W, C] to float32 in [0, 1]; returns floats unchanged."""
-    if jnp.issubdtype(image.dtype, jnp.integer):
+    """Converts bytes [B, H, W, C] to float32 in [0, 1]; returns floats unchanged.
+
+    Images of other dtypes or ranges are scaled before a model sees them: `training.examples`.
+    """
+    if image.dtype == jnp.uint8:
         return image.astype(jnp.float32) / 255.0
+    assert jnp.issubdtype(image.dtype, jnp.floating), image.dtype
     return image

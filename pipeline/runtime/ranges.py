@@ -99,7 +99,11 @@ RANGES = {
         OWNED,
     ),
     **dict.fromkeys(
-        (f"model.quantizer.{name}" for name in ("decay", "epsilon", "temperature")), OWNED_FLOAT
+        (
+            *("data.low", "data.high", "model.quantizer.decay", "model.quantizer.epsilon"),
+            "model.quantizer.temperature",
+        ),
+        OWNED_FLOAT,
     ),
     **dict.fromkeys(
         (f"model.{name}.{end}" for name in ("beta", "capacity") for end in ("start", "end")),
