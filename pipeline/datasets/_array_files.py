@@ -34,12 +34,12 @@ def read(given: str) -> dict[str, dict[str, np.ndarray]]:
     found = {"all": path}
     if _paths.kind(path, WANTED) == "folder":
         inner = {part: _part(path, part) for part in PARTS}
-        if given := [part for part in PARTS if inner[part]]:
-            if len(given) == 1:
-                (lacking,) = set(PARTS) - set(given)
+        if known := [part for part in PARTS if inner[part]]:
+            if len(known) == 1:
+                (lacking,) = set(PARTS) - set(known)
                 raise errors.InputError(
-                    f"{path} has the part {given[0]!r} and no {lacking!r}: add {path / lacking}, a "
-                    f"folder, .npy or .npz; or give the one part, and the seed splits it"
+                    f"{path} has the part {known[0]!r} and no {lacking!r}: add {path / lacking}, a "
+                    "folder, .npy or .npz; or let the path name the one part, which is then split"
                 )
             found = {part: place for part, place in inner.items() if place}
     parts = {part: _opened(place) for part, place in found.items()}
@@ -65,8 +65,9 @@ def _opened(path: Path) -> dict[str, np.ndarray]:
     if _paths.kind(path, WANTED) == "folder":
         files = sorted(path.glob("*.npy"))
         if path / "image.npy" not in files:
+            others = ", ".join(file.name for file in files)
             raise errors.InputError(
-                f"{path} has no image.npy (only {', '.join(f.name for f in files) or 'no .npy'}): "
+                f"{path} has no image.npy{f' (only {others})' if others else ''}: "
                 "save the images there, [N, H, W, C]"
             )
         return {file.stem: _array(file) for file in files}

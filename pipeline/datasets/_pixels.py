@@ -25,8 +25,8 @@ class Pixels:
 
     shape: tuple[int, ...]  # [H, W, C]; a signal is [L, 1, C]
     dtype: Any = np.uint8  # uint8, uint16, float16 or float32
-    low: float | None = None
-    high: float | None = None
+    low: Any = None
+    high: Any = None
 
     def __post_init__(self) -> None:
         """Fills in the range of whole numbers."""
