@@ -192,10 +192,7 @@ def gaussian(outputs: Array) -> tuple[Array, Array]:
 
 
 def unit_interval(image: Array) -> Array:
-    """Converts bytes [B, H, W, C] to float32 in [0, 1]; returns floats unchanged.
-
-    Images of other dtypes or ranges are scaled before a model sees them: `training.examples`.
-    """
+    """Converts bytes [B, H, W, C] to float32 in [0, 1]; floats are scaled by now and unchanged."""
     if image.dtype == jnp.uint8:
         return image.astype(jnp.float32) / 255.0
     assert jnp.issubdtype(image.dtype, jnp.floating), image.dtype
