@@ -84,9 +84,10 @@ def locatello(shape: Shape, section: Any) -> Architecture:
     """Locatello et al. 2019 (arXiv:1811.12359), table 1: the network of disentanglement_lib."""
     del section
     if shape[0] % 16 or shape[1] % 16:
+        fitting = "×".join(str(-(-side // 16) * 16) for side in shape[:2])
         raise errors.InputError(
             f"config.model.network='locatello' needs sides that 16 divides, not "
-            f"{shape[0]}×{shape[1]}: use network=conv or network=dense"
+            f"{shape[0]}×{shape[1]}: use network=conv or network=dense, or images of {fitting}"
         )
     convs = ((32, 4), (32, 4), (64, 2), (64, 2))
     return Architecture(convs, (256,), (256,), ((64, 4), (64, 4), (32, 4), (32, 4)))
