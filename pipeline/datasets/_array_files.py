@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.datasets import _paths
 from pipeline.runtime import errors
 
+MAGIC = b"\x93NUMPY"  # with which an .npy begins
 PARTS = ("train", "heldout")
 WANTED = "an .npy or .npz file, or a folder with image.npy"
 CLASSES = ("label", "factors")
@@ -85,15 +86,16 @@ def _opened(path: Path) -> dict[str, np.ndarray]:
 def _array(path: Path) -> Any:
     """Returns an array, or a dictionary of arrays of an .npz."""
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            # Indexing is faster than of a memory map, and the file stays mapped.
-            return np.asarray(found)
-        with found:  # an .npz is read as a whole
-            return {name: found[name] for name in found.files}
+        with open(path, "rb") as file:
+            if file.read(len(MAGIC)) == MAGIC:
+                # Indexing is faster than of a memory map, and the file stays mapped.
+                return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as found:
+                return {name: found[name] for name in found.files}
     except (OSError, ValueError, EOFError, KeyError, SyntaxError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
-        if "allow_pickle" in reason or "pickle" in reason:
+        if "pickle" in reason or "Python objects" in reason:
             reason = "it is no NumPy file, or holds Python objects, which are never unpickled"
         raise errors.InputError(
             f"{path} cannot be read ({reason}): save it with np.save or np.savez, as an array of "
