@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.display import signals
+from pipeline.display import curves
 
 LONGEST = 512  # pixels of an image's long side, beyond which nothing is enlarged
 READABLE = 56  # pixels of an image's short side, so that a person can read it among many
@@ -59,8 +59,8 @@ def enlarged(images: np.ndarray, *, side: int = READABLE) -> np.ndarray:
 
     An image's long side stays below `LONGEST` pixels, or as it is. Signals become curves.
     """
-    if signals.are(images):
-        return signals.curves(seen(images))
+    if curves.fit(images):
+        return curves.drawn(seen(images))
     short, long = sorted(images.shape[1:3])
     factor = max(1, min(-(-side // short), LONGEST // long))
     return images.repeat(factor, axis=1).repeat(factor, axis=2)

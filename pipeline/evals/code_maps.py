@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pipeline import datasets, evals
-from pipeline.display import pictures, signals
+from pipeline.display import curves, pictures
 from pipeline.runtime import errors
 from pipeline.training import batching, evaluation, step
 
@@ -70,7 +70,7 @@ def picture(inputs: np.ndarray, seen: np.ndarray, outputs: np.ndarray) -> np.nda
     drawn = pictures.enlarged(np.concatenate([inputs, outputs]), side=96)
     height, width = drawn.shape[1:3]
     maps = colours(seen).astype(np.float32)
-    if signals.are(inputs):  # a curve runs from left to right
+    if curves.fit(inputs):  # a curve runs from left to right
         maps = maps.reshape(len(maps), 1, -1, 3)
     # Each pixel has the colour of the code above it, whatever the two sizes are.
     down = np.arange(height) * maps.shape[1] // height

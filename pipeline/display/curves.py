@@ -5,12 +5,12 @@ import numpy as np
 CURVE = (64, 192)  # pixels, height and width
 
 
-def are(images: np.ndarray) -> bool:
-    """Says whether images [N, H, W, C] have one row or one column of several values."""
+def fit(images: np.ndarray) -> bool:
+    """Says whether images [N, H, W, C] are signals: one row or one column of several values."""
     return sorted(images.shape[1:3])[0] == 1 < max(images.shape[1:3])
 
 
-def curves(images: np.ndarray) -> np.ndarray:
+def drawn(images: np.ndarray) -> np.ndarray:
     """Draws signals [N, L, 1, 1 or 3] in [0, 1] as curves from left to right.
 
     Returns:
