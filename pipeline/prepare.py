@@ -22,7 +22,7 @@ COMMAND = command_line.Command(
         flags.Flag("source", "WHAT", "images, or what configs/README.md lists",
                    example="PHOTOS"),
         flags.Flag("out", "DIR", "folder of the shards", example="SHARDS"),
-        flags.integer("image_size", "pixels a side; 0: those of arrays, 64 of files", 0, least=0),
+        flags.Flag("image_size", "N|H,W", "pixels a side; 0: those of arrays, 64 of files", "0"),
         flags.integer("resize", "short side before the cut, in pixels; 0: image_size",
                       0, least=0),
         flags.integer("channels", "3: RGB, 1: grey; 0: those of arrays, 3 of files", 0, least=0),

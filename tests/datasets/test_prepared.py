@@ -70,7 +70,9 @@ def test_the_batches_of_a_seed_are_those_of_image_folder(tmp_path, photos, kind,
     both = []
     for name, path in (("image_folder", photos), ("prepared", tmp_path / "out")):
         data = prepared_data.config(path, name=name, heldout_examples=3, train_examples=8)
-        data.update(image_size=SIDE, resize=10, channels=channels, max_corrupt_files=0)
+        data.update(
+            image_size=SIDE, resize=10, channels=channels, max_corrupt_files=0, binarize=False
+        )
         config = ConfigDict({"data": data, "seed": 7, "batch_size": 2})
         both.append((datasets.example_spec(config), datasets.load(config)))
     (spec, splits), (same_spec, same) = both
@@ -114,7 +116,7 @@ def test_the_bytes_are_the_same_however_many_processes_make_them(tmp_path, photo
 
 def planned(photos, **asked):
     source = choosing.opened(str(photos))
-    return source, plan.make(source, plan.Asked(image_size=SIDE, **asked))
+    return source, plan.make(source, plan.Asked(image_size=str(SIDE), **asked))
 
 
 def test_work_that_was_left_at_any_shard_goes_on(tmp_path, photos):
@@ -409,7 +411,7 @@ def test_the_default_number_of_shards_depends_on_names_and_sizes_only(photos):
     many = types.SimpleNamespace(
         parts={"train": 1_281_167, "heldout": 50_000}, shape=None, identity="x"
     )
-    large = plan.make(many, plan.Asked(image_size=256))
+    large = plan.make(many, plan.Asked(image_size="256"))
     assert large.encoding == "jpeg"
     assert large.per_shard == {"train": 4551, "heldout": 4551}
     assert plan.make(many, plan.Asked(shards=64)).per_shard["train"] == 20019

@@ -244,7 +244,14 @@ def test_a_source_that_is_nothing_is_one_line(tmp_path):
     assert "say the same" in refusal(tmp_path / "g", tmp_path, "--shards=1", "--per_shard=3")
 
 
-def test_arrays_that_are_no_squares_need_a_size(tmp_path):
+def test_arrays_that_are_no_squares_are_stored_as_they_are_or_cut(tmp_path):
     np.save(tmp_path / "a.npy", IMAGES[:, :6])
-    assert "--image_size is needed: the images have 6×8" in refusal(tmp_path / "a.npy", tmp_path)
-    check(tmp_path / "a.npy", tmp_path, "--image_size=6", images=IMAGES[:, :6, 1:7])
+    check(tmp_path / "a.npy", tmp_path, "--shards=2", images=IMAGES[:, :6])
+    (tmp_path / "cut").mkdir()
+    check(tmp_path / "a.npy", tmp_path / "cut", "--image_size=6", images=IMAGES[:, :6, 1:7])
+    (tmp_path / "png").mkdir()
+    flags = "--image_size=6,8", "--encoding=png"
+    check(tmp_path / "a.npy", tmp_path / "png", *flags, images=IMAGES[:, :6])
+    for size in ("x", "1,2,3", "-1", "0,3", ""):
+        text = refusal(tmp_path / "a.npy", tmp_path, f"--image_size={size}")
+        assert f"--image_size={size} must be pixels a side" in text

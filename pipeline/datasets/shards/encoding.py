@@ -33,7 +33,7 @@ def quietly() -> Iterator[None]:
 
 
 def decoded(content: bytes | np.ndarray, to: _image_decoder.Format) -> np.ndarray:
-    """Returns the pixels [side, side, channels] uint8 of a file or of an array.
+    """Returns the pixels [H, W, C] uint8 of a file or of an array.
 
     Raises:
         Exception: Pillow raises many kinds of errors on a damaged file.
@@ -68,9 +68,17 @@ def encoded(content: bytes | np.ndarray, to: _image_decoder.Format, encoding: st
 def _fits(content: bytes, to: _image_decoder.Format) -> bool:
     """Says whether a file is a JPEG that is only cut, and little of it."""
     with Image.open(io.BytesIO(content)) as image:
-        short, area = min(image.size), image.size[0] * image.size[1]
-        return (
-            image.format == "JPEG"
-            and short == to.short_side == to.side
-            and area <= MOST_PIXELS * to.side * to.side
-        )
+        width, height = image.size
+        if image.format != "JPEG":
+            return False
+        if not isinstance(to.side, int):
+            return image.size == to.size and not image.getexif()  # which could turn it
+        few = width * height <= MOST_PIXELS * to.side * to.side
+        return min(image.size) == to.short_side == to.side and few
+
+
+def stored(shape: tuple[int, int, int]) -> _image_decoder.Format:
+    """Returns the format in which `encoded` images of a shape [H, W, C] are decoded."""
+    height, width, channels = shape
+    side = height if height == width else (height, width)
+    return _image_decoder.Format(side, min(height, width), channels)

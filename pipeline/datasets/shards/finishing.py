@@ -137,9 +137,8 @@ def _manifest(
             columns={n: _column(folder, f"{part}-{n}.npy", a) for n, a in columns.items()},
             corrupt=left_out,
         )
-    side, short, channels = plan.to
-    shape = (side, side, channels)
-    return manifest.Manifest(plan.encoding, shape, short, entries, plan.digest, parts)
+    to = plan.to
+    return manifest.Manifest(plan.encoding, to.shape, to.short_side, entries, plan.digest, parts)
 
 
 def _entries(

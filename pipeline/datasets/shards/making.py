@@ -116,11 +116,10 @@ def _stamp(row: int, name: str) -> int:
 
 def _pixels(noted: _Noted, plan: Plan) -> bytes:
     """Returns an npy file [n, H, W, C] uint8."""
-    shape = (plan.to.side, plan.to.side, plan.to.channels)
-    zero = np.zeros(shape, np.uint8).tobytes()
+    zero = np.zeros(plan.to.shape, np.uint8).tobytes()
     body = [*noted.each(lambda content: encoding.decoded(content, plan.to).tobytes(), zero)]
     file = io.BytesIO()
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(body), *shape)}
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(body), *plan.to.shape)}
     np.lib.format.write_array_header_1_0(file, header)
     return b"".join((file.getvalue(), *body))
 

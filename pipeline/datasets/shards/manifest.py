@@ -104,6 +104,11 @@ def read(folder: Path, *, hint: str = "") -> Manifest:
     if said.pop("digest", None) != _digest(said):
         raise _damaged(path)
     image = said["example"].pop("image")
+    if (image["dtype"], image["range"]) != ("uint8", [0, 255]):
+        raise errors.InputError(
+            f"{folder} has images of {image['dtype']}, which only a newer version reads: update "
+            "this program"
+        )
     return Manifest(
         said["encoding"],
         tuple(image["shape"]),

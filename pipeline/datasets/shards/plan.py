@@ -4,6 +4,7 @@ All processes and hosts that prepare a data set at the same time have the same p
 """
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,13 +19,14 @@ SHARD_BYTES = 2**27  # expected of a shard: one is made in memory, and copied wh
 LEAST_SHARDS = 16  # of a part of some size, so that many processes can work on it
 LEAST_ROWS = 256  # of a shard, if there are as many
 JPEG_SHARE = 0.15  # expected bytes of a JPEG or PNG, as a share of its pixels
+MOST_SIDE = 2**14  # pixels
 SIDE = 64  # of images that have no size of their own, as config.data.image_size
 
 
 class Asked(NamedTuple):
     """What the flags ask for; 0 and "auto" leave it to the source."""
 
-    image_size: int = 0
+    image_size: str = "0"  # pixels a side, or height,width
     resize: int = 0
     channels: int = 0
     encoding: str = "auto"
@@ -82,7 +84,7 @@ def make(source: sources.Source, asked: Asked) -> Plan:
     to = _format(source.shape, asked)
     chosen = asked.encoding
     if chosen == "auto":
-        chosen = "pixels" if to.side <= encoding.PIXELS_UP_TO else "jpeg"
+        chosen = "pixels" if max(to.size) <= encoding.PIXELS_UP_TO else "jpeg"
     if asked.shards and asked.per_shard:
         raise errors.InputError(
             f"--shards={asked.shards} and --per_shard={asked.per_shard} say the same: give one"
@@ -94,7 +96,7 @@ def make(source: sources.Source, asked: Asked) -> Plan:
     if asked.shards:
         per = -(-most // asked.shards)
     if not per:
-        size = to.side * to.side * to.channels * (1 if chosen == "pixels" else JPEG_SHARE)
+        size = math.prod(to.shape) * (1 if chosen == "pixels" else JPEG_SHARE)
         per = min(max(LEAST_ROWS, -(-most // LEAST_SHARDS)), max(1, int(SHARD_BYTES / size)))
     rows = dict(source.parts)
     return Plan(source.identity, chosen, to, rows, {part: min(per, n) for part, n in rows.items()})
@@ -134,25 +136,39 @@ def check_empty(folder: Path) -> None:
 
 
 def _format(shape: Sequence[int] | None, asked: Asked) -> _image_decoder.Format:
-    side, channels = asked.image_size, asked.channels
+    sides, channels = _sides(asked.image_size), asked.channels
     if shape is not None:
-        height, width, own = shape
-        if not side and height != width:
-            raise errors.InputError(
-                f"--image_size is needed: the images have {height}×{width} pixels, and squares are "
-                "cut out of them"
-            )
-        side, channels = side or height, channels or (1 if own < 3 else 3)
-    side, channels = side or SIDE, channels or 3
+        sides, channels = sides or (shape[0], shape[1]), channels or (1 if shape[2] < 3 else 3)
+    (height, width), channels = sides or (SIDE, SIDE), channels or 3
     if channels not in (1, 3):
         raise errors.InputError(f"--channels={channels} must be 1 or 3")
-    short = asked.resize or side
-    if short < side:
+    if height != width:
+        if asked.resize:
+            raise errors.InputError(
+                f"--resize={asked.resize} needs one number as --image_size: leave it out, then an "
+                f"image is scaled until it covers {height}×{width} pixels"
+            )
+        return _image_decoder.Format((height, width), min(height, width), channels)
+    short = asked.resize or height
+    if short < height:
         raise errors.InputError(
-            f"--resize={short} is less than --image_size={side}, which is cut out of it: raise it, "
-            "or leave it out"
+            f"--resize={short} is less than --image_size={height}, which is cut out of it: raise "
+            "it, or leave it out"
         )
-    return _image_decoder.Format(side, short, channels)
+    return _image_decoder.Format(height, short, channels)
+
+
+def _sides(text: str) -> tuple[int, int] | None:
+    """Returns (height, width) of --image_size=N or H,W; None for 0."""
+    try:
+        sides = [int(part) for part in text.split(",")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2) or not (sides == [0] or 1 <= min(sides) <= max(sides) <= MOST_SIDE):
+        raise errors.InputError(
+            f"--image_size={text} must be pixels a side, or HEIGHT,WIDTH; 0: as the source has them"
+        )
+    return None if sides == [0] else (sides[0], sides[-1])
 
 
 def _read(path: Path) -> dict:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from array_record.python import array_record_module
 
-from pipeline.datasets import _checked_rows, _image_decoder
+from pipeline.datasets import _checked_rows
 from pipeline.datasets.shards import checks, encoding
 from pipeline.runtime import errors
 from pipeline.runtime.storage import places
@@ -27,7 +27,7 @@ class Records:
     def __init__(self, check: checks.Checks, shape: tuple[int, int, int]):
         """Opens nothing yet; `shape` is [H, W, C]."""
         self._check, self._shape = check, shape
-        self._to = _image_decoder.Format(shape[0], shape[0], shape[2])
+        self._to = encoding.stored(shape)
         self._readers: dict[int, Any] = {}
         self._lock = threading.Lock()
 

@@ -83,7 +83,9 @@ def _worker(
 ) -> Iterator[Connection]:
     """Starts a process; yields where it says how it ended."""
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(there, source, plan, folder, counts, number))
+    process = context.Process(
+        target=_work, args=(there, os.getpid(), source, plan, folder, counts, number)
+    )
     process.start()
     there.close()
     try:
@@ -95,11 +97,16 @@ def _worker(
 
 
 def _work(
-    end: Connection, source: sources.Source, plan: Plan, folder: Path, counts: Any, number: int
+    end: Connection,
+    parent: int,
+    source: sources.Source,
+    plan: Plan,
+    folder: Path,
+    counts: Any,
+    number: int,
 ) -> None:
-    """What a process does; it ends when the one that started it has ended."""
+    """What a process does; it ends when `parent`, which started it, has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the first process too
-    parent = os.getppid()
 
     def made(num: int) -> None:
         counts[number] += num
