@@ -92,6 +92,7 @@ def test_help_is_answered_without_jax_and_before_anything_is_checked(name, tmp_p
     [
         (train, [], "--config and --workdir are needed: python -m"),
         (train, ["--config=configs/beta_vae.py"], "^--workdir is needed: python -m"),
+        (generate, ["x" * 300], "is not a flag: write --labels=0,1,2"),
         (train, ["--config=configs/beta_vae.py", "run"], "argument 'run' is not a flag: write"),
         (plan, ["--topology=cpu:2"], "--config is needed: python -m pipeline.plan"),
         (generate, [], "--workdir is needed: python -m pipeline.generate --workdir=runs/cond"),
