@@ -51,6 +51,7 @@ def get_config() -> ConfigDict:
     # values that become 0 and 1, for arrays; equal: the whole range of uint8 or uint16
     config.data.low = 0.0
     config.data.high = 0.0
+    config.data.copy = "auto"  # prepared shards to this machine: always, never; auto: of buckets
     config.data.accept_changes = False  # go on with data that changed since the last start
     config.data.max_corrupt_files = 0  # how many corrupt images may be skipped
     # keep all training examples on every device, if they fit; then only their numbers are sent
@@ -88,15 +89,8 @@ def get_config() -> ConfigDict:
     # held-out examples, which are encoded once (Locatello et al.); 0: all
     config.disentanglement.num_examples = 10_000
     config.disentanglement.metrics = (  # files in pipeline/evals/scores/
-        "mig",
-        "mig_chen",
-        "dci",
-        "sap",
-        "factor_vae_score",
-        "beta_vae_score",
-        "modularity",
-        "explicitness",
-        "irs",
+        *("mig", "mig_chen", "dci", "sap", "factor_vae_score"),
+        *("beta_vae_score", "modularity", "explicitness", "irs"),
     )
     # factors without an order, which Chen et al. leave out of their MIG; unknown ones are ignored
     config.disentanglement.chen_excludes = ("shape",)
@@ -181,7 +175,7 @@ def apply(config: ConfigDict, presets: str) -> ConfigDict:
 def data(config: ConfigDict, name: str) -> None:
     """Chooses a file in pipeline/datasets/; some of them need `--config.data.path` too."""
     config.data.name = name
-    if name == "image_folder":
+    if name in ("image_folder", "prepared"):
         config.data.prefetch_batches = min(config.data.prefetch_batches, 16)  # photos may be large
 
 

@@ -84,6 +84,13 @@ def decode(content: bytes, to: Format) -> np.ndarray:
         raise
 
 
+def fitted(pixels: np.ndarray, to: Format) -> np.ndarray:
+    """Returns decoded pixels [H, W, 1 to 4] uint8 in a format, as `decode` does with a file's."""
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    image = _flatten(image, "L" if to.channels == 1 else "RGB")
+    return np.asarray(_centre(image, to)).reshape(to.shape)
+
+
 def _decoded(content: bytes, to: Format) -> np.ndarray:
     mode = "L" if to.channels == 1 else "RGB"
     try:

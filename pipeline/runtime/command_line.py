@@ -1,8 +1,8 @@
 """The command line: a command declares its flags, and its parser and its help follow from them."""
 
 import itertools
+import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.runtime import config_file, errors, flags
@@ -80,10 +80,15 @@ class Command(NamedTuple):
     def _check_places(self, values: Any) -> None:
         """Raises an InputError if a flag for a file names a folder, or one for a folder a file."""
         for flag in self.takes:
-            given = values[flag.name].value if flag in (flags.JSON, flags.OUT) else None
-            if given and flag is flags.JSON and flags.path(given).is_dir():
+            given = values[flag.name].value if flag.name in ("json", "out") else None
+            if given and flag.name == "json" and os.path.isdir(flags.path(given)):
                 raise errors.InputError(f"--{flag.name}={given} is a folder: name a file in it")
-            if given and flag is flags.OUT and "://" not in given and flags.path(given).is_file():
+            if (
+                given
+                and flag.name == "out"
+                and "://" not in given
+                and os.path.isfile(flags.path(given))
+            ):
                 raise errors.InputError(f"--{flag.name}={given} is a file: name a folder")
 
     def help(self) -> str:
@@ -114,7 +119,7 @@ class Command(NamedTuple):
     def _flag(self, rest: Sequence[str]) -> str:
         """Returns what the user may have meant by arguments that are not flags."""
         takes_run = any(flag.name == "workdir" for flag in self.takes)
-        is_run = len(rest) == 1 and ("/" in rest[0] or Path(rest[0]).is_dir())
+        is_run = len(rest) == 1 and ("/" in rest[0] or os.path.isdir(rest[0]))
         return f"--workdir={rest[0]}" if takes_run and is_run else self.instead
 
     def _check_names(self, arguments: Sequence[str]) -> None:

@@ -30,6 +30,7 @@ MAY_CHANGE = (
     "accumulation_steps",
     "data.path",
     "data.accept_changes",
+    "data.copy",
     "data.max_corrupt_files",
     "data.num_threads",
     "data.resident",

@@ -15,6 +15,7 @@ from pipeline import datasets
 from pipeline.display import figures
 from pipeline.runtime import errors, registry, run_config
 from pipeline.training import step
+from tests.support import prepared_data
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {
@@ -32,6 +33,9 @@ def test_every_config_makes_a_model_with_every_preset(tmp_path, name, presets):
         (tmp_path / animal).mkdir()
         Image.new("RGB", (8, 8)).save(tmp_path / animal / "a.png")
     config.data.path = str(tmp_path)  # which image_folder lists
+    if config.data.name == "prepared":
+        config.data.path = str(tmp_path / "shards")
+        prepared_data.make(tmp_path, tmp_path / "shards")
     run_config.check(config)
     state = step.abstract_state(config, datasets.example_spec(config))
     assert state.step.shape == ()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import benchmark, evaluate, generate, plan, train
+from pipeline import benchmark, evaluate, generate, plan, prepare, train
 from pipeline.performance import scaling
-from pipeline.performance.frameworks import compare
+from pipeline.performance.frameworks import compare, inputs
 from pipeline.runtime import errors
 
 # ml_collections needs this to load a config's file.
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
     command.COMMAND.module: command
-    for command in (train, generate, evaluate, plan, benchmark, compare, scaling)
+    for command in (train, generate, evaluate, prepare, plan, benchmark, compare, inputs, scaling)
 }
 
 
@@ -92,11 +92,14 @@ def test_help_is_answered_without_jax_and_before_anything_is_checked(name, tmp_p
     [
         (train, [], "--config and --workdir are needed: python -m"),
         (train, ["--config=configs/beta_vae.py"], "^--workdir is needed: python -m"),
+        (generate, ["x" * 300], "is not a flag: write --labels=0,1,2"),
         (train, ["--config=configs/beta_vae.py", "run"], "argument 'run' is not a flag: write"),
         (plan, ["--topology=cpu:2"], "--config is needed: python -m pipeline.plan"),
         (generate, [], "--workdir is needed: python -m pipeline.generate --workdir=runs/cond"),
         (generate, ["--workdir=a", "--num=0"], "--num=0 must be at least 1"),
         (benchmark, ["--config=configs/beta_vae.py", "--loop_steps=-1"], "must be at least 0"),
+        (prepare, ["--source=a"], "^--out is needed: python -m pipeline.prepare --source=PHOTOS"),
+        (prepare, ["--source=a", "--out=b", "--shards=-1"], "--shards=-1 must be at least 0"),
         (evaluate, ["--workdir=a", "--batch_size=-1"], "--batch_size=-1 must not be negative"),
     ],
 )
@@ -114,11 +117,13 @@ def test_what_is_wrong_is_said_in_one_line(command, arguments, line, monkeypatch
         (benchmark, "json", "a folder: name a file"),
         (generate, "out", "a file: name a folder"),
         (evaluate, "out", "a file: name a folder"),
+        (prepare, "out", "a file: name a folder"),
     ],
 )
 def test_a_place_of_the_other_kind_is_refused(tmp_path, command, flag, kind):
     place = tmp_path / "place"
     place.mkdir() if flag == "json" else place.touch()
     given = "--config=configs/beta_vae.py" if flag == "json" else f"--workdir={tmp_path}"
+    given = "--source=photos" if command is prepare else given
     with pytest.raises(errors.InputError, match=kind):
         command.parse(["command", given, f"--{flag}={place}"])

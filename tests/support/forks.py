@@ -14,11 +14,12 @@ import traceback
 from typing import NamedTuple
 
 SECONDS = 120  # longest time of a command
-COMMANDS = ("train", "generate", "evaluate", "plan", "benchmark")
+COMMANDS = ("train", "generate", "evaluate", "prepare", "plan", "benchmark")
 # What the commands import only when it is needed.
 LATER = (
     *("training.loop", "training.setup", "outputs.report", "outputs.samples", "display.terminal"),
-    *("performance.planning", "performance.bench"),
+    *("performance.planning", "performance.bench", "datasets.shards.workers"),
+    "datasets.shards.sources.choosing",
 )
 
 

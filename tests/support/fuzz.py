@@ -63,6 +63,7 @@ def flags(draw, folder, run):
         "train": [*SMALL, f"--workdir={folder / 'new'}", "--dry_run"],
         "plan": [*SMALL, "--topology=cpu:2"],
         "benchmark": [*SMALL],
+        "prepare": [f"--source={odd_files.images(draw, folder)}", f"--out={folder / 'new'}"],
     }.get(name, [f"--workdir={run}"])
     known = [flag.name for flag in command.takes if flag.kind != "field"]
     for _ in range(draw.choice((1, 1, 2))):
@@ -125,6 +126,27 @@ def images(draw, folder, run):
     return "train", [*arguments, f"--workdir={folder / 'new'}", "--dry_run"]
 
 
+def sources(draw, folder, run):
+    """Images and arrays to prepare, of which some are damaged; or a damaged prepared data set."""
+    path = odd_files.images(draw, folder)
+    if draw.random() < 0.3:
+        path = odd_files.arrays(draw, folder)
+    arguments = [f"--source={path}", f"--out={folder / 'made'}", "--image_size=8", "--processes=1"]
+    arguments.append(f"--encoding={draw.choice(('pixels', 'jpeg', 'png'))}")
+    if draw.random() < 0.3:
+        name = draw.choice(("resize", "channels", "shards", "per_shard", "max_corrupt_files"))
+        arguments.append(f"--{name}={draw.choice((0, 1, 2, 3, 7, 8, 9, 100))}")
+    if draw.random() < 0.5:
+        return "prepare", arguments
+    odd_files.prepared(draw, folder / "shards")
+    return "train", [
+        f"--config={ROOT}/configs/beta_vae.py:prepared,smoke",
+        *(f"--config.data.path={folder / 'shards'}", "--config.batch_size=2"),
+        *(f"--config.data.copy={draw.choice(('auto', 'always', 'never', 'x'))}",),
+        *(f"--workdir={folder / 'new'}", "--dry_run"),
+    ]
+
+
 def data_files(draw, folder, run):
     """Files with the names of a data set's files, and other contents."""
     name = draw.choice(tuple(odd_files.NAMES))
@@ -147,7 +169,19 @@ def run_files(draw, folder, run):
     ))  # fmt: skip
 
 
-KINDS = (flags, flags, values, values, values, config_files, images, images, data_files, run_files)
+KINDS = (
+    flags,
+    flags,
+    values,
+    values,
+    values,
+    config_files,
+    images,
+    images,
+    sources,
+    data_files,
+    run_files,
+)
 
 
 def leave_out_what_follows():

@@ -12,6 +12,8 @@ import zipfile
 import numpy as np
 from PIL import Image
 
+from pipeline import prepare
+
 NAMES = {
     "mnist": (
         *("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -53,6 +55,43 @@ def mutated(draw, content):
             return content + content
         case _:
             return draw.randbytes(draw.choice((1, 7, 100, 3000)))
+
+
+def arrays(draw, folder):
+    """Makes an npy or npz file that is damaged or odd; returns its path."""
+    shape = draw.choice(((4, 8, 8), (4, 8, 8, 3), (4, 6, 8, 1), (0, 8, 8), (4, 8), (4, 8, 8, 2)))
+    dtype = draw.choice((np.uint8, np.uint8, np.uint8, bool, np.int32, np.float32, object))
+    images = np.zeros(shape, dtype)
+    if draw.random() < 0.3:
+        path = folder / "a.npy"
+        np.save(path, images)
+    else:
+        path = folder / "a.npz"
+        labels = np.array(draw.choice((*ODD_VALUES, [0, 1, 2, 1])), None)
+        names = draw.choice((("images", "labels"), ("x_train", "y_train"), ("a", "b")))
+        np.savez(path, **dict(zip(names, (images, labels), strict=True)))
+    if draw.random() < 0.5:
+        path.write_bytes(mutated(draw, path.read_bytes()))
+    return path
+
+
+def prepared(draw, folder):
+    """Makes a prepared data set of which a file is damaged or missing."""
+    pictures = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    folder.mkdir()
+    np.savez(folder.with_suffix(".npz"), images=pictures, labels=np.arange(6) % 2)
+    flags = [f"--source={folder.with_suffix('.npz')}", f"--out={folder}", "--per_shard=2"]
+    kind = draw.choice(("pixels", "jpeg"))
+    prepare.run(prepare.parse(["prepare", *flags, f"--encoding={kind}", "--processes=1"]))
+    path = draw.choice(sorted(folder.iterdir()))
+    if draw.random() < 0.1:
+        path.unlink()
+    elif path.suffix == ".json" and draw.random() < 0.7:
+        said = json.loads(path.read_text())
+        said[draw.choice(sorted(said))] = draw.choice(ODD_VALUES)
+        path.write_text(json.dumps(said))
+    else:
+        path.write_bytes(mutated(draw, path.read_bytes()))
 
 
 def images(draw, folder):
