@@ -3,7 +3,7 @@
 Choose data and size after a colon: `--config=configs/beta_vae.py:mnist`, `:smoke`, `:mnist,smoke`.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from pipeline.runtime import errors, registry
 
@@ -44,9 +44,13 @@ def get_config() -> ConfigDict:
     # split off if none are published as held-out; 0: a tenth of the examples, at most 10,000
     config.data.heldout_examples = 0
     config.data.train_examples = 0  # train only on this many, the first ones; 0: all
-    config.data.image_size = 64  # pixels a side, for image_folder; the size in most VAE papers
+    # pixels a side, or (height, width), for image_folder; 64 is the size in most VAE papers
+    config.data.image_size = config_dict.FieldReference(64, field_type=object)
     config.data.resize = 0  # pixels of the short side before the centre is cut; 0: image_size
     config.data.channels = 3  # 3: RGB; 1: grey; for image_folder
+    # values that become 0 and 1, for arrays; equal: the whole range of uint8 or uint16
+    config.data.low = 0.0
+    config.data.high = 0.0
     config.data.accept_changes = False  # go on with data that changed since the last start
     config.data.max_corrupt_files = 0  # how many corrupt images may be skipped
     # keep all training examples on every device, if they fit; then only their numbers are sent

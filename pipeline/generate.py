@@ -138,7 +138,8 @@ def run(options: Options) -> Path:
         return folder
     images = samples.draw(ready, state, rows, num=options.num, seed=options.seed)
     title = sampled.title(config)
-    samples.write(folder, images, rows, num=options.num, seed=options.seed, title=title)
+    pixels = datasets.pixels_of(example["image"])
+    samples.write(folder, images, pixels, rows, num=options.num, seed=options.seed, title=title)
     if title:
         print(title)
     return folder

@@ -1,71 +1,28 @@
 """Data sets: one file each; `config.data.name` names the file. This module holds its contract.
 
 Each file defines two functions of `section`, which is `config.data`. `spec(section)` returns one
-abstract example. `load(section)` returns a dictionary of sources: `train` and `heldout` if splits
-are published, otherwise `all`. A name with a dot, such as `my_package.my_data`, is a module from
-outside this package.
+abstract example; its `image` is a `Pixels`, or a `jax.ShapeDtypeStruct` of uint8 for 0 … 255.
+`load(section)` returns a dictionary of sources: `train` and `heldout` if splits are published,
+otherwise `all`. A name with a dot, such as `my_package.my_data`, is a module from outside.
 """
 
-import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from pipeline.datasets import _classes, _pixels
 from pipeline.runtime import errors, registry
 
+# The abstract entries of an example that say more than a `jax.ShapeDtypeStruct`.
+Pixels = _pixels.Pixels
+pixels_of = _pixels.of
+Classes = _classes.Classes
+label = _classes.label
+factors = _classes.factors
+class_names = _classes.class_names
 SAMPLE = 64  # examples whose content stands for all, if a source says nothing better
-
-
-@dataclasses.dataclass(frozen=True)
-class Classes:
-    """An abstract entry of class indices, int32; it takes the place of a `jax.ShapeDtypeStruct`.
-
-    The data set guarantees that every index of column i lies in 0 … num_classes[i] − 1.
-    """
-
-    num_classes: tuple[int, ...]  # of one label (shape []), or of each column (shape [n])
-    shape: tuple[int, ...]  # of one example's entry, [] or [n]
-    dtype: type = np.int32
-    names: tuple[str, ...] = ()  # of the columns, if they have names
-    # of the classes of each column, () for a column whose classes are only numbers; (): for all
-    class_names: tuple[tuple[str, ...], ...] = ()
-
-
-def label(num_classes: int, class_names: Sequence[str] = ()) -> Classes:
-    """Returns the abstract entry of one label with `num_classes` classes, and their names."""
-    assert len(class_names) in (0, num_classes), (num_classes, class_names)
-    return Classes((num_classes,), (), class_names=(tuple(class_names),) if class_names else ())
-
-
-def factors(
-    sizes: tuple[int, ...],
-    names: tuple[str, ...],
-    class_names: Mapping[str, Sequence[str]] | None = None,
-) -> Classes:
-    """Returns the abstract entry of a row of labels, with a size and a name for each.
-
-    Args:
-        sizes: the numbers of classes.
-        names: of the columns.
-        class_names: of the classes, by the column's name, if they have names.
-    """
-    assert len(sizes) == len(names), (sizes, names)
-    named = tuple(tuple((class_names or {}).get(name, ())) for name in names)
-    assert all(len(n) in (0, size) for n, size in zip(named, sizes, strict=True)), named
-    return Classes(tuple(sizes), (len(sizes),), names=tuple(names), class_names=named)
-
-
-def class_names(example: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Returns the names of classes by the name of their column, of all columns that have them."""
-    return {
-        column: list(names)
-        for name, entry in example.items()
-        if isinstance(entry, Classes)
-        for column, names in zip(entry.names or (name,), entry.class_names, strict=False)
-        if names
-    }
 
 
 class Source(Protocol):
@@ -75,7 +32,7 @@ class Source(Protocol):
         """Returns the number of examples."""
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns arrays [n, ...] for the int64 indices [n]; `image` is uint8."""
+        """Returns arrays [n, ...] for the int64 indices [n], as the `spec` says."""
 
     # A source may also have a method `fingerprint() -> dict[str, str]`: short texts that stand for
     # its content, such as {"examples": "1200", "pixels": "<12 hexadecimal digits>"}. They depend on
@@ -116,6 +73,8 @@ def fingerprint(source: Source) -> dict[str, str]:
     If the source has no method of that name, they are the number of examples and a digest of up to
     64, which are spaced evenly from the first to the last.
     """
+    if isinstance(source, _pixels.Checked):
+        return fingerprint(source.source) | {"range of pixels": source.pixels.text()}
     own: Callable[[], dict[str, str]] | None = getattr(source, "fingerprint", None)
     if own is not None:
         return own()
@@ -136,9 +95,15 @@ def digest(content: bytes) -> str:
 def example_spec(config: Any) -> dict[str, Any]:
     """Returns one abstract example of the data set that the config names; reads no image.
 
-    Every entry has a shape and a dtype. Class indices are a `Classes`.
+    Every entry has a shape and a dtype. Class indices are a `Classes`; `pixels_of(image)` is the
+    range of the pixels.
+
+    Raises:
+        InputError: the data set has images that no model can train on.
     """
-    return _module(config).spec(config.data)
+    found = _module(config).spec(config.data)
+    _pixels.check(found["image"], config.data.name, binarize=config.data.binarize)
+    return found
 
 
 def since_older_versions(config: Any) -> str:
@@ -158,14 +123,18 @@ def load(config: Any) -> Splits:
     Raises:
         InputError: the files are missing or damaged, or too few examples remain for training.
     """
-    parts = _module(config).load(config.data)
+    name, image = config.data.name, example_spec(config)["image"]
+    parts = {
+        part: _pixels.checked(source, image, name)
+        for part, source in _module(config).load(config.data).items()
+    }
     if "all" in parts:
         source = parts["all"]
         held = config.data.heldout_examples or heldout_share(len(source))
         if len(source) < 2:
             raise errors.InputError(
-                f"config.data.name={config.data.name!r} has {len(source)} examples: it takes 2 or "
-                "more, to train on and to hold out"
+                f"config.data.name={name!r} has {len(source)} examples: it takes 2 or more, to "
+                "train on and to hold out"
             )
         errors.check_range("config.data.heldout_examples", held, 1, len(source) - 1)
         # RandomState, not Generator: its stream is frozen (NEP 19), and a split must never change.

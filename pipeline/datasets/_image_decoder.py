@@ -33,15 +33,28 @@ TURNED = {
 
 
 class Format(NamedTuple):
-    """The format of a decoded picture: `side`×`side` pixels, 1 or 3 channels.
+    """The format of a decoded picture: `side`×`side` pixels, or (height, width); 1 or 3 channels.
 
     The short side is scaled to `short_side`, and then the centre is cut out. If `short_side` is 0,
-    the picture must already have `side`×`side` pixels.
+    the picture must already have these pixels. If the sides differ, the picture is scaled until it
+    just covers them, whatever `short_side` is.
     """
 
-    side: int
+    side: int | tuple[int, int]
     short_side: int
     channels: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height), as Pillow has it."""
+        height, width = self.shape[:2]
+        return width, height
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """[H, W, C]."""
+        sides = (self.side, self.side) if isinstance(self.side, int) else self.side
+        return *sides, self.channels
 
 
 def decode(content: bytes, to: Format) -> np.ndarray:
@@ -56,7 +69,7 @@ def decode(content: bytes, to: Format) -> np.ndarray:
       cut, at whole pixels: if the margins cannot be equal, the left or upper one is smaller.
 
     Returns:
-        [side, side, channels] uint8.
+        [H, W, channels] uint8.
 
     Raises:
         Exception: Pillow raises many kinds of errors on a damaged file.
@@ -80,16 +93,18 @@ def _decoded(content: bytes, to: Format) -> np.ndarray:
             f"{len(content)} bytes that are no {FORMAT_NAMES}, or of a rare kind: save it as PNG"
         ) from None
     with opened:
-        if not to.short_side and opened.size != (to.side, to.side):
-            raise ValueError(f"{opened.size[0]}×{opened.size[1]} pixels, not {to.side}×{to.side}")
+        if not to.short_side and opened.size != to.size:
+            sizes = ["×".join(map(str, size)) for size in (opened.size, to.size)]
+            raise ValueError(f"{sizes[0]} pixels, not {sizes[1]}")
         if to.short_side:
             # JPEG decodes faster at 1/2, 1/4 or 1/8 of its size. At no less than twice the wanted
             # size the result looks the same.
-            opened.draft(mode, (2 * to.short_side, 2 * to.short_side))
+            least = 2 * max(to.short_side, *to.size)  # of both sides: the picture may be turned
+            opened.draft(mode, (least, least))
         image = _flatten(_upright(_sample_depth.eight_bits(opened, content), opened), mode)
     if to.short_side:
         image = _centre(image, to)
-    return np.asarray(image).reshape(to.side, to.side, to.channels)
+    return np.asarray(image).reshape(to.shape)
 
 
 def _upright(image: Image.Image, opened: Image.Image) -> Image.Image:
@@ -102,6 +117,8 @@ def _upright(image: Image.Image, opened: Image.Image) -> Image.Image:
 
 
 def _centre(image: Image.Image, to: Format) -> Image.Image:
+    if not isinstance(to.side, int):
+        return _covering(image, to.size)
     short = min(image.size)
     if short == to.short_side:
         x, y = ((length - to.side) // 2 for length in image.size)
@@ -114,6 +131,19 @@ def _centre(image: Image.Image, to: Format) -> Image.Image:
         box=(left, top, left + cut, top + cut),
         reducing_gap=3.0,
     )
+
+
+def _covering(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Returns the centre of an image, scaled until it just covers (width, height)."""
+    # Whole numbers, so that an image of this size or shape is never scaled by a rounding error.
+    (width, height), (w, h) = image.size, size
+    cut = (height * w / h, height) if width * h >= height * w else (width, width * h / w)
+    if cut == size:
+        x, y = (width - w) // 2, (height - h) // 2
+        return image.crop((x, y, x + w, y + h))
+    left, top = (width - cut[0]) / 2, (height - cut[1]) / 2
+    box = (left, top, left + cut[0], top + cut[1])
+    return image.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
 
 
 def _flatten(image: Image.Image, mode: str) -> Image.Image:

@@ -99,7 +99,7 @@ def pictures(
 
 def _load(path: Path, names: Sequence[str], to: _image_decoder.Format) -> _checked_rows.Rows:
     """Opens the packed copy of these images, and makes it if there is none."""
-    shape = (len(names), to.side, to.side, to.channels)
+    shape = (len(names), *to.shape)
 
     def again(rows: np.ndarray) -> np.ndarray:
         with _image_files.opened(path) as files:
@@ -130,7 +130,7 @@ def _make(
     to: _image_decoder.Format,
 ) -> None:
     """Decodes all files in threads, and writes each image to its place in the copy."""
-    shape = (len(names), to.side, to.side, to.channels)
+    shape = (len(names), *to.shape)
     sums = np.zeros(len(names), np.uint32)
     corrupt: dict[int, str] = {}
     screen = terminal.Terminal()
@@ -181,7 +181,7 @@ def _decoded(
             raise
         except Exception as error:  # decoders raise any error on damaged or hostile bytes
             reason = " ".join(str(error).split()) or type(error).__name__
-    return np.zeros((to.side, to.side, to.channels), np.uint8), reason
+    return np.zeros(to.shape, np.uint8), reason
 
 
 def _check(path: Path, names: Sequence[str], corrupt: Mapping[int, str], max_corrupt: int) -> None:

@@ -28,7 +28,7 @@ def spec(config: Any) -> dict[str, Any]:
         InputError: there is no such folder, its layout is another one, or a size is impossible.
     """
     to, classes = _format(config), layout(config.path).classes
-    image = jax.ShapeDtypeStruct((to.side, to.side, to.channels), np.uint8)
+    image = jax.ShapeDtypeStruct(to.shape, np.uint8)
     if not classes:
         return {"image": image}
     names = [_paths.shown(name) for name in classes]
@@ -101,11 +101,20 @@ def _path(given: str) -> Path:
 def _format(config: Any) -> _image_decoder.Format:
     if config.channels not in (1, 3):
         raise errors.InputError(f"config.data.channels={config.channels} must be 1 or 3")
-    errors.check_range("config.data.image_size", config.image_size, 1)
-    short_side = config.resize or config.image_size
-    if short_side < config.image_size:
+    size = config.image_size
+    if isinstance(size, tuple) and size[0] != size[1]:
+        if config.resize:
+            raise errors.InputError(
+                f"config.data.resize={config.resize} needs one number as config.data.image_size, "
+                f"not {size}: use 0, which scales each image until it covers them"
+            )
+        return _image_decoder.Format(size, min(size), config.channels)
+    side = size[0] if isinstance(size, tuple) else size  # equal sides share their packed copy
+    errors.check_range("config.data.image_size", side, 1)
+    short_side = config.resize or side
+    if short_side < side:
         raise errors.InputError(
             f"config.data.resize={config.resize} is less than config.data.image_size="
-            f"{config.image_size}, which is cut out of it: raise it, or use 0 for the same size"
+            f"{side}, which is cut out of it: raise it, or use 0 for the same size"
         )
-    return _image_decoder.Format(config.image_size, short_side, config.channels)
+    return _image_decoder.Format(side, short_side, config.channels)

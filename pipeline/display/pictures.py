@@ -1,7 +1,7 @@
 """Pictures made of images: grids, frames with texts, and animations.
 
 Pixels are enlarged by whole factors and never smoothed, so a picture shows exactly what the model
-made.
+made. Signals, which have one column of pixels, are drawn as curves.
 """
 
 import functools
@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.display import curves
+
+LONGEST = 512  # pixels of an image's long side, beyond which nothing is enlarged
 READABLE = 56  # pixels of an image's short side, so that a person can read it among many
 FONT_SIZE = 12  # pixels
 PAD = 5  # pixels around a text
@@ -40,19 +43,26 @@ def grid(images: np.ndarray, *, columns: int, gap: int = 2) -> np.ndarray:
 
 
 def seen(images: np.ndarray) -> np.ndarray:
-    """Returns images [..., 1 or 3] of images [..., C]: two channels are red and green.
+    """Returns images [..., 1 or 3] of images [..., C]: the first of two, or the first three."""
+    return images[..., : 3 if images.shape[-1] > 2 else 1]
 
-    Of more than three channels, the first three are shown.
-    """
-    channels = images.shape[-1]
-    if channels == 2:
-        return np.concatenate([images, np.zeros_like(images[..., :1])], axis=-1)
-    return images[..., :3] if channels > 3 else images
+
+def caption(text: str, channels: int) -> str:
+    """Returns a picture's title with what `seen` shows of so many channels, if that isn't all."""
+    part = {1: "", 3: "", 2: "The first of 2 channels"}.get(channels)
+    part = f"The first 3 of {channels} channels" if part is None else part
+    return ". ".join(filter(None, (text, part)))
 
 
 def enlarged(images: np.ndarray, *, side: int = READABLE) -> np.ndarray:
-    """Repeats the pixels of images [N, H, W, C] until the short side has at least `side` pixels."""
-    factor = -(-side // min(images.shape[1:3]))
+    """Repeats pixels of images [N, H, W, C] in [0, 1] so that the short side has `side` or more.
+
+    An image's long side stays below `LONGEST` pixels, or as it is. Signals become curves.
+    """
+    if curves.fit(images):
+        return curves.drawn(seen(images))
+    short, long = sorted(images.shape[1:3])
+    factor = max(1, min(-(-side // short), LONGEST // long))
     return images.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
@@ -135,11 +145,6 @@ def attempted(draw: Callable[[], Any], name: str, warn: Callable[[str], None]) -
 def to_uint8(images: np.ndarray) -> np.ndarray:
     """Rounds [0, 1] to 0 … 255."""
     return np.rint(np.clip(images, 0.0, 1.0) * 255.0).astype(np.uint8)
-
-
-def from_uint8(images: np.ndarray) -> np.ndarray:
-    """Returns 0 … 255 as float32 in [0, 1]."""
-    return images / np.float32(255.0)
 
 
 def gif(frames: np.ndarray, *, milliseconds: int = 120) -> bytes:

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pipeline import datasets, evals
-from pipeline.display import pictures
+from pipeline.display import curves, pictures
 from pipeline.runtime import errors
 from pipeline.training import batching, evaluation, step
 
@@ -30,10 +30,11 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
         evaluation.make_method(config, example, name) for name in ("encode", "vectors", "decode")
     )
     del mesh
-    inputs = batching.first_images(source, config, config.code_maps.num)["image"]
+    images = batching.first_images(source, config, config.code_maps.num)["image"]
+    inputs = datasets.pixels_of(example["image"]).unit(images)
 
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
-        codes = np.asarray(jax.device_get(encode(state, inputs)))
+        codes = np.asarray(jax.device_get(encode(state, images)))
         seen = np.asarray(jax.device_get(vectors(state, codes)))
         outputs = np.asarray(jax.device_get(decode(state, codes)))
         yield "heldout/code_maps", lambda: picture(inputs, seen, outputs)
@@ -59,17 +60,27 @@ def colours(seen: np.ndarray) -> np.ndarray:
 
 
 def picture(inputs: np.ndarray, seen: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Returns uint8 [H, W, 3]: a row of inputs, one of their code maps, one of reconstructions."""
-    height, width = inputs.shape[1:3]
+    """Returns uint8 [H, W, 3]: a row of inputs, one of their code maps, one of reconstructions.
+
+    Args:
+        inputs: [N, H, W, C] in [0, 1].
+        seen: the codes' vectors, [N, h, w, D].
+        outputs: as `inputs`.
+    """
+    drawn = pictures.enlarged(np.concatenate([inputs, outputs]), side=96)
+    height, width = drawn.shape[1:3]
     maps = colours(seen).astype(np.float32)
+    if curves.fit(inputs):  # a curve runs from left to right
+        maps = maps.reshape(len(maps), 1, -1, 3)
     # Each pixel has the colour of the code above it, whatever the two sizes are.
     down = np.arange(height) * maps.shape[1] // height
     across = np.arange(width) * maps.shape[2] // width
-    rows = [_in_colour(pictures.from_uint8(inputs)), maps[:, down[:, None], across]]
-    rows.append(_in_colour(outputs))
-    grid = pictures.grid(pictures.enlarged(np.concatenate(rows), side=96), columns=len(inputs))
+    first, last = np.split(_in_colour(drawn), 2)
+    rows = np.concatenate([first, maps[:, down[:, None], across], last])
+    grid = pictures.grid(rows, columns=len(inputs))
     texts = ("input", f"{seen.shape[1]} by {seen.shape[2]} codes", "decoded")
     title = "Held-out examples and their codes: alike colours are alike vectors"
+    title = pictures.caption(title, inputs.shape[-1])
     return pictures.to_uint8(pictures.framed(grid, rows=texts, title=title))
 
 

@@ -75,4 +75,5 @@ def picture(images: np.ndarray, texts: list[str], names: tuple[str, ...]) -> np.
     """Returns uint8 [H, W, C]: images [rows · columns, h, w, C] in [0, 1], each row with a text."""
     grid = pictures.grid(pictures.enlarged(images), columns=len(images) // len(texts))
     title = f"Samples by {', '.join(names)}; the same z along a column"
+    title = pictures.caption(title, images.shape[-1])
     return pictures.to_uint8(pictures.framed(grid, rows=texts, title=title))

@@ -42,11 +42,7 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
     counts = sample_counts(section.num_samples)
     terms = functools.partial(_terms, counts=counts, chunk=section.chunk)
     eval_step = evaluation.make_eval_step(config, example, mesh, terms=terms)
-    in_bits = functools.partial(
-        metrics.bits_per_dim,
-        num_dims=math.prod(example["image"].shape),
-        bin_width=model.likelihood.bin_width,
-    )
+    num_dims, bin_width = math.prod(example["image"].shape), model.likelihood.bin_width
 
     # Sums and counts are added up first, so a short last batch has the right weight.
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
@@ -56,7 +52,9 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
             total, count = total + summed, count + examples
         bounds = np.asarray(jax.device_get(total / count), np.float64)
         yield "heldout/iw_elbo", float(bounds[-1])
-        yield "heldout/iw_bits_per_dim", float(in_bits(bounds[-1]))
+        if bin_width is not None:
+            bits = metrics.bits_per_dim(bounds[-1], num_dims=num_dims, bin_width=bin_width)
+            yield "heldout/iw_bits_per_dim", float(bits)
         rows = [f"| {k} | {bound:.3f} |" for k, bound in zip(counts, bounds, strict=True)]
         head = "| samples K | bound on log p(x), nats |\n|---:|---:|"
         yield "heldout/iw_convergence", "\n".join([head, *rows])

@@ -32,11 +32,13 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
             f"and there are {len(source)}"
         )
     del mesh
-    encode = evaluation.make_method(config, datasets.example_spec(config), "posterior")
+    example = datasets.example_spec(config)
+    encode = evaluation.make_method(config, example, "posterior")
     decode = posteriors.decoder(config)
     # The seed chooses the examples once, so every step shows the same pairs.
     order = np.random.RandomState(config.seed % 2**32).permutation(len(source))
     examples = batching.read(source, order[: 2 * settings.pairs], config)
+    inputs = datasets.pixels_of(example["image"]).unit(examples["image"])
     title = "Decoded on the way between the latents of two held-out examples"
     if config.model.get("conditions", ()):
         title += ", given the first one's conditions"
@@ -48,7 +50,7 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
         first = {name: array[::2].repeat(len(shares), axis=0) for name, array in examples.items()}
         images = decode(state, z.reshape(-1, z.shape[-1]), first)
         images = images.reshape(*z.shape[:2], *images.shape[1:])
-        yield "heldout/interpolations", lambda: picture(examples["image"], images, shares, title)
+        yield "heldout/interpolations", lambda: picture(inputs, images, shares, title)
 
     return evaluate
 
@@ -70,10 +72,10 @@ def between(start: np.ndarray, end: np.ndarray, shares: np.ndarray) -> np.ndarra
 
 def picture(inputs: np.ndarray, images: np.ndarray, shares: np.ndarray, title: str) -> np.ndarray:
     """Returns uint8 [H, W, C]: a row per pair, images [P, T, h, w, C] between inputs [2P, …]."""
-    ends = pictures.from_uint8(inputs)
-    rows = np.concatenate([ends[::2, None], images, ends[1::2, None]], axis=1)
+    rows = np.concatenate([inputs[::2, None], images, inputs[1::2, None]], axis=1)
     grid = pictures.grid(
         pictures.enlarged(rows.reshape(-1, *rows.shape[2:])), columns=rows.shape[1]
     )
     columns = ("input", *(f"{share:.0%}" for share in shares), "input")
+    title = pictures.caption(title, inputs.shape[-1])
     return pictures.to_uint8(pictures.framed(grid, columns=columns, title=title))

@@ -41,5 +41,6 @@ def title(config: Any) -> str:
 
 def picture(images: np.ndarray, above: str) -> np.ndarray:
     """Returns [H, W, 1 or 3] in [0, 1]: rows of eight images [N, h, w, C], below a text."""
+    above = pictures.caption(above, images.shape[-1])
     grid = pictures.grid(pictures.enlarged(images), columns=8)
     return pictures.framed(grid, title=above) if above else grid

@@ -46,11 +46,12 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
     positions = _positions(config, len(source))
     encode, decode = posteriors.encoder(config, mesh), posteriors.decoder(config)
     examples = batching.read(source, positions, config)
+    inputs = datasets.pixels_of(datasets.example_spec(config)["image"]).unit(examples.pop("image"))
 
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
         batches = (batch for _, batch in batching.heldout_batches(source, config, mesh))
         encoded = encode(state, batches)
-        found = _traverse(config.traversals, encoded, positions, examples, decode, state)
+        found = _traverse(config.traversals, encoded, positions, inputs, examples, decode, state)
         yield "heldout/traversals", lambda: picture(found)
         yield "heldout/traversals_animated", lambda: animation(found)
 
@@ -98,6 +99,7 @@ def _traverse(
     settings: Any,
     encoded: posteriors.Encodings,
     positions: np.ndarray,
+    inputs: np.ndarray,
     examples: dict[str, np.ndarray],
     decode: Callable[..., np.ndarray],
     state: step.TrainState,
@@ -110,13 +112,12 @@ def _traverse(
     rows = {
         name: np.concatenate([array.repeat(values.size, axis=0), array])
         for name, array in examples.items()
-        if name != "image"
     }
     images = decode(state, z, rows)
     split = len(positions) * values.size
     return Traversals(
         positions=positions,
-        inputs=pictures.from_uint8(examples["image"]),
+        inputs=inputs,
         decoded=images[split:],
         images=images[:split].reshape(len(positions), *values.shape, *images.shape[1:]),
         latents=latents,
@@ -149,7 +150,7 @@ def picture(found: Traversals) -> np.ndarray:
 
 def _block(found: Traversals, index: int) -> np.ndarray:
     images = found.images[index]
-    num_values = images.shape[1]
+    num_values, title = images.shape[1], f"Held-out example {found.positions[index]}"
     grid = pictures.grid(
         pictures.enlarged(images.reshape(-1, *images.shape[2:])), columns=num_values
     )
@@ -160,7 +161,7 @@ def _block(found: Traversals, index: int) -> np.ndarray:
             pictures.framed(
                 pictures.grid(own, columns=2),
                 columns=("input", "decoded"),
-                title=f"Held-out example {found.positions[index]}",
+                title=pictures.caption(title, images.shape[-1]),
             ),
             pictures.framed(
                 grid,

@@ -39,7 +39,8 @@ class Model(Protocol):
         The model applies `mask` to the sums; the caller applies it to the terms.
 
         Args:
-            batch: `image` [B, H, W, C] uint8; `mask` [B], 0 if the example is padding; `position`
+            batch: `image` [B, H, W, C], uint8 of 0 … 255 or float32 in [0, 1], see
+                `nn.networks.unit_interval`; `mask` [B], 0 if the example is padding; `position`
                 [B] int32, the example's index in the global batch (in evaluation, in the data set);
                 and the other entries of the data set.
             keys: [B], one PRNG key per example.

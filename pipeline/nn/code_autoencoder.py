@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from pipeline import datasets
 from pipeline.nn import grid_networks, likelihoods, losses, metrics, networks, quantizers
 from pipeline.runtime import errors, registry
 
@@ -43,7 +44,8 @@ class CodeAutoencoder(nnx.Module):
         registry.check(section.likelihood, ("mse", *likelihoods.NAMES), field="model.likelihood")
         self.likelihood: likelihoods.Likelihood | None
         if section.likelihood != "mse":
-            self.likelihood = likelihoods.Likelihood(section)
+            resolution = datasets.pixels_of(example["image"]).resolution
+            self.likelihood = likelihoods.Likelihood(section, resolution=resolution)
             return
         self.likelihood = None
         self.variance = config.data.variance

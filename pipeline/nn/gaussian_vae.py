@@ -12,6 +12,7 @@ import jax
 from flax import nnx
 from jax import Array
 
+from pipeline import datasets
 from pipeline.nn import likelihoods, losses, metrics, networks
 
 Batch = dict[str, Array]
@@ -53,7 +54,8 @@ class GaussianVAE(nnx.Module):
         """
         self.shape = example["image"].shape
         self.latent_dim = config.model.latent_dim
-        self.likelihood = likelihoods.Likelihood(config.model)
+        resolution = datasets.pixels_of(example["image"]).resolution
+        self.likelihood = likelihoods.Likelihood(config.model, resolution=resolution)
         self.encoder, self.decoder = networks.autoencoder(
             config, self.shape, rngs=rngs, dense_layers=dense_layers
         )

@@ -177,9 +177,10 @@ def check(section: Any, shape: tuple[int, int, int]) -> None:
                 f"channel_multipliers={multipliers} has {len(multipliers)} levels"
             )
     if shape[0] % factor or shape[1] % factor:
+        fitting = "×".join(str(-(-side // factor) * factor) for side in shape[:2])
         raise errors.InputError(
             f"config.model.downsampling={factor} must divide the sides of images "
-            f"{shape[0]}×{shape[1]}"
+            f"{shape[0]}×{shape[1]}, as those of {fitting}"
         )
 
 

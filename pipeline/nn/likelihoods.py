@@ -20,8 +20,10 @@ MIN_LOG_SIGMA = -6.0
 class Likelihood(nnx.Module):
     """Scores and displays a decoder's outputs: logits (bernoulli) or means (gaussian)."""
 
-    def __init__(self, config: Any):
+    def __init__(self, config: Any, *, resolution: float | None = 1.0 / 255.0):
         """Reads `likelihood`, `learn_sigma` and, for a Gaussian, `sigma` of the section `model`.
+
+        `resolution` is the distance of neighbouring values of a pixel in [0, 1], None for floats.
 
         With `learn_sigma`, one σ for all pixels is a parameter that starts at `sigma`. This is the
         σ-VAE of Rybkin et al. 2021 (arXiv:2006.13202).
@@ -35,7 +37,7 @@ class Likelihood(nnx.Module):
                 "config.model.learn_sigma=True needs config.model.likelihood='gaussian', "
                 f"not {config.likelihood!r}"
             )
-        self.name = config.likelihood
+        self.name, self.resolution = config.likelihood, resolution
         self.log_sigma: nnx.Param | float
         if self.name == "bernoulli":
             self.log_sigma = 0.0
@@ -62,9 +64,9 @@ class Likelihood(nnx.Module):
         return jnp.float32(math.exp(self.log_sigma))
 
     @property
-    def bin_width(self) -> float:
-        """Width of one 8-bit value: 1 for probabilities, 1/255 for densities over [0, 1]."""
-        return 1.0 / 255.0 if self.name == "gaussian" else 1.0
+    def bin_width(self) -> float | None:
+        """Width of one value: 1 for probabilities, `resolution` for densities over [0, 1]."""
+        return self.resolution if self.name == "gaussian" else 1.0
 
     def nll(self, outputs: Array, image: Array) -> Array:
         """Returns −log p(image | outputs), [B] nats, summed over pixels.

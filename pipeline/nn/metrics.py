@@ -9,7 +9,9 @@ from jax.scipy.special import entr
 Metrics = dict[str, Array]
 
 
-def rate_distortion(*, distortion: Array, rate: Array, num_dims: int, bin_width: float) -> Metrics:
+def rate_distortion(
+    *, distortion: Array, rate: Array, num_dims: int, bin_width: float | None
+) -> Metrics:
     """Returns the parts of the evidence lower bound at β = 1, whatever the training objective is.
 
     Args:
@@ -17,15 +19,19 @@ def rate_distortion(*, distortion: Array, rate: Array, num_dims: int, bin_width:
         rate: KL(q(z|x) ‖ p(z)), nats per example, summed over latents, mean over the batch.
         num_dims: H·W·C of an image.
         bin_width: width of one value of the data in the units of the likelihood. It is 1 for
-            probabilities (Bernoulli) and 1/255 for densities over [0, 1] of 8-bit pixels.
+            probabilities (Bernoulli) and 1/255 for densities over [0, 1] of 8-bit pixels. None if
+            the data are floats, whose density has no bits.
 
     Returns:
         `rate`, `distortion` and `elbo` in nats per example; `elbo` is minus the sum of the other
-        two, and higher is better. `bits_per_dim` = −(ELBO/D + log bin_width) / log 2.
+        two, and higher is better. `bits_per_dim` = −(ELBO/D + log bin_width) / log 2, if there is a
+        bin width.
     """
     elbo = -(distortion + rate)
-    bits = bits_per_dim(elbo, num_dims=num_dims, bin_width=bin_width)
-    return {"rate": rate, "distortion": distortion, "elbo": elbo, "bits_per_dim": bits}
+    found = {"rate": rate, "distortion": distortion, "elbo": elbo}
+    if bin_width is None:
+        return found
+    return found | {"bits_per_dim": bits_per_dim(elbo, num_dims=num_dims, bin_width=bin_width)}
 
 
 def bits_per_dim(bound: Array, *, num_dims: int, bin_width: float) -> Array:

@@ -84,9 +84,10 @@ def locatello(shape: Shape, section: Any) -> Architecture:
     """Locatello et al. 2019 (arXiv:1811.12359), table 1: the network of disentanglement_lib."""
     del section
     if shape[0] % 16 or shape[1] % 16:
+        fitting = "×".join(str(-(-side // 16) * 16) for side in shape[:2])
         raise errors.InputError(
             f"config.model.network='locatello' needs sides that 16 divides, not "
-            f"{shape[0]}×{shape[1]}: use network=conv or network=dense"
+            f"{shape[0]}×{shape[1]}: use network=conv or network=dense, or images of {fitting}"
         )
     convs = ((32, 4), (32, 4), (64, 2), (64, 2))
     return Architecture(convs, (256,), (256,), ((64, 4), (64, 4), (32, 4), (32, 4)))
@@ -192,7 +193,8 @@ def gaussian(outputs: Array) -> tuple[Array, Array]:
 
 
 def unit_interval(image: Array) -> Array:
-    """Converts uint8 [B, H, W, C] to float32 in [0, 1]; returns floats unchanged."""
-    if jnp.issubdtype(image.dtype, jnp.integer):
+    """Converts bytes [B, H, W, C] to float32 in [0, 1]; floats are scaled by now and unchanged."""
+    if image.dtype == jnp.uint8:
         return image.astype(jnp.float32) / 255.0
+    assert jnp.issubdtype(image.dtype, jnp.floating), image.dtype
     return image

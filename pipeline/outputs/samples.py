@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from pipeline import datasets
 from pipeline.display import pictures
 from pipeline.nn import labels
 from pipeline.runtime import files
@@ -24,19 +25,20 @@ FILES = ("generated.png", "generated.npz")
 
 
 def draw(ready: setup.Setup, state: Any, rows: labels.Rows, *, num: int, seed: int) -> np.ndarray:
-    """Returns `num` images per row of labels, [N, H, W, C] uint8.
+    """Returns `num` images per row of labels, [N, H, W, C] float32 in [0, 1].
 
     Without rows, it returns `num` images drawn from the prior.
     """
     conditions = {name: np.repeat(rows.entries[name], num, axis=0) for name in rows.entries}
     sample = evaluation.make_method(ready.config, ready.example, "sample")
     keys = _keys(seed, num, max(len(rows.texts), 1))
-    return pictures.to_uint8(_in_chunks(sample, state, keys, conditions))
+    return _in_chunks(sample, state, keys, conditions)
 
 
 def write(
     folder: Path,
     images: np.ndarray,
+    pixels: datasets.Pixels,
     rows: labels.Rows,
     *,
     num: int,
@@ -47,13 +49,14 @@ def write(
 
     Args:
         folder: for both files; it is made if it is missing.
-        images: [N, H, W, C] uint8, from `draw`.
+        images: [N, H, W, C] in [0, 1], from `draw`.
+        pixels: the dtype and range in which the data set has images, and the file too.
         rows: of labels; without any, the file has no `labels` and `names`.
         num: images a row.
         seed: of the latents.
         title: above the picture.
     """
-    arrays: dict[str, Any] = {"images": images, "seed": seed}
+    arrays: dict[str, Any] = {"images": pixels.restored(images), "seed": seed}
     if rows.texts:
         arrays["labels"] = np.repeat(rows.values, num, axis=0)
         arrays["names"] = np.repeat(np.array(rows.names), num)
@@ -87,8 +90,8 @@ def _picture(images: np.ndarray, texts: Sequence[str], num: int, title: str) -> 
     if texts:
         shown = images.reshape(len(texts), num, *images.shape[1:])[:, :columns]
         images = shown.reshape(-1, *images.shape[1:])
-    large = pictures.enlarged(pictures.seen(images)) / np.float32(255)
-    picture = pictures.grid(large, columns=columns)
+    title = pictures.caption(title, images.shape[-1])
+    picture = pictures.grid(pictures.enlarged(images), columns=columns)
     if texts or title:
         picture = pictures.framed(picture, rows=texts, title=title)
     pixels = pictures.to_uint8(picture)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime import errors, registry
+from pipeline.runtime import errors, ranges, registry
 
 HIDDEN = ("__init__", "default")  # files in configs/ that no run starts from
 PLAIN = (bool, int, float, str, type(None))
@@ -168,7 +168,7 @@ def _check(name: str, config: Any) -> None:
     model = flat["model.name"]
     for known in run_config.shipped(model if isinstance(model, str) else ""):
         for field, value in run_config.flatten(known).items():
-            if field in flat and not _alike(flat[field], value):
+            if field in flat and field not in ranges.PAIRS and not _alike(flat[field], value):
                 raise errors.InputError(
                     f"--config={name}: config.{field}={flat[field]!r} must be like {value!r}"
                 )

@@ -99,7 +99,11 @@ RANGES = {
         OWNED,
     ),
     **dict.fromkeys(
-        (f"model.quantizer.{name}" for name in ("decay", "epsilon", "temperature")), OWNED_FLOAT
+        (
+            *("data.low", "data.high", "model.quantizer.decay", "model.quantizer.epsilon"),
+            "model.quantizer.temperature",
+        ),
+        OWNED_FLOAT,
     ),
     **dict.fromkeys(
         (f"model.{name}.{end}" for name in ("beta", "capacity") for end in ("start", "end")),
@@ -118,6 +122,8 @@ RANGES = {
 }
 # Tuples of names; those of the config that are not named here hold whole numbers.
 NAMES = ("evals", "disentanglement.metrics", "disentanglement.chen_excludes", "model.conditions")
+# Fields that hold a whole number or a pair of them, so ml_collections cannot check their type.
+PAIRS = ("data.image_size",)
 # An evaluation of a saved run reads none of these, so it does not fail for them.
 TRAINING = (
     *("optimizer.", "guard.", "checkpoint.", "grace_seconds", "watchdog_seconds", "total_steps"),
@@ -132,6 +138,8 @@ def check(flat: dict[str, Any]) -> None:
     """
     for field, value in flat.items():
         given = tuple(value) if isinstance(value, list) else value
+        if field in PAIRS:
+            _check_pair(field, given)
         for number in _numbers(field, given):
             if text := _fault(number, RANGES.get(field, OWNED_FLOAT)):
                 raise errors.InputError(f"config.{field}={given} {text}")
@@ -143,6 +151,15 @@ def check_new_seed(seed: int) -> None:
         raise errors.InputError(
             f"config.seed={seed} must be at most {MOST_NEW_SEED}: it would repeat the run of the "
             f"seed {seed % 2**32}"
+        )
+
+
+def _check_pair(field: str, given: Any) -> None:
+    sides = given if isinstance(given, tuple) else (given, given)
+    if len(sides) != 2 or not all(type(side) is int for side in sides):
+        raise errors.InputError(
+            f"config.{field}={given} must be a whole number, or two for height and width, such as "
+            "64,96"
         )
 
 

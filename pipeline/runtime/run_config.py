@@ -191,7 +191,8 @@ def changed(config: Any, changes: str) -> ConfigDict:
         except (SyntaxError, ValueError):
             value = text
         if type(value) is not type(flat[field]) and not (
-            isinstance(value, int | tuple) and isinstance(flat[field], float | list)
+            (isinstance(value, int | tuple) and isinstance(flat[field], float | list))
+            or field in ranges.PAIRS
         ):
             raise errors.InputError(
                 f"config.{field}={text} must be like its present value, {flat[field]!r}"

@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 
-from pipeline.display import terminal, texts
+from pipeline import datasets
+from pipeline.display import pictures, terminal, texts
 from pipeline.nn import schedules
 from pipeline.runtime import run_config
 from pipeline.training import optimizer, setup
@@ -25,7 +26,7 @@ def of_start(ready: setup.Setup, workdir: Path, steps: list[int]) -> dict[str, s
     return {
         "model": f"{config.model.name}, {num_params:,} parameters, {config.compute_dtype}",
         "data": f"{config.data.name}: {len(splits.train):,} training and "
-        f"{len(splits.heldout):,} held-out examples{variance}",
+        f"{len(splits.heldout):,} held-out examples{_images(ready.example)}{variance}",
         "devices": f"{mesh.size} × {device.device_kind}, "
         f"{texts.counted(jax.process_count(), 'process')}",
         "mesh": f"{axes}; batch {config.batch_size} = {texts.counted(mesh.size, 'device')} × "
@@ -36,6 +37,14 @@ def of_start(ready: setup.Setup, workdir: Path, steps: list[int]) -> dict[str, s
         "workdir": str(workdir),
         "tensorboard": _tensorboard(workdir),
     }
+
+
+def _images(example: Any) -> str:
+    """Returns what is unusual about the images, such as "; uint16 of 0 … 4095", or ""."""
+    pixels = datasets.pixels_of(example["image"])
+    kind = "" if pixels.is_plain else f"; {pixels.text()}"
+    part = pictures.caption("", pixels.shape[-1])
+    return kind + (f"; pictures show {part[0].lower()}{part[1:]}" if part else "")
 
 
 def _steps(done: int, total: int, batches: float) -> str:

@@ -56,10 +56,10 @@ def indices(
     Each epoch has its own order. A global batch is cut into one run of rows for each process, so
     that the rows of a process are contiguous in it.
     """
-    rows, shuffled = batch_size // processes, order.Shuffled(num_examples, seed=seed)
+    rows = batch_size // processes
     first = first_step * batch_size + process * rows
-    steps = grain.MapDataset.range(ENDLESS)
-    return steps.map(lambda step: shuffled.rows(first + step * batch_size, rows))
+    shuffled = order.Shuffled(num_examples, seed=seed, first=first, num=rows, stride=batch_size)
+    return grain.MapDataset.range(ENDLESS).map(shuffled.rows)
 
 
 def _placing(

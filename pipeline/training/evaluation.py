@@ -34,8 +34,7 @@ def make_eval_step(
 ) -> Callable:
     """Returns the jitted (state, batch, first_position) → sums over the batch's true examples.
 
-    The sums are a pytree, (terms, sums, number of examples). Add them over batches, then pass them
-    to the function that `make_summary` returns. They are exact, because padding is masked.
+    The sums are (terms, sums, number of examples). Add them over batches for `make_summary`.
 
     Args:
         config: of the run.
@@ -50,8 +49,8 @@ def make_eval_step(
     def local_step(state: TrainState, batch: models.Batch, first_position: Array):
         model = _model(graphdef, state)
 
-        def sums_of(examples_and_keys):
-            batch, keys = examples_and_keys
+        def sums_of(part):
+            batch, keys = examples.scaled(part[0], example), part[1]
             score = model.terms if terms is None else functools.partial(terms, model)
             values, sums = score(batch, keys=keys, step=state.step)
             return examples.summed(values, batch["mask"]), sums, batch["mask"].sum()
@@ -95,7 +94,8 @@ def method(config: Any, example: Any, name: str) -> Callable:
     graphdef, _ = models.make(config, example)
 
     def call(state: TrainState, *arguments: Any):
-        return getattr(_model(graphdef, _evaluated(state)), name)(*arguments)
+        given = examples.arguments(name, arguments, example)
+        return getattr(_model(graphdef, _evaluated(state)), name)(*given)
 
     return call
 

@@ -42,10 +42,13 @@ def of_run(config: Any, workdir: Path) -> dict[str, Any]:
 
 def _plain(entry: Any) -> dict[str, Any]:
     found = {"shape": list(entry.shape), "dtype": np.dtype(entry.dtype).name}
-    return dataclasses.asdict(entry) | found if isinstance(entry, datasets.Classes) else found
+    known = isinstance(entry, datasets.Classes | datasets.Pixels)
+    return dataclasses.asdict(entry) | found if known else found
 
 
 def _entry(*, shape: list[int], dtype: str, **classes: Any) -> Any:
+    if "low" in classes:
+        return datasets.Pixels(tuple(shape), dtype, classes["low"], classes["high"])
     if classes:
         return datasets.Classes(shape=tuple(shape), **{k: _tuple(v) for k, v in classes.items()})
     return jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))

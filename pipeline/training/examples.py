@@ -1,7 +1,7 @@
-"""One device's examples: their positions in the global batch, and their sums.
+"""One device's examples: their images as a model takes them, their positions, and their sums.
 
-An example's noise depends on its position in the global batch (in evaluation: in the data set), so
-it is the same on any mesh.
+Images travel in their own dtype and are scaled here. An example's noise depends on its position in
+the global batch (in evaluation: in the data set), so it is the same on any mesh.
 """
 
 from typing import Any
@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from pipeline import datasets
 
 
 def by_position(
@@ -30,6 +32,32 @@ def by_position(
     key = jax.random.fold_in(jax.random.key(seed), step)
     keys = jax.vmap(lambda p: jax.random.fold_in(key, p))(position)
     return batch | {"position": position}, keys
+
+
+def scaled(batch: dict[str, Array], example: Any) -> dict[str, Array]:
+    """Returns the batch with images that a model takes: bytes of 0 … 255, or float32 in [0, 1].
+
+    Args:
+        batch: [B, ...] each; without `image` nothing changes.
+        example: abstract example of the data set, whose `image` has the range.
+    """
+    pixels = datasets.pixels_of(example["image"])
+    if pixels.is_plain or "image" not in batch:
+        return batch
+    return batch | {"image": pixels.unit(batch["image"])}
+
+
+def arguments(method: str, given: tuple, example: Any) -> tuple:
+    """Returns the arguments of a model's method with images as in `scaled`.
+
+    Args:
+        method: its name; only the first argument of `encode` is an array of images.
+        given: batches, images, latents, codes or keys.
+        example: as in `scaled`.
+    """
+    if method == "encode":
+        return scaled({"image": given[0]}, example)["image"], *arguments("", given[1:], example)
+    return tuple(scaled(one, example) if isinstance(one, dict) else one for one in given)
 
 
 def summed(terms: Any, mask: Array) -> Any:

@@ -92,7 +92,7 @@ def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
             return model(everywhere).objective(means, step=state.step)
 
         def summed_terms(params, part):
-            batch, keys = part
+            batch, keys = examples.scaled(part[0], example), part[1]
             shard = model(params)
             terms, sums = shard.terms(_augmented(shard, batch, keys), keys=keys, step=state.step)
             # The sums feed statistics and metrics; they must add nothing to the gradient.

@@ -1,6 +1,7 @@
 """The variance of the training pixels, by which VQ-VAE divides its squared error.
 
-If the config has 0, the variance is measured in whole numbers. So every process and every start
+If the config has 0, the variance is measured in whole numbers; floats are rounded to 65,536 levels
+of their range. So every process and every start
 finds the same value, and no file needs to keep it.
 """
 
@@ -13,6 +14,7 @@ from pipeline import datasets
 from pipeline.runtime import errors
 from pipeline.training import batching
 
+LEVELS = 2**16 - 1
 PIXELS = 2**29  # at most so many values are read: one second of work, half a gigabyte
 
 
@@ -29,8 +31,8 @@ def measured(config: Any, source: datasets.Source) -> Any:
     """
     if config.data.variance:
         return config
-    shape = datasets.example_spec(config)["image"].shape
-    num = min(len(source), max(1, PIXELS // math.prod(shape)))
+    pixels = datasets.pixels_of(datasets.example_spec(config)["image"])
+    num = min(len(source), max(1, PIXELS // math.prod(pixels.shape)))
     chosen = np.arange(num)
     if num < len(source):
         chosen = np.sort(np.random.RandomState(config.seed % 2**32).permutation(len(source))[:num])
@@ -38,14 +40,27 @@ def measured(config: Any, source: datasets.Source) -> Any:
     count, total, squares = 0, 0, 0
     for first in range(0, num, 1024):
         batch = batching.read(source, chosen[first : first + 1024], config)
-        pixels = batch["image"].astype(np.uint16)
-        count, total = count + pixels.size, total + int(pixels.sum(dtype=np.uint64))
-        squares += int(np.square(pixels).sum(dtype=np.uint64))
+        levels, most = _levels(batch["image"], pixels)
+        count, total = count + levels.size, total + int(levels.sum(dtype=np.uint64))
+        squares += int(np.square(levels).sum(dtype=np.uint64))
     if count * squares == total**2:
         raise errors.InputError(
             f"the training examples of config.data.name={config.data.name!r} have no variance to "
             "measure: all pixels are equal"
         )
     config = config.copy_and_resolve_references()
-    config.data.variance = (count * squares - total**2) / (255 * count) ** 2
+    config.data.variance = (count * squares - total**2) / (most * count) ** 2
     return config
+
+
+def _levels(image: np.ndarray, pixels: datasets.Pixels) -> tuple[np.ndarray, int]:
+    """Returns pixels as whole numbers whose squares their dtype holds, and the width of the range.
+
+    A variance doesn't depend on where the range begins.
+    """
+    if image.dtype.kind == "u":
+        low, high = pixels.ends
+        return image.astype(np.uint16 if image.dtype == np.uint8 else np.uint64), int(high) - int(
+            low
+        )
+    return np.rint(pixels.unit(image) * np.float32(LEVELS)).astype(np.uint64), LEVELS

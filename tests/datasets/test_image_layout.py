@@ -10,7 +10,7 @@ from PIL import Image
 
 from configs import beta_vae
 from pipeline import datasets
-from pipeline.datasets import image_folder
+from pipeline.datasets import _image_files, _image_layout, image_folder
 from pipeline.runtime import errors
 from tests.support.image_folders import config, folder, picture, reds, refusal, zipped
 
@@ -321,3 +321,44 @@ def test_any_folder_or_zip_is_read_or_refused_in_one_line(tmp_path):
         except errors.InputError as error:
             assert not set(str(error)) & set("\n\r\x1b")
     assert 20 < read < 130
+
+
+class Counted(str):
+    """A name that counts how often it is looked at."""
+
+    looks = 0
+
+    def _look(self, what, *args):
+        Counted.looks += 1
+        return getattr(str, what)(self, *args)
+
+    def startswith(self, *args):
+        return self._look("startswith", *args)
+
+    def split(self, *args):
+        return self._look("split", *args)
+
+    def removeprefix(self, prefix):
+        return Counted(self._look("removeprefix", prefix))
+
+    def __contains__(self, part):
+        return self._look("__contains__", part)
+
+
+def test_a_name_is_looked_at_equally_often_for_few_and_many_classes(monkeypatch, tmp_path):
+    looks = []
+    for num in (4, 100):  # classes of 400 images
+        names = [f"train/c{k % num}/{k}.png" for k in range(400)]
+        names += [f"val/c{k % num}/{k}.png" for k in range(400)]
+        folders = sorted({name.rpartition("/")[0] for name in names} | {"train", "val"})
+        listed = _image_files.Listing([Counted(name) for name in names], [], folders)
+        monkeypatch.setattr(_image_files.Folder, "listing", lambda _, listed=listed: listed)
+        Counted.looks = 0
+        found = _image_layout.read(tmp_path)
+        looks.append(Counted.looks)
+        assert len(found.classes) == num
+        assert found.parts["train"].names[:2] == ["train/c0/0.png", "train/c1/1.png"]
+        expected = [f"c{k}" for k in found.parts["train"].label]
+        assert [name.split("/")[1] for name in found.parts["train"].names] == expected
+        assert len(set(expected[:num])) == num
+    assert looks[0] == looks[1] > 0

@@ -14,7 +14,7 @@ def test_maps_show_the_vectors_of_the_codes_between_inputs_and_what_is_decoded(c
     evaluate = code_maps.make(config, mesh, source)
     inputs, seen, outputs = drawn(monkeypatch, code_maps, "picture", evaluate, state)
     batch = batching.first_images(source, config, 3)
-    np.testing.assert_array_equal(inputs, batch["image"])
+    np.testing.assert_array_equal(inputs, batch["image"] / np.float32(255))
     table = next(leaf for leaf in jax.tree.leaves(state.stats) if leaf.shape == (128, 4))
     np.testing.assert_array_equal(seen, np.asarray(table)[codes[:3]])
     example = datasets.example_spec(config)
@@ -43,11 +43,11 @@ def test_one_code_alone_has_a_colour_too():
     assert np.isfinite(code_maps.colours(np.ones((2, 3, 3, 2)))).all()
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 1), (1, 1, 3), (7, 5, 2), (3, 2, 4)])
+@pytest.mark.parametrize("shape", [(8, 8, 1), (1, 1, 3), (7, 5, 2), (3, 2, 4), (9, 1, 2)])
 def test_maps_fit_images_of_any_size_and_number_of_channels(shape):
-    images = np.zeros((2, *shape), np.uint8)
+    images = np.zeros((2, *shape), np.float32)
     for codes in ((1, 1), (2, 2), (3, 4)):
-        found = code_maps.picture(images, np.ones((2, *codes, 5)), images / np.float32(255))
+        found = code_maps.picture(images, np.ones((2, *codes, 5)), images)
         assert found.dtype == np.uint8 and found.shape[2] == 3
 
 

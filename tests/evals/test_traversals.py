@@ -171,7 +171,7 @@ def test_a_conditional_model_interpolates_under_the_first_ones_conditions(drawn_
     ((inputs, images, _, title),) = drawn_interpolations
     order = np.random.RandomState(made.config.seed).permutation(len(made.source))[:4]
     examples = batching.read(made.source, order, made.config)
-    np.testing.assert_array_equal(inputs, examples["image"])
+    np.testing.assert_array_equal(inputs, examples["image"] / np.float32(255))
     mean = made.method("posterior", examples)[0]
     first = {name: array[[0, 0, 2, 2]] for name, array in examples.items()}
     expected = made.method("decode", mean, first)
