@@ -5,9 +5,9 @@ import json
 import os
 import re
 import subprocess
+import tomllib
 
 import pytest
-import tomllib
 import yaml
 
 from tests.support.processes import ROOT
