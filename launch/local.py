@@ -22,7 +22,7 @@ import supervisor
 def main() -> int:
     """Reads the flags and supervises the processes."""
     options, training = parse(sys.argv[1:])
-    checkpoints = Path(workdir(training)).expanduser() / "checkpoints"
+    run = workdir(training)
 
     def start() -> list[supervisor.Command]:
         address = f"127.0.0.1:{free_port()}"
@@ -42,7 +42,7 @@ def main() -> int:
 
     return supervisor.supervise(
         start,
-        progress=lambda: newest_step(checkpoints),
+        progress=lambda: newest_step(run),
         max_failures=options.max_failures,
         grace_seconds=options.grace_seconds,
         chaos=supervisor.Chaos(
@@ -124,8 +124,16 @@ def workdir(training: Sequence[str]) -> str:
     return found
 
 
-def newest_step(checkpoints: Path) -> int:
-    """Returns the newest committed step; −1 if there is none."""
+def newest_step(run: str) -> int:
+    """Returns the newest committed step of a run; −1 if there is none, or its store fails."""
+    if "://" in run:
+        from pipeline.runtime.storage import places
+        from pipeline.runtime.workdir import contents
+
+        with contextlib.suppress(OSError, ValueError):  # pipeline.train says what is wrong
+            return max(contents.committed(places.of(run)) or [-1])
+        return -1
+    checkpoints = Path(run).expanduser() / "checkpoints"
     names = [path.name for path in checkpoints.glob("*")]  # nothing if the folder is missing
     return max((int(name) for name in names if name.isdecimal()), default=-1)
 

@@ -4,7 +4,6 @@ An .npy is mapped and an .npz is read as a whole. Nothing is ever unpickled.
 """
 
 import functools
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,10 @@ def _opened(path: Path) -> dict[str, np.ndarray]:
                 f"{path} has no image.npy{f' (only {others})' if others else ''}: "
                 "save the images there, [N, H, W, C]"
             )
-        return {file.stem: _array(file) for file in files}
+        found = {file.stem: _array(file) for file in files}
+        if odd := [name for name, array in found.items() if isinstance(array, dict)]:
+            raise errors.InputError(f"{path / odd[0]}.npy is an .npz: give it its name, by itself")
+        return found
     found = _array(path)
     if isinstance(found, np.ndarray):
         return {"image": found}
@@ -85,6 +87,7 @@ def _opened(path: Path) -> dict[str, np.ndarray]:
 
 def _array(path: Path) -> Any:
     """Returns an array, or a dictionary of arrays of an .npz."""
+    _paths.kind(path, WANTED)  # a pipe would be waited for
     try:
         with open(path, "rb") as file:
             if file.read(len(MAGIC)) == MAGIC:
@@ -93,8 +96,8 @@ def _array(path: Path) -> Any:
             file.seek(0)
             with np.load(file, allow_pickle=False) as found:
                 return {name: found[name] for name in found.files}
-    except (OSError, ValueError, EOFError, KeyError, SyntaxError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # NumPy and zipfile raise any error on damaged bytes
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         if "pickle" in reason or "Python objects" in reason:
             reason = "it is no NumPy file, or holds Python objects, which are never unpickled"
         raise errors.InputError(

@@ -89,6 +89,8 @@ class Checked(NamedTuple):
         found = self.source.read(indices)
         _check_array(found.get("image"), len(indices), self.pixels, self.name)
         image, (low, high) = found["image"], self.pixels.ends
+        if image.dtype == np.float16:  # whose least and largest value NumPy finds slowly
+            image = image.astype(np.float32)
         if not (  # also if one of them is NaN
             image.min(initial=high) >= low and image.max(initial=low) <= high
         ):

@@ -19,14 +19,20 @@ def drawn(images: np.ndarray) -> np.ndarray:
     height, width = CURVE
     values = np.nan_to_num(images.reshape(len(images), -1, images.shape[-1]))
     place = np.arange(values.shape[1])
-    # A column of pixels shows all values from its left to its right edge.
-    fine = np.linspace(0, place[-1], width * max(1, -(-place[-1] // width)) + 1)
+    # A column of pixels shows all values from its left to its right edge, however many.
+    edges = np.linspace(0, place[-1], width + 1)
+    places = np.sort(np.concatenate([edges, place]))
+    starts = np.searchsorted(places, edges)
     canvas = np.ones((len(images), height, width, values.shape[2]), np.float32)
     for number, signal in enumerate(values):
         for channel, line in enumerate(signal.T):
-            parts = np.clip(np.interp(fine, place, line), 0.0, 1.0)
-            columns = np.column_stack([parts[:-1].reshape(width, -1), parts[1:].reshape(width, -1)])
-            high, low = (np.rint((height - 1) * (1 - end(1))) for end in (columns.max, columns.min))
+            found = np.clip(np.interp(places, place, line), 0.0, 1.0)
+            high, low = (
+                np.rint(
+                    (height - 1) * (1 - end(end.reduceat(found, starts[:-1]), found[starts[1:]]))
+                )
+                for end in (np.maximum, np.minimum)
+            )
             row = np.arange(height)[:, None]
             inked = (row >= high) & (row <= low)
             others = [c for c in range(values.shape[2]) if c != channel] or [0]

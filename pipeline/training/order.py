@@ -70,12 +70,12 @@ def _permuted(positions: np.ndarray, num: int, seed: int) -> np.ndarray:
     word = max((num - 1).bit_length() + 1, 2 * LEAST_WORD) // 2
     if word == LEAST_WORD:
         return _small(num, seed)[positions]
-    keys = _keys(seed)
-    found = _encrypted(positions.astype(np.uint64), word, keys)
+    keys = round_keys(seed)
+    found = encrypted(positions.astype(np.uint64), word, keys)
     # Less than 3 of 4 numbers are N or more. Only those are encrypted again.
     beyond = np.flatnonzero(found >= num)
     while beyond.size:
-        found[beyond] = again = _encrypted(found[beyond], word, keys)
+        found[beyond] = again = encrypted(found[beyond], word, keys)
         beyond = beyond[again >= num]
     return found.astype(np.int64)
 
@@ -86,14 +86,14 @@ def _small(num: int, seed: int) -> np.ndarray:
 
     Few of so many numbers may lie below N, so that a walk from a position would be long.
     """
-    found = _encrypted(np.arange(4**LEAST_WORD, dtype=np.uint64), LEAST_WORD, _keys(seed))
+    found = encrypted(np.arange(4**LEAST_WORD, dtype=np.uint64), LEAST_WORD, round_keys(seed))
     # All walks advance at once, and each turn doubles how far they reach.
     while (beyond := np.flatnonzero(found >= num)).size and (found[:num] >= num).any():
         found[beyond] = found[found[beyond]]
     return found[:num].astype(np.int64)
 
 
-def _encrypted(numbers: np.ndarray, word: int, keys: list[int]) -> np.ndarray:
+def encrypted(numbers: np.ndarray, word: int, keys: list[int]) -> np.ndarray:
     """Returns what the cipher maps `numbers` of 2·`word` bits to, both uint64 [n]."""
     bits, mask = np.uint64(word), np.uint32(2**word - 1)
 
@@ -109,7 +109,7 @@ def _encrypted(numbers: np.ndarray, word: int, keys: list[int]) -> np.ndarray:
     return left.astype(np.uint64) << bits | right
 
 
-def _keys(seed: int) -> list[int]:
+def round_keys(seed: int) -> list[int]:
     """Returns what C++'s `std::seed_seq{seed}` generates: `ROUNDS` numbers of 32 bits."""
     # The C++ standard prescribes these constants and both passes; any change reorders all data.
     num, keys = ROUNDS, [0x8B8B8B8B] * ROUNDS

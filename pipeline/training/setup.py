@@ -163,6 +163,13 @@ def _described(given: Any, mesh: Mesh, example: Any = None) -> Setup:
         config.lock()
     seen: set[str] = set()
     view = reads.View(config, seen)
-    example = example or datasets.example_spec(view)
+    if example is None:
+        example = datasets.example_spec(view)
+        size, sides = config.data.image_size, example["image"].shape[:2]
+        if isinstance(size, tuple) and "data.image_size" not in seen:
+            raise errors.InputError(
+                f"config.data.image_size={size}: the images of data.name={config.data.name!r} have "
+                f"their own size, {'×'.join(map(str, sides))}: leave it out"
+            )
     abstract = step.abstract_state(view, example)
     return Setup(config, given, mesh, example, abstract, (), None, given, seen)

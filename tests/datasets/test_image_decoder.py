@@ -318,3 +318,23 @@ def test_a_tiff_is_turned_once(orientation):
     content = encoded(Image.fromarray(COLOURS), "TIFF", exif=exif)
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
     np.testing.assert_array_equal(_image_decoder.decode(content, RGB), np.asarray(expected))
+
+
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [
+        ((96, 32), (0, 0, 96, 32)),
+        ((192, 64), (0, 0, 192, 64)),
+        ((300, 64), (54, 0, 246, 64)),  # too wide: the left and the right are cut off
+        ((192, 100), (0, 18, 192, 82)),  # too high
+        ((48, 16), (0, 0, 48, 16)),
+    ],
+)
+def test_an_oblong_picture_shows_the_centre_of_what_covers_it(size, box):
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (*size[::-1], 3), np.uint8))
+    to = _image_decoder.Format(side=(32, 96), short_side=32, channels=3)
+    found = _image_decoder.decode(encoded(image, "PNG"), to)
+    expected = image.resize((96, 32), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+    assert found.shape == (32, 96, 3)
+    np.testing.assert_array_equal(found, np.asarray(expected))

@@ -7,10 +7,13 @@ import sys
 import pytest
 
 from pipeline import plan, train
-from pipeline.runtime import errors, registry
+from pipeline.runtime import errors, registry, run_config
 from tests.support.processes import ROOT
 
 OWN = "from configs import default\n\ndef get_config():\n    return default.get_config()\n"
+
+
+IN_FILE = "    c.data.image_size = {}\n    return c\n"
 
 
 def config_of(*arguments, command=train):
@@ -115,6 +118,28 @@ def test_a_number_overrides_a_schedule():
         assert (section.schedule, section.end) == ("constant", 4.0)
     section = config_of("--config=capacity_vae", "--config.model.capacity=9").model.capacity
     assert (section.schedule, section.end) == ("constant", 9.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "value"), [("32", 32), ("64,96", (64, 96)), ("(64, 96)", (64, 96))]
+)
+def test_the_size_of_images_is_one_number_or_two(tmp_path, given, value):
+    found = config_of("--config=beta_vae", f"--config.data.image_size={given}")
+    assert found.data.image_size == value
+    path = tmp_path / "own.py"
+    path.write_text(OWN.replace("return default", "c = default") + IN_FILE.format(value))
+    assert config_of(f"--config={path}").data.image_size == value
+    # Older runs have one number in their config.json, and two come back as a tuple.
+    run_config.save(found, tmp_path)
+    assert run_config.load(tmp_path).data.image_size == value
+    assert not run_config.differences(run_config.flatten(run_config.load(tmp_path)), found)
+
+
+@pytest.mark.parametrize("given", ["64.0", "64x96", "1,2,3", "True", "", "(64, 9.5)", "None", "[]"])
+def test_another_size_of_images_is_refused_in_one_line(given):
+    config = config_of("--config=beta_vae", f"--config.data.image_size={given}")
+    with pytest.raises(errors.InputError, match="must be a whole number, or two for height and"):
+        run_config.check(config)
 
 
 def test_only_what_is_missing_is_needed():

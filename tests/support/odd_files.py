@@ -24,6 +24,7 @@ NAMES = {
         *("test_batch", "batches.meta", "data_batch_1.bin", "cifar-10-python.tar.gz"),
     ),
     "dsprites": ("dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz",),
+    "arrays": ("image.npy", "label.npy"),
 }
 PARTS = (
     *(("",), ("a", "b"), ("0", "10"), ("train/a", "val/a"), ("train", "test"), ("Train", "VAL")),
@@ -170,6 +171,15 @@ def _content(draw, name):
         case 2:
             odd = ({}, [1], {b"data": 3}, {b"data": b"x", b"labels": []}, None, {b"data": [[1]]})
             return pickle.dumps(draw.choice(odd))
+        case _ if name == "arrays":
+            made, shape = (
+                io.BytesIO(),
+                draw.choice(((9, 8, 8, 1), (9, 8, 8), (9,), (), (0, 8, 8, 1))),
+            )
+            kind = draw.choice(("u1", "u1", ">u2", "f2", "f4", "f8", "i8", "?", "O", "U3", "M8[s]"))
+            made_of = draw.choice((np.save, np.save, np.savez))
+            made_of(made, np.zeros(shape, kind))
+            return draw.choice((made.getvalue(), mutated(draw, made.getvalue())))
         case _ if name == "dsprites":
             made = io.BytesIO()
             np.savez(made, imgs=np.zeros((2, 64, 64), np.uint8), latents_classes=np.zeros(3))

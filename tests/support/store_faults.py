@@ -28,9 +28,9 @@ from pipeline.runtime.workdir import contents
 from tests.support import buckets, processes, store_proxy
 from tests.support.runs import scalars
 
-SHARES = {"429": 0.04, "503": 0.04, "cut upload": 0.03, "lost answer": 0.03, "delay": 0.05}
+SHARES = {"429": 0.015, "503": 0.015, "cut upload": 0.01, "lost answer": 0.01, "delay": 0.01}
 TOPOLOGIES = ((1, 1), (1, 2), (2, 1))  # processes × devices
-STEPS, END_SECONDS = 60, 240
+STEPS, END_SECONDS = 40, 240
 STARTS = 12  # of a run, at most
 LOST = {0, 75, 1, -9}
 

@@ -73,7 +73,7 @@ def walked(number, num, keys, *, back=False):
 # One more than a power of 4 is where Grain's own shuffle shows one example twice.
 @pytest.mark.parametrize("num", [1, 5, 257, 16_385, 65_535, 65_536, 65_537])
 def test_the_order_is_that_of_a_walk_by_single_numbers(num):
-    keys = order._keys(3)
+    keys = order.round_keys(3)
     expected = [walked(position, num, keys) for position in range(num)]
     assert sorted(expected) == list(range(num))
     np.testing.assert_array_equal(epoch(num, seed=3), expected)
@@ -81,7 +81,7 @@ def test_the_order_is_that_of_a_walk_by_single_numbers(num):
 
 @pytest.mark.parametrize("num", [*HUGE, 4**17 + 1, 2**62])
 def test_each_example_leads_back_to_its_position(num):
-    positions, keys = few_positions(num), order._keys(5)
+    positions, keys = few_positions(num), order.round_keys(5)
     found = order.examples(positions, num, seed=5).tolist()
     assert found == [walked(position, num, keys) for position in positions.tolist()]
     assert [walked(one, num, keys, back=True) for one in found] == positions.tolist()
@@ -161,13 +161,13 @@ def test_a_thread_that_computes_keeps_no_other_from_its_rows(monkeypatch):
 
 
 def test_neither_memory_nor_work_grows_with_the_number_of_examples(monkeypatch):
-    encrypted, numbers = order._encrypted, []
+    encrypted, numbers = order.encrypted, []
 
     def counted(some, word, keys):
         numbers.append(len(some))
         return encrypted(some, word, keys)
 
-    monkeypatch.setattr(order, "_encrypted", counted)
+    monkeypatch.setattr(order, "encrypted", counted)
     for num in (10**6, 10**12):
         shuffled = order.Shuffled(num, seed=1, first=num - 3200, num=64, stride=64)
         numbers.clear()

@@ -10,6 +10,7 @@ are left out.
 import contextlib
 import importlib.util
 import itertools
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -79,7 +80,6 @@ def decoder(paths: list[str], side: int, values: Any) -> Batches:
 
 def measure(values: Any) -> dict[str, dict[str, Any]]:
     """Returns {kind of storage: {reader: images per second, and its time over prepared's}}."""
-    from pipeline import prepare
     from pipeline.datasets import _image_layout
 
     source = flags.path(values.source)
@@ -89,7 +89,8 @@ def measure(values: Any) -> dict[str, dict[str, Any]]:
         folder = Path(made)
         for kind, side in (("pixels", values.small_size), ("jpeg", values.image_size)):
             arguments = [f"--source={source}", f"--out={folder / kind}", f"--encoding={kind}"]
-            prepare.run(prepare.parse(["prepare", *arguments, f"--image_size={side}"]))
+            command = [sys.executable, "-m", "pipeline.prepare", *arguments]
+            subprocess.run([*command, f"--image_size={side}"], check=True)
         small = {
             "prepared": ours("prepared", folder / "pixels", values.small_size, values, ahead=FAST),
             "image_folder's copy": ours(
