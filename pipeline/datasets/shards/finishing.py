@@ -32,7 +32,9 @@ def finish(
     try:
         records = {shard: _record(folder, shard) for shard in plan.shards}
     except FileNotFoundError:  # another host has finished
-        return manifest.read(folder)
+        whole = manifest.read(folder)
+        _clear(folder)
+        return whole
     try:
         whole = _manifest(folder, plan, source, records, max_corrupt)
     except errors.InputError:
