@@ -13,8 +13,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.runtime import command_line, exit_codes, flags
+from pipeline.runtime import command_line, errors, exit_codes, flags
 
+MOST_SIDE = 2**14  # pixels
 COMMAND = command_line.Command(
     "pipeline.prepare",
     "Prepares a data set: shards that all hosts of a run share.",
@@ -64,7 +65,8 @@ def run(values: Any) -> str:
 
     began, folder = time.perf_counter(), places.of(values.out, name="--out")
     source = choosing.opened(values.source)
-    planned = plan.make(source, plan.Asked(*(values[name].value for name in plan.Asked._fields)))
+    others = (values[name].value for name in plan.Asked._fields[1:])
+    planned = plan.make(source, plan.Asked(sides(values.image_size), *others))
     screen = terminal.Terminal()
     if files.exists(folder / manifest.NAME):
         whole = manifest.read(folder)
@@ -96,6 +98,19 @@ def _counts(whole: Any) -> str:
     return ", ".join(
         f"{part.rows - len(part.corrupt):,} {name}" for name, part in whole.parts.items()
     )
+
+
+def sides(text: str) -> tuple[int, int] | None:
+    """Returns (height, width) of --image_size=N or H,W; None for 0."""
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if len(found) not in (1, 2) or not (found == [0] or 1 <= min(found) <= max(found) <= MOST_SIDE):
+        raise errors.InputError(
+            f"--image_size={text} must be pixels a side, or HEIGHT,WIDTH; 0: as the source has them"
+        )
+    return None if found == [0] else (found[0], found[-1])
 
 
 def main() -> int:

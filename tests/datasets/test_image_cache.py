@@ -17,7 +17,8 @@ def fresh():
 
 
 def copies(tmp_path):
-    return sorted(path.name for path in (tmp_path / "cache").rglob("*.npy"))
+    """Returns the names of the folders of decoded copies."""
+    return sorted(path.parent.name for path in (tmp_path / "cache").rglob("dataset.json"))
 
 
 def test_a_changed_permission_or_time_or_path_leaves_no_other_copy(tmp_path, capsys):
@@ -69,7 +70,7 @@ def damage(path, kind):
     )
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".sums", ".index", ".lock"])
+@pytest.mark.parametrize("suffix", ["0.npy", "sums.npy", ".json", ".index", ".lock"])
 @pytest.mark.parametrize("kind", ["flip", "last", "delete", "empty", "cut", "longer", "pipe"])
 def test_damage_in_the_cache_is_found_and_repaired(tmp_path, suffix, kind, capsys):
     root = folder(tmp_path / "f", [f"{n}.png" for n in range(9)])
@@ -87,7 +88,7 @@ def test_damage_in_the_cache_is_found_and_repaired(tmp_path, suffix, kind, capsy
 def test_a_damaged_image_is_read_again_while_the_run_goes_on(tmp_path, capsys):
     root = folder(tmp_path / "f", [f"{n}.png" for n in range(9)])
     source = image_folder.load(config(root))["all"]
-    (copy,) = (tmp_path / "cache").rglob("*.npy")
+    (copy,) = (tmp_path / "cache").rglob("all-00000.npy")
     expected = source.read(np.arange(3))["image"]
     content = bytearray(copy.read_bytes())
     content[-5] ^= 64
@@ -95,7 +96,7 @@ def test_a_damaged_image_is_read_again_while_the_run_goes_on(tmp_path, capsys):
         file.write(content)
     capsys.readouterr()
     assert reds(source) == list(range(9))
-    assert "1 examples in" in (out := capsys.readouterr().out) and "row 8" in out
+    assert f"{copy} is damaged: its images are decoded again" in capsys.readouterr().out
     assert reds(source) == list(range(9))
     np.testing.assert_array_equal(source.read(np.arange(3))["image"], expected)
     content[-5] ^= 64
@@ -127,7 +128,7 @@ def test_without_a_home_folder_the_line_says_what_to_set(monkeypatch):
 def test_a_damaged_image_whose_file_has_changed_is_one_line(tmp_path):
     root = folder(tmp_path / "f", ["1.png", "2.png"])
     source = image_folder.load(config(root))["all"]
-    (copy,) = (tmp_path / "cache").rglob("*.npy")
+    (copy,) = (tmp_path / "cache").rglob("all-00000.npy")
     with open(copy, "r+b") as file:
         file.seek(-5, os.SEEK_END)
         file.write(b"xyz")

@@ -11,7 +11,8 @@ import pytest
 
 from configs import beta_vae
 from pipeline import datasets
-from pipeline.datasets import _image_files, _image_index, _image_pack, image_folder
+from pipeline.datasets import _image_files, image_folder
+from pipeline.datasets.shards import workers
 from tests.support.image_folders import config, folder, picture, reds, refusal, zipped
 
 
@@ -219,7 +220,7 @@ def test_a_full_disk_is_told_and_leaves_no_copy(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     left = {file.suffix for file in (tmp_path / "cache").rglob("*.*")}
-    assert left == {".index", ".lock"}
+    assert left == {".index", ".lock", ".json"}  # the plan, with which the next start goes on
 
 
 def test_images_are_decoded_once_and_mapped(tmp_path, capsys):
@@ -238,7 +239,7 @@ def test_another_format_is_another_copy(tmp_path, changes):
     source = image_folder.load(config(root, **changes))["all"]
     spec = image_folder.spec(config(root, **changes))["image"]
     assert source.read(np.array([1]))["image"].shape == (1, *spec.shape)
-    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2
+    assert len(list((tmp_path / "cache").rglob("dataset.json"))) == 2
 
 
 def test_changed_content_is_decoded_anew_even_if_size_and_time_stay(tmp_path):
@@ -252,11 +253,11 @@ def test_changed_content_is_decoded_anew_even_if_size_and_time_stay(tmp_path):
     assert reds(image_folder.load(config(root))["all"]) == [0, 77]
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".sums", ".index"])
-def test_a_copy_that_is_not_whole_is_made_anew(tmp_path, suffix):
+@pytest.mark.parametrize("name", ["all-00000.npy", "all-sums.npy", "dataset.json", "*.index"])
+def test_a_copy_that_is_not_whole_is_made_anew(tmp_path, name):
     root = folder(tmp_path / "f", ["1.png", "2.png"])
     image_folder.load(config(root))
-    (copy,) = (tmp_path / "cache").rglob(f"*{suffix}")
+    (copy,) = (tmp_path / "cache").rglob(name)
     copy.write_bytes(copy.read_bytes()[:-1])
     assert reds(image_folder.load(config(root))["all"]) == [0, 1]
 
@@ -275,11 +276,10 @@ def test_loads_at_the_same_time_decode_once(tmp_path, capsys):
 
 
 def test_long_decoding_reports_its_progress(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(_image_pack, "REPORT_SECONDS", 0.0)
-    monkeypatch.setattr(_image_index, "CHUNK", 2)
+    monkeypatch.setattr(workers, "REPORT_SECONDS", 0.0)
     image_folder.load(config(folder(tmp_path / "f", [f"{n}.png" for n in range(5)])))
     lines = capsys.readouterr().out.splitlines()[1:]
-    assert [line.split("  ")[0] for line in lines] == ["image 2/5", "image 4/5", "image 5/5"]
+    assert [line.split("  ")[0] for line in lines] == [f"image {k}/5" for k in range(1, 6)]
 
 
 def test_no_path_and_a_missing_one_are_refused(tmp_path):

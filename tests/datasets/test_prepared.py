@@ -116,7 +116,7 @@ def test_the_bytes_are_the_same_however_many_processes_make_them(tmp_path, photo
 
 def planned(photos, **asked):
     source = choosing.opened(str(photos))
-    return source, plan.make(source, plan.Asked(image_size=str(SIDE), **asked))
+    return source, plan.make(source, plan.Asked((SIDE, SIDE), **asked))
 
 
 def test_work_that_was_left_at_any_shard_goes_on(tmp_path, photos):
@@ -431,7 +431,7 @@ def test_the_default_number_of_shards_depends_on_names_and_sizes_only(photos):
     many = types.SimpleNamespace(
         parts={"train": 1_281_167, "heldout": 50_000}, shape=None, identity="x"
     )
-    large = plan.make(many, plan.Asked(image_size="256"))
+    large = plan.make(many, plan.Asked((256, 256)))
     assert large.encoding == "jpeg"
     assert large.per_shard == {"train": 4551, "heldout": 4551}
     assert plan.make(many, plan.Asked(shards=64)).per_shard["train"] == 20019

@@ -31,7 +31,7 @@ class Checks:
         self._sums, self._place = sums, place
         self._compared = np.zeros(len(sums), bool)
         self._renewed: set[int] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # what opens a shard again may find it damaged
 
     def path(self, number: int) -> Path:
         """Returns where a shard lies."""
@@ -64,9 +64,9 @@ class Checks:
         """
         with self._lock:
             if number not in self._renewed:
+                self._renewed.add(number)
                 self._place(number, True)
                 reopen(number)
-                self._renewed.add(number)
 
     def altered(self, number: int) -> Exception:
         """Returns the error that names a damaged shard."""

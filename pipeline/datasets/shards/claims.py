@@ -5,6 +5,7 @@ followed by a second claim of the same shard, then by a third. To make a shard t
 as it has the same bytes. So a claim needs no renewal, and no two clocks are compared.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Collection
@@ -25,6 +26,7 @@ class Claims:
         self._folder, self._machine = folder, machine or liveness.Machine()
         self._identity = self._machine.identity()
         self._first_seen: dict[str, float] = {}
+        self._taken = folder
         self._longest = 0.0  # seconds that this process needed for a shard
         self._began = 0.0
 
@@ -39,8 +41,13 @@ class Claims:
         if turn and not self._left_behind(f"{shard}.claim-{turn - 1}"):
             return False
         self._began = time.monotonic()
-        note = json.dumps(self._identity).encode()
-        return files.create(self._folder / f"{shard}.claim-{turn}", note)
+        self._taken = self._folder / f"{shard}.claim-{turn}"
+        return files.create(self._taken, json.dumps(self._identity).encode())
+
+    def release(self) -> None:
+        """Gives up the claim that was taken last; its process may go on without it."""
+        with contextlib.suppress(OSError):
+            self._taken.unlink()
 
     def made(self) -> None:
         """Notes how long the shard took that was claimed last."""

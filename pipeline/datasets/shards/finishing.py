@@ -20,20 +20,21 @@ SUMS = "sums"  # the column of the rows' checksums
 
 
 def finish(
-    folder: Path, plan: Plan, source: sources.Source, *, max_corrupt: int
+    folder: Path, plan: Plan, source: sources.Source, *, max_corrupt: int | None
 ) -> manifest.Manifest:
     """Writes `dataset.json` from the records of all shards, and removes the records.
 
     Several hosts may do this at the same time: they write the same.
 
     Raises:
-        InputError: more than `max_corrupt` images are corrupt, or all of a part or a class.
+        InputError: more than `max_corrupt` images are corrupt, or all of a part or a class; None:
+            that is not checked.
     """
     try:
         records = {shard: _record(folder, shard) for shard in plan.shards}
     except FileNotFoundError:  # another host has finished
         whole = manifest.read(folder)
-        _clear(folder)
+        clear(folder)
         return whole
     try:
         whole = _manifest(folder, plan, source, records, max_corrupt)
@@ -44,7 +45,7 @@ def finish(
                 _forget(folder, shard)
         raise
     manifest.write(folder, whole)
-    _clear(folder)
+    clear(folder)
     return whole
 
 
@@ -62,7 +63,7 @@ def mend(folder: Path, plan: Plan, source: sources.Source, whole: manifest.Manif
                 continue
             with encoding.quietly():
                 record = making.make(source, plan, folder, by_file[file.file])
-            _clear(folder)
+            clear(folder)
             mended += 1
             if record["digest"] != file.digest:
                 (folder / file.file).unlink(missing_ok=True)
@@ -77,11 +78,11 @@ def mend(folder: Path, plan: Plan, source: sources.Source, whole: manifest.Manif
     return mended
 
 
-def describe_corrupt(found: Sequence[tuple[str, str]], num: int) -> str:
+def describe_corrupt(found: Sequence[tuple[str, str]], num: int, *, where: str = "") -> str:
     """Returns a text that counts and names corrupt images."""
     shown = ", ".join(f"{name!r} ({reason})" for name, reason in found[:NAMED])
     dots = " …" if len(found) > NAMED else ""
-    return f"{len(found)} of {num} images cannot be decoded: {shown}{dots}"
+    return f"{len(found)} of {num} images{where} cannot be decoded: {shown}{dots}"
 
 
 def _record(folder: Path, shard: Shard) -> dict[str, Any]:
@@ -94,7 +95,7 @@ def _record(folder: Path, shard: Shard) -> dict[str, Any]:
         ) from None
 
 
-def _clear(folder: Path) -> None:
+def clear(folder: Path) -> None:
     """Removes what is only needed until the data set is whole."""
     for name in listing.names(folder / UNFINISHED):
         (folder / UNFINISHED / name).unlink(missing_ok=True)
@@ -114,10 +115,10 @@ def _manifest(
     plan: Plan,
     source: sources.Source,
     records: Mapping[Shard, Mapping[str, Any]],
-    max_corrupt: int,
+    max_corrupt: int | None,
 ) -> manifest.Manifest:
     corrupt = [found for record in records.values() for found in record["corrupt"].values()]
-    if len(corrupt) > max_corrupt:
+    if max_corrupt is not None and len(corrupt) > max_corrupt:
         raise errors.InputError(
             f"{describe_corrupt(corrupt, sum(plan.rows.values()))}: repair or remove them, or skip "
             f"so many with --max_corrupt_files={len(corrupt)} (now {max_corrupt})"
@@ -126,12 +127,13 @@ def _manifest(
     for part, rows in plan.rows.items():
         own = [record for shard, record in records.items() if shard.part == part]
         left_out = {int(row): tuple(why) for one in own for row, why in one["corrupt"].items()}
-        if len(left_out) == rows:
+        if len(left_out) == rows and max_corrupt is not None:
             raise errors.InputError(f"every image of the part {part!r} is corrupt: repair them")
         columns = {SUMS: np.array([s for one in own for s in one["sums"]], "<u4")}
         for name in entries:
             columns[name] = np.array([row for one in own for row in one["entries"][name]], "<i4")
-            _check_classes(columns[name], [*left_out], entries[name], part)
+            if max_corrupt is not None:
+                _check_classes(columns[name], [*left_out], entries[name], part)
         parts[part] = manifest.Part(
             rows=rows,
             per_shard=plan.per_shard[part],

@@ -56,6 +56,10 @@ def work(
             # Others have made this shard too, finished, and removed what was half written.
             if files.exists(folder / manifest.NAME):
                 return
+            own.release()
+            raise
+        except BaseException:
+            own.release()
             raise
         own.made()
 

@@ -78,7 +78,11 @@ class _Mapped:
         return span[starts[numbers] + inside * span.shape[1]]
 
     def _map(self, number: int) -> None:
-        array = cache.open_array(self._check.path(number), (self._check.rows(number), *self._shape))
+        shape = (self._check.rows(number), *self._shape)
+        array = cache.open_array(self._check.path(number), shape)
+        if array is None:
+            self._check.renew(number, lambda number: None)
+            array = cache.open_array(self._check.path(number), shape)
         if array is None:
             raise self._check.altered(number)
         self._maps[number] = np.asarray(array)

@@ -18,15 +18,15 @@ NAME = "plan.json"
 SHARD_BYTES = 2**27  # expected of a shard: one is made in memory, and copied whole
 LEAST_SHARDS = 16  # of a part of some size, so that many processes can work on it
 LEAST_ROWS = 256  # of a shard, if there are as many
+CACHE_BYTES, CACHE_SHARDS, CACHE_ROWS = 2**25, 64, 64  # the same of shards in a cache
 JPEG_SHARE = 0.15  # expected bytes of a JPEG or PNG, as a share of its pixels
-MOST_SIDE = 2**14  # pixels
 SIDE = 64  # of images that have no size of their own, as config.data.image_size
 
 
 class Asked(NamedTuple):
     """What the flags ask for; 0 and "auto" leave it to the source."""
 
-    image_size: str = "0"  # pixels a side, or height,width
+    sides: tuple[int, int] | None = None  # height and width
     resize: int = 0
     channels: int = 0
     encoding: str = "auto"
@@ -98,8 +98,19 @@ def make(source: sources.Source, asked: Asked) -> Plan:
     if not per:
         size = math.prod(to.shape) * (1 if chosen == "pixels" else JPEG_SHARE)
         per = min(max(LEAST_ROWS, -(-most // LEAST_SHARDS)), max(1, int(SHARD_BYTES / size)))
+    return _plan(source, chosen, to, per)
+
+
+def of_cache(source: sources.Source, to: _image_decoder.Format) -> Plan:
+    """Returns the plan of pixels that one process makes in threads, each with a shard in memory."""
+    most = max(source.parts.values())
+    least = max(CACHE_ROWS, -(-most // CACHE_SHARDS))
+    return _plan(source, "pixels", to, min(least, max(1, CACHE_BYTES // math.prod(to.shape))))
+
+
+def _plan(source: sources.Source, kind: str, to: _image_decoder.Format, per: int) -> Plan:
     rows = dict(source.parts)
-    return Plan(source.identity, chosen, to, rows, {part: min(per, n) for part, n in rows.items()})
+    return Plan(source.identity, kind, to, rows, {part: min(per, n) for part, n in rows.items()})
 
 
 def agree(folder: Path, plan: Plan) -> None:
@@ -136,7 +147,7 @@ def check_empty(folder: Path) -> None:
 
 
 def _format(shape: Sequence[int] | None, asked: Asked) -> _image_decoder.Format:
-    sides, channels = _sides(asked.image_size), asked.channels
+    sides, channels = asked.sides, asked.channels
     if shape is not None:
         sides, channels = sides or (shape[0], shape[1]), channels or (1 if shape[2] < 3 else 3)
     (height, width), channels = sides or (SIDE, SIDE), channels or 3
@@ -156,19 +167,6 @@ def _format(shape: Sequence[int] | None, asked: Asked) -> _image_decoder.Format:
             "it, or leave it out"
         )
     return _image_decoder.Format(height, short, channels)
-
-
-def _sides(text: str) -> tuple[int, int] | None:
-    """Returns (height, width) of --image_size=N or H,W; None for 0."""
-    try:
-        sides = [int(part) for part in text.split(",")]
-    except ValueError:
-        sides = []
-    if len(sides) not in (1, 2) or not (sides == [0] or 1 <= min(sides) <= max(sides) <= MOST_SIDE):
-        raise errors.InputError(
-            f"--image_size={text} must be pixels a side, or HEIGHT,WIDTH; 0: as the source has them"
-        )
-    return None if sides == [0] else (sides[0], sides[-1])
 
 
 def _read(path: Path) -> dict:

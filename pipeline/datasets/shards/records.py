@@ -83,13 +83,16 @@ class Records:
                 f"config.data.copy=never: the shards of {path.parent} can be read in place only in "
                 "gs://: use config.data.copy=auto"
             )
-        reader = array_record_module.ArrayRecordReader(
-            str(path), OPTIONS, file_reader_buffer_size=BUFFER_BYTES
-        )
-        # A file that is missing or damaged raises no error.
-        if not reader.ok() or reader.num_records() != self._check.rows(number):
-            raise self._check.altered(number)
-        self._readers[number] = reader
+        for _ in range(2):
+            reader = array_record_module.ArrayRecordReader(
+                str(path), OPTIONS, file_reader_buffer_size=BUFFER_BYTES
+            )
+            # A file that is missing or damaged raises no error.
+            if reader.ok() and reader.num_records() == self._check.rows(number):
+                self._readers[number] = reader
+                return
+            self._check.renew(number, lambda number: None)
+        raise self._check.altered(number)
 
 
 def _sums(contents: list[bytes], at: np.ndarray) -> np.ndarray:

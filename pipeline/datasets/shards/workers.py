@@ -31,14 +31,14 @@ def make_all(source: sources.Source, plan: Plan, folder: Path, *, processes: int
         OSError: a shard cannot be written, or a process was killed.
     """
     with contextlib.ExitStack() as stack:
-        shown = stack.enter_context(_shown(plan, folder))
+        show = stack.enter_context(shown(plan, folder))
         if processes == 1:
             own = 0
 
             def made(num: int) -> None:
                 nonlocal own
                 own += num
-                shown(own)
+                show(own)
 
             with encoding.quietly():
                 making.work(source, plan, folder, made)
@@ -54,11 +54,11 @@ def make_all(source: sources.Source, plan: Plan, folder: Path, *, processes: int
                 assert isinstance(end, Connection)
                 ends.remove(end)
                 _raise_what_it_said(end)
-            shown(sum(counts))
+            show(sum(counts))
 
 
 @contextlib.contextmanager
-def _shown(plan: Plan, folder: Path) -> Iterator[Callable[[int], None]]:
+def shown(plan: Plan, folder: Path) -> Iterator[Callable[[int], None]]:
     """Yields a function that shows how far all hosts are, from the number of rows made here."""
     total, sizes = sum(plan.rows.values()), {s.record: s.stop - s.first for s in plan.shards}
 
@@ -68,13 +68,13 @@ def _shown(plan: Plan, folder: Path) -> Iterator[Callable[[int], None]]:
     began, report, before = time.perf_counter(), throttle.Throttle(REPORT_SECONDS), there()
     with terminal.Terminal().progress(total, before, noun="image", transient=True) as progress:
 
-        def shown(own: int) -> None:
+        def show(own: int) -> None:
             if report.due():
                 rate = own / (time.perf_counter() - began)
                 done = min(total, max(before + own, there()))
                 progress.update(done, metrics={"images_per_second": rate})
 
-        yield shown
+        yield show
 
 
 @contextlib.contextmanager
