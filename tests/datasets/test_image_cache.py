@@ -6,7 +6,9 @@ import zlib
 import numpy as np
 import pytest
 
-from pipeline.datasets import _checked_rows, image_folder
+from pipeline.datasets import _checked_rows, _image_decoder, image_folder
+from pipeline.datasets.shards import making, plan
+from pipeline.datasets.shards.sources import images
 from pipeline.runtime import cache, errors
 from tests.support.image_folders import config, folder, picture, reds, zipped
 
@@ -135,3 +137,24 @@ def test_a_damaged_image_whose_file_has_changed_is_one_line(tmp_path):
     (root / "2.png").write_bytes(picture(99))
     with pytest.raises(errors.InputError, match=r"is damaged, and the files .* start again"):
         reds(source)
+
+
+def test_what_another_host_has_decoded_is_not_decoded_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "CACHE_ROWS", 2)
+    root = folder(tmp_path / "f", [f"{n}.png" for n in range(9)])
+    image_folder.load(config(root))
+    (whole,) = (tmp_path / "cache").rglob("dataset.json")
+    shutil.rmtree(whole.parent)
+    source = images.opened(str(root))
+    planned = plan.of_cache(source, _image_decoder.Format(8, 8, 3))
+    plan.agree(whole.parent, planned)
+    making.make(source, planned, whole.parent, planned.shards[1])  # as another host would
+    made, rows = [], images.Images.rows
+
+    def noted(self, part, first, stop):
+        made.append(first)
+        return rows(self, part, first, stop)
+
+    monkeypatch.setattr(images.Images, "rows", noted)
+    assert reds(image_folder.load(config(root))["all"]) == list(range(9))
+    assert sorted(made) == [0, 4, 6, 8]
