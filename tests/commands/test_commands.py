@@ -6,6 +6,7 @@ import pkgutil
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -36,6 +37,9 @@ def test_every_config_makes_a_model_with_every_preset(tmp_path, name, presets):
     if config.data.name == "prepared":
         config.data.path = str(tmp_path / "shards")
         prepared_data.make(tmp_path, tmp_path / "shards")
+    if config.data.name == "arrays":
+        np.save(tmp_path / "image.npy", np.zeros((4, 32, 32, 1), np.uint8))
+        np.save(tmp_path / "label.npy", np.arange(4) % 2)
     run_config.check(config)
     state = step.abstract_state(config, datasets.example_spec(config))
     assert state.step.shape == ()

@@ -35,6 +35,12 @@ class Place(NamedTuple):
         host, _, port = self.coordinator.rpartition(":")
         return host.strip("[]"), int(port)
 
+    @property
+    def bound(self) -> str | None:
+        """Returns where JAX's coordinator listens; None: on all addresses of its machine."""
+        on_loopback = connections.loopback(self.address[0])
+        return self.coordinator.replace("localhost", "127.0.0.1") if on_loopback else None
+
 
 class Patience:
     """How long a process waits for the others; a stop request ends it."""
