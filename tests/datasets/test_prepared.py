@@ -18,7 +18,7 @@ from pipeline import datasets
 from pipeline.datasets import _image_decoder, image_folder, prepared
 from pipeline.datasets.shards import claims, copying, encoding, making, manifest, plan
 from pipeline.datasets.shards.sources import choosing
-from pipeline.runtime import errors
+from pipeline.runtime import errors, files
 from pipeline.runtime.workdir import liveness
 from tests.support import image_folders, prepared_data
 from tests.support.processes import ROOT
@@ -166,9 +166,29 @@ def test_a_command_that_was_killed_is_finished_by_the_same_command(tmp_path, num
     time.sleep(0.3)
     assert before == {path.name: path.stat().st_mtime_ns for path in records.iterdir()}
     subprocess.run([*COMMAND, *flags], cwd=ROOT, check=True, timeout=60)
+    assert {path.suffix for path in out.iterdir()} == {".npy", ".json"}  # nothing half written
     first = manifest.read(out).parts["all"].shards[0]
     assert manifest.digest((out / first.file).read_bytes()) == first.digest
     assert len(prepared_data.load(out)["all"]) == 3000
+
+
+def test_a_shard_that_another_host_has_finished_meanwhile_is_no_fault(
+    tmp_path, photos, monkeypatch
+):
+    out, (source, asked) = tmp_path / "out", planned(photos)
+    plan.agree(out, asked)
+    write = files.write
+
+    def finished(path, content):
+        monkeypatch.setattr(files, "write", write)
+        make(photos, out)  # as another host, which then removes what is half written
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(claims.Claims, "take", lambda *arguments: True)
+    monkeypatch.setattr(files, "write", finished)
+    making.work(source, asked, out)
+    make(photos, tmp_path / "one")
+    assert prepared_data.digests(out) == prepared_data.digests(tmp_path / "one")
 
 
 def test_two_commands_at_once_share_the_shards(tmp_path, photos):

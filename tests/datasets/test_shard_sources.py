@@ -116,6 +116,11 @@ def test_tars_of_webdataset_are_read_in_natural_order(tmp_path, suffix):
     check(tmp_path / "tars", tmp_path, "--image_size=8", "--per_shard=2", label=LABELS)
 
 
+def test_json_without_a_label_is_none(tmp_path):
+    write_tar(tmp_path / "a.tar", [("a.png", png(IMAGES[0])), ("a.json", b'{"width": 8}')])
+    check(tmp_path / "a.tar", tmp_path, images=IMAGES[:1])
+
+
 def test_tars_that_are_named_like_parts_are_parts(tmp_path):
     (tmp_path / "tars").mkdir()
     write_tar(tmp_path / "tars" / "set-train-0000.tar", rows_of_tar(range(6)))
@@ -128,6 +133,10 @@ def test_bad_tars_are_one_line(tmp_path):
     assert "holds no whole number" in refusal(tmp_path / "a.tar", tmp_path)
     write_tar(tmp_path / "b.tar", [*rows_of_tar(range(2)), ("9.png", png(IMAGES[0]))])
     assert "has no label, but others" in refusal(tmp_path / "b.tar", tmp_path)
+    (tmp_path / "parts").mkdir()
+    write_tar(tmp_path / "parts" / "train.tar", rows_of_tar(range(2)))
+    write_tar(tmp_path / "parts" / "val.tar", [("9.png", png(IMAGES[0]))])
+    assert "'val.tar/9' has no label, but others" in refusal(tmp_path / "parts", tmp_path)
     (tmp_path / "c.tar").write_bytes(b"x" * 2000)
     assert "is no whole tar" in refusal(tmp_path / "c.tar", tmp_path)
     assert "unpack it" in refusal(tmp_path / "d.tar.gz", tmp_path)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import datasets
-from pipeline.datasets.shards import listing, making, manifest, sources
+from pipeline.datasets.shards import encoding, listing, making, manifest, sources
 from pipeline.datasets.shards.plan import UNFINISHED, Plan, Shard
 from pipeline.runtime import errors, files
 from pipeline.runtime.storage import places
@@ -32,7 +32,9 @@ def finish(
     try:
         records = {shard: _record(folder, shard) for shard in plan.shards}
     except FileNotFoundError:  # another host has finished
-        return manifest.read(folder)
+        whole = manifest.read(folder)
+        _clear(folder)
+        return whole
     try:
         whole = _manifest(folder, plan, source, records, max_corrupt)
     except errors.InputError:
@@ -58,7 +60,8 @@ def mend(folder: Path, plan: Plan, source: sources.Source, whole: manifest.Manif
         for file in part.shards:
             if file.file in there:
                 continue
-            record = making.make(source, plan, folder, by_file[file.file])
+            with encoding.quietly():
+                record = making.make(source, plan, folder, by_file[file.file])
             _clear(folder)
             mended += 1
             if record["digest"] != file.digest:

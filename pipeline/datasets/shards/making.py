@@ -3,7 +3,9 @@
 import hashlib
 import io
 import json
+import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from pipeline.datasets import _checked_rows
 from pipeline.datasets.shards import claims, encoding, listing, manifest, sources
 from pipeline.datasets.shards.plan import UNFINISHED, Plan, Shard
 from pipeline.runtime import files
+from pipeline.runtime.storage import faults, places
 
 OPTIONS = "group_size:1,uncompressed"  # records that are read at random, one at a time
 WAIT_SECONDS = 0.3  # between two looks at what other processes have made
@@ -45,9 +48,15 @@ def work(
         taken = next((shard for shard in missing if own.take(shard.file, names)), None)
         if taken is None:
             made(0)
-            claims.time.sleep(WAIT_SECONDS)
+            time.sleep(WAIT_SECONDS)
             continue
-        make(source, plan, folder, taken, made)
+        try:
+            make(source, plan, folder, taken, made)
+        except OSError:
+            # Others have made this shard too, finished, and removed what was half written.
+            if files.exists(folder / manifest.NAME):
+                return
+            raise
         own.made()
 
 
@@ -61,7 +70,7 @@ def make(
     """Makes one shard, and then its record; returns the record."""
     noted = _Noted(source, shard, made)
     content = _pixels(noted, plan) if plan.encoding == "pixels" else _records(noted, plan)
-    files.write(folder / shard.file, content)
+    _write(folder, shard.file, content)
     file = manifest.File(shard.file, len(content), manifest.digest(content))
     record = file._asdict() | {
         "names": noted.names,
@@ -72,6 +81,16 @@ def make(
     text = json.dumps(record).encode()
     files.write(folder / UNFINISHED / shard.record, text)
     return json.loads(text)
+
+
+def _write(folder: Path, name: str, content: bytes) -> None:
+    """Writes a shard; what a kill leaves half written lies with the records, to be removed."""
+    if places.is_bucket(folder):
+        files.write(folder / name, content)
+        return
+    files.write(folder / UNFINISHED / name, content)
+    with faults.writing(folder):
+        os.replace(folder / UNFINISHED / name, folder / name)
 
 
 class _Noted:

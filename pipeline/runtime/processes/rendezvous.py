@@ -1,8 +1,8 @@
 """The processes of a run meet before JAX connects them, so that a missing one is named.
 
-JAX would wait for it in silence, deaf to signals, and then abort the process with a stack. So all
-processes first call process 0 at the coordinator's port. When all are there, this port closes, and
-JAX's own service opens it. The connections stay: they are those of `peers`.
+JAX would wait for it in silence, deaf to signals, and then abort with a stack. So all processes
+first call process 0 at the coordinator's port. When all are there, this port closes, and JAX's own
+service opens it. The connections stay: they are those of `peers`.
 """
 
 import hashlib

@@ -103,10 +103,17 @@ def opened(paths: Sequence[Path], shown: str) -> Tars:
     for part, found in members.items():
         if not found:
             raise errors.InputError(f"{shown} has no images in its part {part!r}")
-        if 0 < sum(one.label is not None for one in found) < len(found):
-            lacking = next(one for one in found if one.label is None)
-            raise errors.InputError(f"{shown}: {lacking.name!r} has no label, but others have one")
+    every = [one for found in members.values() for one in found]
+    lacking = [one.name for one in every if one.label is None]
+    if 0 < len(lacking) < len(every):
+        raise errors.InputError(f"{shown}: {lacking[0]!r} has no label, but others have one")
     return Tars(paths, members)
+
+
+def _has_label(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bool:
+    """Says whether a member may hold a label; other data sets keep texts or sizes there."""
+    file = archive.extractfile(info)
+    return file is not None and b'"label"' in file.read()
 
 
 def _members(path: Path, number: int) -> Iterator[Member]:
@@ -123,7 +130,9 @@ def _members(path: Path, number: int) -> Iterator[Member]:
                     continue
                 if f".{suffix}" in _image_files.SUFFIXES:
                     images[key] = info.offset_data, info.size
-                elif suffix in ("cls", "json") and (suffix == "cls" or key not in labels):
+                elif suffix == "cls" or (
+                    suffix == "json" and key not in labels and _has_label(archive, info)
+                ):
                     labels[key] = info.offset_data, info.size, suffix
     except (tarfile.TarError, OSError, EOFError) as error:
         raise errors.InputError(
