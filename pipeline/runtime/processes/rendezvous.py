@@ -38,8 +38,8 @@ class Place(NamedTuple):
     @property
     def bound(self) -> str | None:
         """Returns where JAX's coordinator listens; None: on all addresses of its machine."""
-        on_loopback = connections.loopback(self.address[0])
-        return self.coordinator.replace("localhost", "127.0.0.1") if on_loopback else None
+        host = connections.loopback(self.address[0])
+        return self.coordinator.replace("localhost", host) if host else None
 
 
 class Patience:
@@ -78,9 +78,7 @@ class Patience:
 def meet(
     place: Place, *, seconds: float, stopped: Callable[[], bool] = lambda: False
 ) -> list[connections.Peer]:
-    """Waits until all processes are there; returns this one's connections.
-
-    Process 0 has one to each of the others, and each of them has one to process 0.
+    """Waits until all processes are there; returns connections: all of process 0, or that to it.
 
     Args:
         place: of this process.
