@@ -53,6 +53,8 @@ def join(options: Any, *, stopped: Callable[[], bool] = lambda: False) -> peers.
             place.num_processes,
             place.process,
             place.local_device_ids,
+            # By itself process 0 listens on all addresses of its machine.
+            coordinator_bind_address=place.bound,
             initialization_timeout=2 * JAX_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )

@@ -38,17 +38,21 @@ def listen(coordinator: str, num_processes: int, *, port: int = 0) -> socket.soc
         num_processes: of the run.
         port: 0 means any that is free.
     """
-    host, family = "", socket.AF_INET
-    if coordinator == "localhost":
-        host = "127.0.0.1"
-    # A name is not resolved: many machines map their own name to loopback.
-    with contextlib.suppress(ValueError):
-        address = ipaddress.ip_address(coordinator)
-        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-        if address.is_loopback:
-            host = coordinator
+    family = socket.AF_INET6 if ":" in coordinator else socket.AF_INET
     backlog = num_processes + 2 * CALLERS
-    return socket.create_server((host, port), family=family, backlog=backlog)
+    return socket.create_server((loopback(coordinator), port), family=family, backlog=backlog)
+
+
+def loopback(host: str) -> str:
+    """Returns the loopback address that a coordinator's host names, or "".
+
+    A name other than localhost is not resolved: many machines map their own name to loopback.
+    """
+    if host == "localhost":
+        return "127.0.0.1"
+    with contextlib.suppress(ValueError):
+        return host if ipaddress.ip_address(host).is_loopback else ""
+    return ""
 
 
 def _parse(line: bytes, limit: int) -> Message:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.runtime import errors
-from pipeline.runtime.storage import places
+from pipeline.runtime.storage import faults, places
 
 
 class Flag(NamedTuple):
@@ -93,14 +93,18 @@ def run(text: str) -> Any:
     """Returns the folder of a run, which may lie in a bucket.
 
     Raises:
-        InputError: as `path`; or it is a bucket to which checkpoints cannot be written.
+        InputError: as `path`; or it is a bucket to which checkpoints cannot be written, or which
+            refuses to be read.
+        OSError: its store cannot be reached.
     """
     if text.startswith("s3://"):
         raise errors.InputError(
             f"--workdir={text}: checkpoints cannot be written to s3://. Mount the bucket, give the "
             "folder as --workdir, and add --config.checkpoint.atomicity=commit_file"
         )
-    return path(text, name="--workdir", stores=("gs",))
+    found = path(text, name="--workdir", stores=("gs",))
+    faults.check_readable(found)
+    return found
 
 
 def out_or_none(text: str | None) -> Any:

@@ -23,7 +23,7 @@ def stores():
 def store(stores, monkeypatch):
     """A store of Google's kind, for this process and those that it starts; no fault is on."""
     found, proxy = stores
-    proxy.shares, proxy.most, proxy.deny = {}, 0, 0
+    proxy.shares, proxy.most, proxy.deny, proxy.denied = {}, 0, 0, store_proxy.METHODS
     proxy.hurt.clear()
     proxy.reset()
     for name, value in buckets.gcs_environment(proxy.address).items():

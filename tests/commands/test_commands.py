@@ -38,8 +38,8 @@ def test_every_config_makes_a_model_with_every_preset(tmp_path, name, presets):
         config.data.path = str(tmp_path / "shards")
         prepared_data.make(tmp_path, tmp_path / "shards")
     if config.data.name == "arrays":
-        np.save(tmp_path / "image.npy", np.zeros((2, 8, 8, 3), np.uint8))
-        np.save(tmp_path / "label.npy", np.arange(2))
+        np.save(tmp_path / "image.npy", np.zeros((4, 32, 32, 1), np.uint8))
+        np.save(tmp_path / "label.npy", np.arange(4) % 2)
     run_config.check(config)
     state = step.abstract_state(config, datasets.example_spec(config))
     assert state.step.shape == ()

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from tests.support import commands
 from tests.support.environment import xla_flags
 from tests.support.processes import ROOT, SCALARS
 from tests.support.runs import committed
@@ -86,3 +87,10 @@ def test_under_nohup_a_closed_terminal_does_not_stop_the_run(tmp_path):
     process.send_signal(signal.SIGHUP)
     assert process.wait(120) == 0
     assert committed(tmp_path / "run")[-1] == 600
+
+
+def test_what_a_log_cannot_encode_is_escaped(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    out, err = commands.train(tmp_path / "run", "--config.total_steps=1", SCALARS)
+    assert "1 \\xd7 cpu" in out
+    assert "Traceback" not in err

@@ -226,3 +226,17 @@ def test_a_server_of_an_earlier_start_at_the_port_is_waited_for(port):
         caller.close()
     first = Meeting(port, 0, num=2)
     assert isinstance(first.result(), list) and isinstance(second.result(), list)
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "bound"),
+    [
+        ("127.0.0.1:99", "127.0.0.1:99"),
+        ("localhost:99", "127.0.0.1:99"),
+        ("[::1]:99", "[::1]:99"),
+        ("10.0.0.1:99", None),
+        ("host-0:99", None),
+    ],
+)
+def test_jax_listens_on_loopback_only_if_its_coordinator_is_there(coordinator, bound):
+    assert rendezvous.Place(coordinator, 2, 0).bound == bound

@@ -148,7 +148,8 @@ def test_another_run_of_the_folder_is_still_refused(workdir):
 
 
 @pytest.mark.parametrize(
-    "name", ["..config.json.0123abcd.tmp", ".config.json.0123abcd.tmp", ".lease-3"]
+    "name",
+    ["..config.json.0123abcd.tmp", ".config.json.0123abcd.tmp", ".config.json.tmp", ".lease-3"],
 )
 def test_what_an_unsuccessful_start_left_does_not_make_a_folder_somebody_elses(
     tmp_path, config, name

@@ -9,6 +9,7 @@ import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "PATCH")
 HOP = {"connection", "keep-alive", "transfer-encoding", "host", "content-length"}
 
 
@@ -21,7 +22,7 @@ class Proxy:
         sent: bytes of bodies on their way to the store, and `received` from it.
         hurt: counts of what was done to requests.
         most: requests that are still hurt.
-        deny: a status that every request gets, or 0.
+        deny: a status that every request of the methods `denied` gets, or 0.
     """
 
     def __init__(self, *, shares=None, seed=0):
@@ -36,6 +37,7 @@ class Proxy:
         self.counts, self.hurt = collections.Counter(), collections.Counter()
         self.sent = self.received = self.deny = 0
         self.shares, self.most = shares or {}, 10**9
+        self.denied = METHODS
         self._draw, self._lock = random.Random(seed), threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.proxy = self
@@ -88,8 +90,10 @@ class _Handler(BaseHTTPRequestHandler):
         proxy = self.server.proxy
         body = self._body()
         fault = proxy.choose()
-        if proxy.deny or fault in ("429", "503"):
-            self._send(proxy.deny or int(fault), [("Retry-After", "0")], b"denied by a test")
+        denied = proxy.deny if self.command in proxy.denied else 0
+        if denied or fault in ("429", "503"):
+            proxy.count(self._kind(), len(body), 0)
+            self._send(denied or int(fault), [("Retry-After", "0")], b"denied by a test")
             return
         if fault == "delay":
             time.sleep(0.3)

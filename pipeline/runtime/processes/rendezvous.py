@@ -1,8 +1,8 @@
 """The processes of a run meet before JAX connects them, so that a missing one is named.
 
-JAX would wait for it in silence, deaf to signals, and then abort the process with a stack. So all
-processes first call process 0 at the coordinator's port. When all are there, this port closes, and
-JAX's own service opens it. The connections stay: they are those of `peers`.
+JAX would wait for it in silence, deaf to signals, and then abort with a stack. So all processes
+first call process 0 at the coordinator's port. When all are there, this port closes, and JAX's own
+service opens it. The connections stay: they are those of `peers`.
 """
 
 import hashlib
@@ -34,6 +34,12 @@ class Place(NamedTuple):
         """Returns the coordinator's host and port."""
         host, _, port = self.coordinator.rpartition(":")
         return host.strip("[]"), int(port)
+
+    @property
+    def bound(self) -> str | None:
+        """Returns where JAX's coordinator listens; None: on all addresses of its machine."""
+        host = connections.loopback(self.address[0])
+        return self.coordinator.replace("localhost", host) if host else None
 
 
 class Patience:
@@ -72,9 +78,7 @@ class Patience:
 def meet(
     place: Place, *, seconds: float, stopped: Callable[[], bool] = lambda: False
 ) -> list[connections.Peer]:
-    """Waits until all processes are there; returns this one's connections.
-
-    Process 0 has one to each of the others, and each of them has one to process 0.
+    """Waits until all processes are there; returns connections: all of process 0, or that to it.
 
     Args:
         place: of this process.

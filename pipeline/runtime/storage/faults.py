@@ -57,6 +57,20 @@ def check_writable(path: Path, *, hint: str = "") -> None:
         raise OSError(number, f"cannot write to {path} ({os.strerror(number)} at {place}){hint}")
 
 
+def check_readable(path: Path) -> None:
+    """Checks that a bucket may be read, before anything slow begins; a folder is not looked at.
+
+    Raises:
+        InputError: the store refuses it.
+        OSError: the store cannot be reached.
+    """
+    if places.is_bucket(path):
+        try:
+            path.exists()
+        except PermissionError as error:
+            raise errors.InputError(str(error.strerror)) from None
+
+
 def _check_bucket(path: Path, hint: str) -> None:
     """Writes a small object and removes it: nothing else shows that a bucket can be written."""
     from pipeline.runtime.storage import requests

@@ -13,7 +13,7 @@ from pipeline.runtime.storage import places
 MARKER = "commit_success.txt"  # by which Orbax makes a checkpoint in a bucket valid
 SAVED = ".saved"  # the newest step that was committed: it shows that there were checkpoints
 # What a start may leave that was killed, or met a full disk, before it wrote config.json.
-LEFT = re.compile(r"\.lease-[0-9]+|\.config\.json|\..*\.[0-9a-f]{8}\.tmp")
+LEFT = re.compile(r"\.lease-[0-9]+|\.config\.json|\..*\.tmp")
 
 
 def is_empty(workdir: Path) -> bool:
