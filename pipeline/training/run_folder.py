@@ -103,8 +103,10 @@ def held(
             written.
         OSError: the folder cannot be written.
     """
-    run_config.check_against_run(ready.given, workdir)
+    refused = _refusal(ready, workdir)
     if jax.process_index() > 0:
+        if refused:
+            raise refused
         agreement.wait_patiently("lease", seconds=WAIT_SECONDS)
         yield Folder(workdir)
         return
@@ -128,6 +130,8 @@ def held(
         agreement.wait_patiently("lease", seconds=WAIT_SECONDS)
         folder = Folder(workdir, found)
         try:
+            if refused:
+                raise refused
             yield folder
         except OSError:  # of which a removed folder is the better reason; launchers don't repeat it
             folder.check_kept()
@@ -135,6 +139,24 @@ def held(
         finally:
             if found is not None:
                 found.release()
+
+
+def _refusal(ready: setup.Setup, workdir: Path) -> errors.InputError | None:
+    """Returns why the folder holds no run of this config.
+
+    If a lease is there, config.json may be that of a run which began only now. Then whoever holds
+    the lease is the better reason, so this one waits until the lease is taken.
+
+    Raises:
+        InputError: the same reason, if nobody has a lease.
+    """
+    try:
+        run_config.check_against_run(ready.given, workdir)
+    except errors.InputError as error:
+        if not workdir.is_dir() or not lease_files.numbers(lease_objects.of(workdir)):
+            raise
+        return error
+    return None
 
 
 def _removed(path: Path) -> errors.InputError:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import pytest
 
@@ -68,6 +69,39 @@ def test_the_newest_committed_step_is_noted(held):
     assert contents.saved(held.path) is None
     held.check(now=True)
     assert contents.saved(held.path) == 40
+
+
+class Stop:
+    signal = None
+
+
+def other_run():
+    """Returns the set-up of a run with another config than `held` has kept."""
+    config = small_models.make_config("beta")
+    with config.unlocked():
+        config.seed += 1
+    return types.SimpleNamespace(given=config)
+
+
+def test_a_run_that_began_only_now_is_named_before_its_config(held):
+    # A second start has read the folder before the first one wrote config.json.
+    with (
+        pytest.raises(errors.InputError, match="is in use by process"),
+        run_folder.held(held.path, other_run(), stop=Stop, others=peers.alone()),
+    ):
+        raise AssertionError
+
+
+def test_a_config_that_differs_is_refused_once_the_lease_is_free(held, monkeypatch):
+    held.path.joinpath(".lease-1").rename(held.path / ".lease-7")
+    held.path.joinpath(".lease-7").write_text("damaged")
+    monkeypatch.setattr(lease_files.Folder, "patience_seconds", 0.5)
+    with (
+        pytest.raises(errors.InputError, match=r"holds another run: config\.seed"),
+        run_folder.held(held.path, other_run(), stop=Stop, others=peers.alone()),
+    ):
+        raise AssertionError
+    assert not [*held.path.glob(".lease-*")]
 
 
 @pytest.mark.parametrize("what", ["checkpoints", "checkpoints/20", "."])
