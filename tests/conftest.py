@@ -41,9 +41,10 @@ def pytest_unconfigure():
 
 @pytest.fixture
 def signals_of_terminals():
-    """Lets processes receive SIGHUP and SIGQUIT, even if the tests run under nohup."""
-    numbers = (signal.SIGHUP, signal.SIGQUIT)
-    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    """Lets processes receive signals, even if the tests run under nohup or in a background."""
+    numbers = (signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)
+    handlers = (signal.SIG_DFL, signal.SIG_DFL, signal.default_int_handler)
+    before = [signal.signal(number, new) for number, new in zip(numbers, handlers, strict=True)]
     yield
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)

@@ -144,24 +144,24 @@ COMMAND = [sys.executable, "-m", "pipeline.prepare"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_command_that_was_killed_is_finished_by_the_same_command(tmp_path, number):
+def test_a_command_that_was_killed_is_finished_by_the_same_command(
+    tmp_path, number, signals_of_terminals
+):
     draw, root = np.random.default_rng(0), tmp_path / "photos"
     root.mkdir()
     pixels = Image.fromarray(draw.integers(0, 256, (64, 64, 3), np.uint8))
     pixels.save(root / "0.png")
     for i in range(1, 3000):
         os.link(root / "0.png", root / f"{i}.png")
-    for attempt in range(5):  # on a busy machine the signal may come too late
-        out = tmp_path / f"out{attempt}"
-        flags = [f"--source={root}", f"--out={out}", "--per_shard=30", "--processes=2"]
-        process = subprocess.Popen([*COMMAND, *flags], cwd=ROOT, stderr=subprocess.PIPE)
-        records = out / plan.UNFINISHED
-        while len([*records.glob("*.npy.json")]) < 2 and process.poll() is None:
-            time.sleep(0.005)
-        process.send_signal(number)
-        process.communicate()
-        if process.returncode:
-            break
+    out = tmp_path / "out"
+    flags = [f"--source={root}", f"--out={out}", "--per_shard=30", "--processes=2"]
+    process = subprocess.Popen([*COMMAND, *flags], cwd=ROOT, stderr=subprocess.PIPE)
+    records = out / plan.UNFINISHED
+    while len([*records.glob("*.npy.json")]) < 2:
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(number)
+    process.communicate()
     assert process.returncode
     time.sleep(0.3)  # the other processes note that the first one has ended
     before = {path.name: path.stat().st_mtime_ns for path in records.iterdir()}
