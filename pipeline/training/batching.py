@@ -6,6 +6,7 @@ step, so there is no iterator state to save.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipeline.mesh import local_programs, sharding
 from pipeline.training import order, resident
 
 ENDLESS = 2**62  # batches
+LARGE_BYTES = 2**22  # of a process's share of a batch, from which each is read and sent by itself
 
 Batch = dict[str, jax.Array]
 
@@ -42,9 +44,10 @@ def ahead(source: datasets.Source, config: Any, mesh: Mesh, *, first_step: int) 
     # A thread reads several batches at once. A step evicts code and tables from the CPU's caches,
     # so a batch that is read on its own takes more than twice the time.
     num, threads = config.data.prefetch_batches, config.data.num_threads
-    at_once = max(1, num // threads)
+    large = _is_large(config)
+    at_once = 1 if large else max(1, num // threads)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=num // at_once)
-    groups = own_rows.batch(at_once, batch_fn=list).map(_placing(source, config, mesh))
+    groups = own_rows.batch(at_once, batch_fn=list).map(_placing(source, config, mesh, large=large))
     return itertools.chain.from_iterable(groups.to_iter_dataset(options))
 
 
@@ -63,7 +66,7 @@ def indices(
 
 
 def _placing(
-    source: datasets.Source, config: Any, mesh: Mesh
+    source: datasets.Source, config: Any, mesh: Mesh, *, large: bool
 ) -> Callable[[list[np.ndarray]], list[Batch]]:
     """Returns a function that reads batches and places them: a list of int64 [n] → batches."""
     rows = config.batch_size // jax.process_count()
@@ -73,8 +76,17 @@ def _placing(
         return examples(source, indices, config)
 
     kept = config.data.resident
+    if large and not kept:  # sent as they are: a copy of a large batch costs more
+        return lambda group: [sharding.to_global(read(rows), mesh) | mask for rows in group]
     batches = resident.place(read, len(source), mesh) if kept else _sent(read, mesh)
     return lambda group: [batch | mask for batch in batches(group)]
+
+
+def _is_large(config: Any) -> bool:
+    """Says whether this process's share of a batch is large."""
+    example = datasets.example_spec(config).values()
+    size = sum(np.dtype(entry.dtype).itemsize * math.prod(entry.shape) for entry in example)
+    return size * config.batch_size // jax.process_count() >= LARGE_BYTES
 
 
 def _sent(

@@ -119,6 +119,40 @@ def test_two_processes_learn_the_same_from_resident_examples(tmp_path):
     assert points[0] == points[1]
 
 
+@pytest.mark.parametrize("num_devices", [1, 4])
+def test_large_batches_are_sent_by_themselves_and_are_the_same(num_devices, monkeypatch):
+    config = beta_vae.get_config("smoke")
+    mesh = sharding.make_mesh({"data": -1}, devices=jax.devices()[:num_devices])
+    source = datasets.load(config).train
+    found = []
+    for least in (batching.LARGE_BYTES, 0):
+        monkeypatch.setattr(batching, "LARGE_BYTES", least)
+        batches = batching.ahead(source, config, mesh, first_step=7)
+        found.append([next(batches) for _ in range(5)])
+    for small, large in zip(*found, strict=True):
+        assert small.keys() == large.keys()
+        for name in small:
+            assert small[name].sharding == large[name].sharding
+            np.testing.assert_array_equal(small[name], large[name])
+
+
+LARGE = """
+import sys
+from pipeline.training import batching
+batching.LARGE_BYTES = 0
+from pipeline import train
+sys.exit(train.main())
+"""
+
+
+def test_two_processes_learn_the_same_from_large_batches(tmp_path):
+    arguments = ("--config.total_steps=6", "--config.deterministic_shards=2")
+    options = {"processes": 2, "config": "beta_vae.py:sprites,smoke"}
+    train(tmp_path / "small" / "run", *arguments, **options)
+    train(tmp_path / "large" / "run", *arguments, command=("-c", LARGE), **options)
+    assert scalars(tmp_path / "small" / "run") == scalars(tmp_path / "large" / "run")
+
+
 def test_the_last_heldout_batch_is_padded_and_masked():
     config = beta_vae.get_config("smoke")
     config.batch_size, config.eval_examples = 64, 100
