@@ -93,4 +93,6 @@ def test_what_a_log_cannot_encode_is_escaped(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     out, err = commands.train(tmp_path / "run", "--config.total_steps=1", SCALARS)
     assert "1 \\xd7 cpu" in out
+    for command in ("evaluate", "generate"):  # what may be run next
+        assert f"python -m pipeline.{command} --workdir={tmp_path / 'run'}\n" in out
     assert "Traceback" not in err

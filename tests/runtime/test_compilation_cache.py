@@ -26,6 +26,17 @@ def test_by_default_programs_are_kept_in_the_users_cache_by_processor(tmp_path):
     assert kept.startswith(f"{tmp_path / 'cache' / 'vae-pipeline' / 'compiled'}/")
 
 
+def test_without_a_home_folder_programs_are_not_kept(monkeypatch):
+    def missing():
+        raise RuntimeError("no home folder")
+
+    jax.config.update("jax_compilation_cache_dir", None)
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setattr(cache.Path, "home", missing)
+    cache.enable_compilation_cache("auto")
+    assert not jax.config.values["jax_enable_compilation_cache"]
+
+
 def test_the_environments_folder_comes_before_the_users(tmp_path):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     cache.enable_compilation_cache("auto")
