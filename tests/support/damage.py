@@ -139,7 +139,7 @@ def judged(ended, folder, reference, usual):
     return WARNED if warnings else HARMLESS
 
 
-def damage(parent, variant, seed, *, share=1.0, log=print):
+def damage(parent, variant, seed, *, share=1.0, only="", log=print):
     """Damages every file of a run of the variant in turn; returns {how it ended: how often}.
 
     Args:
@@ -147,6 +147,7 @@ def damage(parent, variant, seed, *, share=1.0, log=print):
         variant: name of a config.
         seed: of the places that are damaged.
         share: of the cases that are tried, drawn by the seed.
+        only: a text that is in the names of the files.
         log: is called with each wrong case.
     """
     base = parent / "base"
@@ -168,7 +169,7 @@ def damage(parent, variant, seed, *, share=1.0, log=print):
     tally, draw = collections.Counter(), random.Random(f"{seed}-{variant}")
     for place in places:
         for kind in KINDS:
-            if draw.random() >= share:
+            if draw.random() >= share or only not in str(place):
                 continue
             case = parent / "case"
             shutil.copytree(base, case)
@@ -190,12 +191,15 @@ def main():
     parser.add_argument("--variants", nargs="+", default=["conditional_vae"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--share", type=float, default=1.0, help="of the cases")
+    parser.add_argument("--only", default="", help="files with this text in their names")
     options = parser.parse_args()
     forks.import_everything()
     wrong = 0
     for variant in options.variants:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            tally = damage(Path(folder), variant, options.seed, share=options.share)
+            tally = damage(
+                Path(folder), variant, options.seed, share=options.share, only=options.only
+            )
         print(f"{variant}: {sum(tally.values())} cases: {dict(tally)}", flush=True)
         wrong += tally["WRONG"]
     return 1 if wrong else 0
