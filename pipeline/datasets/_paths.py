@@ -12,8 +12,13 @@ def expanded(given: str) -> Path:
     """Returns `config.data.path` with ~ as the home folder.
 
     Raises:
-        InputError: there is no such user, or no system has such a path.
+        InputError: there is no such user, no system has such a path, or it lies in a bucket.
     """
+    if "://" in given:
+        raise errors.InputError(
+            f"config.data.path={given}: only data.name='prepared' reads buckets; copy the data to a "
+            "folder, mount the bucket, or give what python -m pipeline.prepare made of them"
+        )
     if "\0" in given or "\n" in given:
         raise errors.InputError(
             f"config.data.path={given!r} has a character that cannot be shown or used: rename it"

@@ -29,7 +29,8 @@ def read_scalars(
       Each tag's (step, value) pairs; values are float32, converted to Python floats.
     """
     points: dict[str, list[tuple[int, float]]] = {}
-    for path, content in _contents(places.of(str(folder)), warn or say):
+    place = Path(folder) if isinstance(folder, str) else folder
+    for path, content in _contents(place, warn or say):
         lost = 0
         for event, record in event_records.read(content):
             for value in event.summary.value if event else ():

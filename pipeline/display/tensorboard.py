@@ -48,7 +48,7 @@ class Writer:
         """
         self._file: Any = None
         self._path: Any = None
-        self._folder = places.of(str(folder))
+        self._folder = Path(folder) if isinstance(folder, str) else folder
         self._in_bucket = places.is_bucket(self._folder)
         self._shown = time.monotonic()
         self._active = active

@@ -81,13 +81,17 @@ class Command(NamedTuple):
         """Raises an InputError if a flag for a file names a folder, or one for a folder a file."""
         for flag in self.takes:
             given = values[flag.name].value if flag.name in ("json", "out") else None
-            if given and flag.name == "json" and os.path.isdir(flags.path(given)):
+            if (
+                given
+                and flag.name == "json"
+                and os.path.isdir(flags.path(given, name=f"--{flag.name}"))
+            ):
                 raise errors.InputError(f"--{flag.name}={given} is a folder: name a file in it")
             if (
                 given
                 and flag.name == "out"
                 and "://" not in given
-                and os.path.isfile(flags.path(given))
+                and os.path.isfile(flags.path(given, name=f"--{flag.name}"))
             ):
                 raise errors.InputError(f"--{flag.name}={given} is a file: name a folder")
 

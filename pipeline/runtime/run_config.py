@@ -229,7 +229,8 @@ def check_against_run(config: Any, workdir: Path) -> bool:
             f"--workdir={workdir} holds another run: {'; '.join(differing)}. Use its values, "
             "or a new --workdir"
         )
-    contents.check_checkpoints(workdir)
+    marked = config.checkpoint.atomicity == "commit_file"
+    contents.check_checkpoints(workdir, marked=marked)
     return True
 
 

@@ -34,10 +34,10 @@ class Folder:
         path: of the folder.
     """
 
-    def __init__(self, path: Path, held: lease.Lease | None = None):
+    def __init__(self, path: Path, held: lease.Lease | None = None, *, marked: bool = False):
         """Wraps the folder; `held` is its lease, None on every process but 0."""
         self.path = path
-        self._held = held
+        self._held, self._marked = held, marked
         self._in_bucket = places.is_bucket(path)
         self._config = str(path / saved_config.NAME)
         self._kept = False
@@ -75,7 +75,7 @@ class Folder:
             return
         self._looked = time.monotonic()
         self.check_kept()
-        steps = contents.committed(self.path)
+        steps = contents.committed(self.path, marked=self._marked)
         if steps is None or (self._saved is not None and not steps):
             raise _removed(self.path / "checkpoints")
         if steps and steps[-1] != self._saved:
@@ -128,7 +128,7 @@ def held(
             found.on_lost = leave
             found.start()
         agreement.wait_patiently("lease", seconds=WAIT_SECONDS)
-        folder = Folder(workdir, found)
+        folder = Folder(workdir, found, marked=ready.given.checkpoint.atomicity == "commit_file")
         try:
             if refused:
                 raise refused

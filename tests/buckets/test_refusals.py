@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline import evaluate, generate, train
+from pipeline import evaluate, generate, plan, train
 from tests.support.commands import refusal
 
 CONFIG = "--config=configs/beta_vae.py:smoke"
@@ -58,3 +58,17 @@ def test_compiled_programs_in_a_bucket_that_is_missing(store, tmp_path, capsys, 
 )
 def test_names_that_are_no_places(flag, capsys, monkeypatch):
     assert flag in refusal(train.main, capsys, monkeypatch, CONFIG, flag)
+
+
+@pytest.mark.parametrize("name", ["mnist", "dsprites", "cifar10", "image_folder", "arrays"])
+def test_data_in_a_bucket_that_were_not_prepared(tmp_path, capsys, monkeypatch, name):
+    config, path = f"--config=configs/beta_vae.py:{name}", "--config.data.path=gs://bucket/data"
+    told = refusal(train.main, capsys, monkeypatch, config, path, f"--workdir={tmp_path / 'run'}")
+    assert "config.data.path=gs://bucket/data: only data.name='prepared' reads buckets" in told
+
+
+def test_figures_are_written_on_this_machine_only(tmp_path, capsys, monkeypatch):
+    flags = (CONFIG, "--topology=cpu:2", "--json=gs://bucket/plan.json")
+    assert "--json=gs://bucket/plan.json must lie on" in refusal(
+        plan.main, capsys, monkeypatch, *flags
+    )

@@ -210,3 +210,11 @@ def test_a_workdir_that_is_no_folder_is_refused(tmp_path, config):
     for name in ("file", "link"):
         with pytest.raises(errors.InputError, match=f"{name} must be a folder"):
             run_config.check_against_run(config, tmp_path / name)
+
+
+def test_a_save_without_its_marker_is_no_checkpoint_where_markers_count(tmp_path):
+    for step in ("20", "40"):
+        (tmp_path / "checkpoints" / step).mkdir(parents=True)
+    (tmp_path / "checkpoints" / "20" / "commit_success.txt").touch()
+    assert contents.committed(tmp_path) == [20, 40]
+    assert contents.committed(tmp_path, marked=True) == [20]

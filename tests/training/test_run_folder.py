@@ -27,7 +27,9 @@ from pipeline.runtime.workdir import lease_files
 from pipeline.training import run_folder
 lease_files.Folder.beat_seconds, lease_files.Folder.patience_seconds = 0.2, 2.0
 class Stop: signal = None
-class Ready: given = None
+class Section: atomicity = "auto"
+class Given: checkpoint = Section
+class Ready: given = Given
 run_folder.run_config.check_against_run = lambda config, workdir: False
 path = pathlib.Path(sys.argv[1])
 with run_folder.held(path, Ready, stop=Stop, others=peers.alone()) as folder:

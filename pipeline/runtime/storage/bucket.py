@@ -12,7 +12,7 @@ from typing import IO, Any, Self
 
 from etils import epath
 
-from pipeline.runtime.storage import requests
+from pipeline.runtime.storage import places, requests
 
 connect = requests.connect
 _AnyPath: Any = type(epath.Path("/"))
@@ -150,4 +150,4 @@ class BucketPath(_AnyPath):
 
 
 def _is_marker(path: BucketPath) -> bool:
-    return path.name == "commit_success.txt"  # see `contents.MARKER`
+    return path.name == places.MARKER

@@ -26,7 +26,11 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         if places.is_bucket(path):
-            raise _of_store(path, error) from error
+            if isinstance(error, OSError) and error.strerror:  # `requests` has made it
+                raise
+            from pipeline.runtime.storage import requests
+
+            raise requests.as_os_error(error, path) from error
         # TensorStore, below Orbax, raises a ValueError.
         found = re.search(r"os_error_code='(\d+)'", str(error))
         number = int(found[1]) if found else getattr(error, "errno", None)
@@ -86,11 +90,3 @@ def _check_bucket(path: Path, hint: str) -> None:
         ) from None
     except PermissionError as error:
         raise errors.InputError(f"{error.strerror}{hint}") from None
-
-
-def _of_store(path: Path, error: Exception) -> OSError:
-    from pipeline.runtime.storage import requests
-
-    if isinstance(error, OSError) and error.strerror and error.__cause__ is not None:
-        return error  # `requests` has made it
-    return requests.as_os_error(error, path)

@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.runtime import errors
 
 STORES = {"gs": "gcsfs", "s3": "s3fs"}  # schemes, and the packages that speak with the stores
+MARKER = "commit_success.txt"  # by which Orbax makes a checkpoint valid that it cannot rename
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HALF = re.compile(rf"({'|'.join(STORES)}):/?(?!/)")  # such as gs:/bucket, which is a folder "gs:"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
@@ -36,9 +37,8 @@ def of(text: str, *, name: str = "path", stores: tuple[str, ...] = tuple(STORES)
         return _local(text)
     known = ", ".join(f"{scheme}://" for scheme in stores)
     if found[1] not in stores:
-        raise errors.InputError(
-            f"{shown} must be a folder" + (f", or begin with {known}" * bool(known))
-        )
+        wanted = f"be a folder, or begin with {known}" if known else "lie on this machine"
+        raise errors.InputError(f"{shown} must {wanted}")
     return _in_bucket(text, found[1], shown)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from pipeline.runtime import errors, files
 from pipeline.runtime.storage import places
 
-MARKER = "commit_success.txt"  # by which Orbax makes a checkpoint in a bucket valid
 SAVED = ".saved"  # the newest step that was committed: it shows that there were checkpoints
 # What a start may leave that was killed, or met a full disk, before it wrote config.json.
 LEFT = re.compile(r"\.lease-[0-9]+|\.config\.json|\..*\.tmp")
@@ -21,8 +20,13 @@ def is_empty(workdir: Path) -> bool:
     return all(LEFT.fullmatch(name) for name in files.names(workdir))
 
 
-def committed(workdir: Path) -> list[int] | None:
-    """Returns the committed steps, ascending; None if their folder is missing, in no bucket."""
+def committed(workdir: Path, *, marked: bool = False) -> list[int] | None:
+    """Returns the committed steps, ascending; None if their folder is missing, in no bucket.
+
+    Args:
+        workdir: the folder of the run.
+        marked: whether a step counts only with Orbax's marker, as in a bucket.
+    """
     folder = workdir / "checkpoints"
     if places.is_bucket(folder):
         return committed_in_bucket(folder)
@@ -30,13 +34,15 @@ def committed(workdir: Path) -> list[int] | None:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    if marked:  # a save that is under way has its final name already
+        names = [name for name in names if (folder / name / places.MARKER).exists()]
     return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
 
 def committed_in_bucket(folder: Any) -> list[int]:
     """Returns the steps in a bucket that have Orbax's marker, ascending, by one listing."""
     parts = [str(path)[len(str(folder)) + 1 :].split("/") for path in folder.below()]
-    marked = [part[0] for part in parts if part[1:] == [MARKER]]
+    marked = [part[0] for part in parts if part[1:] == [places.MARKER]]
     return sorted(int(name) for name in marked if name.isascii() and name.isdigit())
 
 
@@ -60,13 +66,13 @@ def saved(workdir: Path) -> int | None:
     return step if isinstance(step, int) else None
 
 
-def check_checkpoints(workdir: Path) -> None:
+def check_checkpoints(workdir: Path, *, marked: bool = False) -> None:
     """Checks that a run has not lost all its checkpoints: it would silently start at step 0.
 
     Raises:
         InputError: it had some.
     """
-    steps, noted = committed(workdir), saved(workdir)
+    steps, noted = committed(workdir, marked=marked), saved(workdir)
     # Every start makes the folder of checkpoints before the first event file.
     began = steps is None and any((workdir / "tensorboard").glob("events.out.tfevents.*"))
     if not steps and (began or noted is not None):
