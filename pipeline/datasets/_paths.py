@@ -16,8 +16,8 @@ def expanded(given: str) -> Path:
     """
     if "://" in given:
         raise errors.InputError(
-            f"config.data.path={given}: only data.name='prepared' reads buckets; copy the data to a "
-            "folder, mount the bucket, or give what python -m pipeline.prepare made of them"
+            f"config.data.path={given}: only data.name='prepared' reads buckets; copy the data to "
+            "a folder, mount the bucket, or give what python -m pipeline.prepare made of them"
         )
     if "\0" in given or "\n" in given:
         raise errors.InputError(

@@ -3,36 +3,20 @@
 import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from pipeline.datasets import _paths
 from pipeline.datasets.shards import sources
 from pipeline.datasets.shards.sources import parts, tables
-from pipeline.runtime import errors, files
+from pipeline.runtime import errors
 
 SAVED = ("dataset_dict.json", "state.json")  # one of these lies in a folder of `save_to_disk`
 
 
-class HuggingFace(NamedTuple):
-    """The splits of a data set."""
-
-    given: str  # path or name
-    splits: Mapping[str, str]  # the name of the split of each part; "": there is only one
-    parts: Mapping[str, int]
-    columns: tables.Columns
-    shape: None = None
-
-    @property
-    def entries(self) -> Mapping[str, Any]:
-        """The label and the factors."""
-        return self.columns.entries
-
-    @property
-    def identity(self) -> str:
-        """The splits and the columns."""
-        return files.digest([self.splits, self.parts, self.columns])
+class HuggingFace(tables.Library):
+    """The splits of a data set, which `datasets` reads."""
 
     def rows(self, part: str, first: int, stop: int) -> Iterator[sources.Row]:
         """Yields the images with their label and factors."""

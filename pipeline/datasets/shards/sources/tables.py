@@ -1,10 +1,11 @@
 """What an image and its labels are called in tables: parquet files and Hugging Face's data sets."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pipeline import datasets
-from pipeline.runtime import errors
+from pipeline.runtime import errors, files
 
 IMAGES = ("image", "img", "jpg", "jpeg", "png", "pixel_values", "picture")
 LABELS = ("label", "labels", "cls", "class", "target", "fine_label", "digit")
@@ -44,6 +45,27 @@ class Columns(NamedTuple):
         if self.factors:
             entries["factors"] = tuple(int(row[name]) for name in self.factors)
         return entries
+
+
+@dataclasses.dataclass(frozen=True)
+class Library:
+    """The splits of a data set that a library reads."""
+
+    given: str  # path or name
+    splits: Mapping[str, str]  # the name of the split of each part; "": there is only one
+    parts: Mapping[str, int]
+    columns: Columns
+    shape = None  # of the images: not known before they are read
+
+    @property
+    def entries(self) -> Mapping[str, Any]:
+        """The label and the factors."""
+        return self.columns.entries
+
+    @property
+    def identity(self) -> str:
+        """The splits and the columns."""
+        return files.digest([self.splits, self.parts, self.columns])
 
 
 def columns(

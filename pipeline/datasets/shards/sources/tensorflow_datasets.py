@@ -1,36 +1,23 @@
 """Data sets of TensorFlow Datasets, read as random-access data sources, without TensorFlow."""
 
+import dataclasses
 import importlib
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from pipeline.datasets import _paths
 from pipeline.datasets.shards import sources
 from pipeline.datasets.shards.sources import parts, tables
-from pipeline.runtime import errors, files
+from pipeline.runtime import errors
 
 
-class Tfds(NamedTuple):
-    """The splits of a data set."""
+@dataclasses.dataclass(frozen=True)
+class Tfds(tables.Library):
+    """The splits of a data set, which `tensorflow_datasets` reads."""
 
-    given: str  # name or folder
-    splits: Mapping[str, str]  # the name of the split of each part
-    parts: Mapping[str, int]
-    columns: tables.Columns
     inside: Mapping[str, str]  # the feature that lies around a column, if there is one
-    shape: None = None
-
-    @property
-    def entries(self) -> Mapping[str, Any]:
-        """The label and the factors."""
-        return self.columns.entries
-
-    @property
-    def identity(self) -> str:
-        """The splits and the columns."""
-        return files.digest([self.splits, self.parts, self.columns])
 
     def rows(self, part: str, first: int, stop: int) -> Iterator[sources.Row]:
         """Yields the images with their label and factors."""
