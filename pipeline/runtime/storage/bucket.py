@@ -12,7 +12,8 @@ from typing import IO, Any, Self
 
 from etils import epath
 
-from pipeline.runtime.storage import places, requests
+from pipeline.runtime import storage
+from pipeline.runtime.storage import requests
 
 connect = requests.connect
 _AnyPath: Any = type(epath.Path("/"))
@@ -150,4 +151,4 @@ class BucketPath(_AnyPath):
 
 
 def _is_marker(path: BucketPath) -> bool:
-    return path.name == places.MARKER
+    return path.name == storage.MARKER

@@ -8,7 +8,6 @@ from typing import Any
 from pipeline.runtime import errors
 
 STORES = {"gs": "gcsfs", "s3": "s3fs"}  # schemes, and the packages that speak with the stores
-MARKER = "commit_success.txt"  # by which Orbax makes a checkpoint valid that it cannot rename
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HALF = re.compile(rf"({'|'.join(STORES)}):/?(?!/)")  # such as gs:/bucket, which is a folder "gs:"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime import errors, files
+from pipeline.runtime import errors, files, storage
 from pipeline.runtime.storage import places
 
 SAVED = ".saved"  # the newest step that was committed: it shows that there were checkpoints
@@ -35,14 +35,14 @@ def committed(workdir: Path, *, marked: bool = False) -> list[int] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     if marked:  # a save that is under way has its final name already
-        names = [name for name in names if (folder / name / places.MARKER).exists()]
+        names = [name for name in names if (folder / name / storage.MARKER).exists()]
     return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
 
 def committed_in_bucket(folder: Any) -> list[int]:
     """Returns the steps in a bucket that have Orbax's marker, ascending, by one listing."""
     parts = [str(path)[len(str(folder)) + 1 :].split("/") for path in folder.below()]
-    marked = [part[0] for part in parts if part[1:] == [places.MARKER]]
+    marked = [part[0] for part in parts if part[1:] == [storage.MARKER]]
     return sorted(int(name) for name in marked if name.isascii() and name.isdigit())
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from etils import epath
 
-from pipeline.runtime import errors, files
+from pipeline.runtime import errors, files, storage
 from pipeline.runtime.storage import places
 from pipeline.runtime.workdir import contents
 
@@ -75,7 +75,7 @@ def unfinished(folder: Path) -> list[tuple[Path, bool]]:
     """Returns the steps without a marker, and whether they had been committed."""
     found = []
     for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name.isdecimal() and not (path / places.MARKER).exists():
+        if path.name.isdecimal() and not (path / storage.MARKER).exists():
             found.append((path, _was_committed(path)))
     return found
 
@@ -93,7 +93,7 @@ def entries(folder: Path, *, marked: bool = False) -> dict[int, str]:
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name.isascii() and path.name.isdecimal() and str(int(path.name)) == path.name:
             fault = ""
-            if marked and not (path / places.MARKER).exists():
+            if marked and not (path / storage.MARKER).exists():
                 continue
             if not path.is_dir():
                 fault = "it is a broken link" if path.is_symlink() else "it is no folder"
