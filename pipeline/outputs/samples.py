@@ -31,8 +31,8 @@ def draw(ready: setup.Setup, state: Any, rows: labels.Rows, *, num: int, seed: i
     """
     conditions = {name: np.repeat(rows.entries[name], num, axis=0) for name in rows.entries}
     sample = evaluation.make_method(ready.config, ready.example, "sample")
-    keys = _keys(seed, num, max(len(rows.texts), 1))
-    return _in_chunks(sample, state, keys, conditions)
+    drawn = keys(seed, num, rows=max(len(rows.texts), 1))
+    return _in_chunks(sample, state, drawn, conditions)
 
 
 def write(
@@ -69,7 +69,7 @@ def write(
             picture.save(file, format="PNG")
 
 
-def _keys(seed: int, num: int, rows: int) -> jax.Array:
+def keys(seed: int, num: int, *, rows: int = 1) -> jax.Array:
     """Returns [rows·num] keys: the same `num` keys in every row."""
     fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
     return fold(jax.random.key(seed), np.tile(np.arange(num, dtype=np.uint32), rows))
