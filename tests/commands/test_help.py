@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import benchmark, evaluate, generate, plan, prepare, train
+from pipeline import benchmark, evaluate, export, generate, plan, prepare, train
 from pipeline.performance import scaling
 from pipeline.performance.frameworks import compare, inputs
 from pipeline.runtime import errors
@@ -17,7 +17,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
     command.COMMAND.module: command
-    for command in (train, generate, evaluate, prepare, plan, benchmark, compare, inputs, scaling)
+    for command in (
+        *(train, generate, evaluate, export, prepare, plan, benchmark),
+        *(compare, inputs, scaling),
+    )
 }
 
 
@@ -118,6 +121,7 @@ def test_what_is_wrong_is_said_in_one_line(command, arguments, line, monkeypatch
         (generate, "out", "a file: name a folder"),
         (evaluate, "out", "a file: name a folder"),
         (prepare, "out", "a file: name a folder"),
+        (export, "out", "a file: name a folder"),
     ],
 )
 def test_a_place_of_the_other_kind_is_refused(tmp_path, command, flag, kind):
