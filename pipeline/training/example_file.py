@@ -19,7 +19,7 @@ NAME = "example.json"
 
 def write(example: dict[str, Any], workdir: Path) -> None:
     """Writes the abstract example of a data set, atomically."""
-    entries = {name: _plain(entry) for name, entry in example.items()}
+    entries = {name: plain(entry) for name, entry in example.items()}
     files.write(workdir / NAME, json.dumps(entries, indent=2, sort_keys=True) + "\n")
 
 
@@ -40,13 +40,16 @@ def of_run(config: Any, workdir: Path) -> dict[str, Any]:
         raise
 
 
-def _plain(entry: Any) -> dict[str, Any]:
+def plain(entry: Any) -> dict[str, Any]:
+    """Returns an abstract entry as values of JSON."""
     found = {"shape": list(entry.shape), "dtype": np.dtype(entry.dtype).name}
-    known = isinstance(entry, datasets.Classes | datasets.Pixels)
+    known = isinstance(entry, datasets.Classes | datasets.Pixels | datasets.Codes)
     return dataclasses.asdict(entry) | found if known else found
 
 
 def _entry(*, shape: list[int], dtype: str, **classes: Any) -> Any:
+    if "decoder" in classes:
+        return datasets.Codes(tuple(shape), dtype, **classes)
     if "low" in classes:
         return datasets.Pixels(tuple(shape), dtype, classes["low"], classes["high"])
     if classes:
