@@ -119,6 +119,20 @@ def shown_pixels(example: Mapping[str, Any]) -> Pixels:
     return pixels_of(example["image"]) if "image" in example else example["codes"].image
 
 
+def images_of(config: Any, example: Mapping[str, Any]) -> Pixels:
+    """Returns the pixels of a data set's images.
+
+    Raises:
+        InputError: the examples have no images, so the config's model cannot train on them.
+    """
+    if "image" not in example:
+        raise errors.InputError(
+            f"config.data.name={config.data.name!r} has no images, on which config.model.name="
+            f"{config.model.name!r} trains: choose another data.name, or model.name='code_prior'"
+        )
+    return pixels_of(example["image"])
+
+
 def since_older_versions(config: Any) -> str:
     """Returns why runs of older versions read other examples or labels here, or ""."""
     told = getattr(_module(config), "since_older_versions", None)

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from pipeline.runtime import registry, run_config
-from tests.support import forks, odd_files
+from tests.support import code_folders, forks, odd_files
 from tests.support.processes import ROOT
 
 WORDS = (
@@ -89,6 +89,8 @@ def values(draw, folder, run):
     variant = draw.choice(registry.names("models"))
     fields = list(run_config.flatten(importlib.import_module(f"configs.{variant}").get_config()))
     arguments = [f"--config={ROOT}/configs/{variant}.py:smoke"]
+    if variant == "code_prior":
+        arguments.append(f"--config.data.path={code_folders.write(folder / 'codes')}")
     for _ in range(draw.choice((1, 1, 2))):
         arguments.append(f"--config.{draw.choice(fields)}={any_word(draw)}")
     if draw.random() < 0.2:
