@@ -50,7 +50,7 @@ def parse(text: str, conditions: Mapping[str, Any]) -> Rows:
     """
     if not text:
         return Rows((), np.zeros(0, np.int32), {})
-    columns = _columns(conditions)
+    columns = columns_of(conditions)
     if not columns:
         raise errors.InputError(f"--labels={text}: the run's model has no conditions; leave it out")
     if text == "all":
@@ -61,7 +61,7 @@ def parse(text: str, conditions: Mapping[str, Any]) -> Rows:
 
 def rows(table: np.ndarray, conditions: Mapping[str, Any]) -> Rows:
     """Returns the rows of a table [R, n] of class indices and attributes, a column for each."""
-    columns = _columns(conditions)
+    columns = columns_of(conditions)
     texts = tuple(
         ",".join(_shown(value, column) for value, column in zip(row, columns, strict=True))
         for row in table
@@ -98,7 +98,8 @@ def _named(value: float, column: Column) -> str:
     return column.class_names[int(value)] if column.class_names else f"{value:g}"
 
 
-def _columns(conditions: Mapping[str, Any]) -> list[Column]:
+def columns_of(conditions: Mapping[str, Any]) -> list[Column]:
+    """Returns the columns of the conditions: one for each class index and attribute."""
     columns = []
     for name, entry in conditions.items():
         if isinstance(entry, datasets.Classes):
@@ -131,10 +132,15 @@ def _values(row: str, columns: list[Column]) -> list[float]:
             f"--labels: the row {row!r} has {len(parts)} values, and the run needs "
             f"{_describe(columns)}; separate rows by semicolons"
         )
-    return [_value(part, column) for part, column in zip(parts, columns, strict=True)]
+    return [number_of(part, column) for part, column in zip(parts, columns, strict=True)]
 
 
-def _value(text: str, column: Column) -> float:
+def number_of(text: str, column: Column) -> float:
+    """Returns the index of the class that `text` names, or the value of an attribute.
+
+    Raises:
+        InputError: there is no such class, or it is no number.
+    """
     if column.num_classes is None:
         number = _number(text, float)
         if not math.isfinite(number):
@@ -148,10 +154,15 @@ def _value(text: str, column: Column) -> float:
     # A number is no index beside names that are numbers: 0 … 9 would mean two things.
     names_are_numbers = any(not math.isnan(_number(name, int)) for name in column.class_names)
     if names_are_numbers or not 0 <= number < column.num_classes:
-        raise errors.InputError(
-            f"--labels: {text!r} is no class of {column.name}: {_allowed(plain, column)}"
-        )
+        raise no_class(text, column, like=plain)
     return number
+
+
+def no_class(given: Any, column: Column, *, like: str = "") -> errors.InputError:
+    """Returns the error for what is no class of the column; it names classes `like` that text."""
+    return errors.InputError(
+        f"--labels: {given!r} is no class of {column.name}: {_allowed(like, column)}"
+    )
 
 
 def _number(text: str, kind: type) -> float:

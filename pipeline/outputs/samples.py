@@ -3,6 +3,7 @@
 The i-th image of every row comes from the same z, so only the label changes along a column.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ def draw(ready: setup.Setup, state: Any, rows: labels.Rows, *, num: int, seed: i
     """
     conditions = {name: np.repeat(rows.entries[name], num, axis=0) for name in rows.entries}
     sample = evaluation.make_method(ready.config, ready.example, "sample")
-    keys = _keys(seed, num, max(len(rows.texts), 1))
-    return _in_chunks(sample, state, keys, conditions)
+    drawn = keys(seed, num, rows=max(len(rows.texts), 1))
+    return _in_chunks(sample, state, drawn, conditions)
 
 
 def write(
@@ -69,7 +70,23 @@ def write(
             picture.save(file, format="PNG")
 
 
-def _keys(seed: int, num: int, rows: int) -> jax.Array:
+def how_to_train_a_prior(workdir: Path, at: int) -> str:
+    """Returns the commands by which a run whose codes have no prior gets samples, in two lines.
+
+    Args:
+        workdir: of the run.
+        at: the step of its checkpoint.
+    """
+    run, data = (shlex.quote(str(path)) for path in (workdir, workdir / "reports" / str(at)))
+    return (
+        "To get samples, train a prior over the codes: python -m pipeline.generate "
+        f"--workdir={run} --step={at} --codes=all\n"
+        "and then: python -m pipeline.train --config=configs/code_prior.py "
+        f"--config.data.path={data} --workdir=runs/code_prior"
+    )
+
+
+def keys(seed: int, num: int, *, rows: int = 1) -> jax.Array:
     """Returns [rows·num] keys: the same `num` keys in every row."""
     fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
     return fold(jax.random.key(seed), np.tile(np.arange(num, dtype=np.uint32), rows))

@@ -4,6 +4,7 @@ Process 0 chooses the checkpoint for all processes.
 """
 
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,24 @@ from pipeline.training import setup, step
 from pipeline.training.saving import checkpoint
 
 
-def restore(workdir: Path, choice: str, ready: setup.Setup) -> tuple[int, step.TrainState]:
+def restore(
+    workdir: Path, choice: str, ready: setup.Setup, *, warn: Callable[[str], None] | None = None
+) -> tuple[int, step.TrainState]:
     """Returns the number of the step that `choice` means, and its state on the mesh.
 
     Args:
         workdir: of the run.
         choice: "best", "latest", or the number of a step.
         ready: result of `setup.prepare_evaluation`; its data need not be open.
+        warn: called with a text about damaged figures; None: process 0 prints it.
 
     Raises:
         InputError: the run has no checkpoint, none that `choice` names, or it cannot be read.
     """
     checkpoints = _open(workdir, ready.config)
     at = _agreed(checkpoints, workdir, choice)
-    screen = terminal.Terminal(active=jax.process_index() == 0)
     for text in checkpoints.warnings:
-        screen.warn(text)
+        (warn or terminal.Terminal(active=jax.process_index() == 0).warn)(text)
     try:
         state = checkpoints.restore(at, ready.abstract, ready.mesh)
     except OSError as error:

@@ -19,29 +19,59 @@ NAME = "example.json"
 
 def write(example: dict[str, Any], workdir: Path) -> None:
     """Writes the abstract example of a data set, atomically."""
-    entries = {name: plain(entry) for name, entry in example.items()}
-    files.write(workdir / NAME, json.dumps(entries, indent=2, sort_keys=True) + "\n")
+    files.write(workdir / NAME, json.dumps(plain(example), indent=2, sort_keys=True) + "\n")
 
 
-def of_run(config: Any, workdir: Path) -> dict[str, Any]:
+def plain(example: dict[str, Any]) -> dict[str, Any]:
+    """Returns an abstract example in the types of JSON, as the file has it."""
+    return {name: _plain(entry) for name, entry in example.items()}
+
+
+def from_plain(entries: dict[str, Any]) -> dict[str, Any]:
+    """Returns the abstract example that `plain` described.
+
+    Raises:
+        InputError: it is no such description.
+    """
+    try:
+        return {name: _entry(**entry) for name, entry in entries.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise errors.InputError(
+            f"the description of an example is damaged ({reason}): put a whole copy there"
+        ) from None
+
+
+def of_run(config: Any, workdir: Path, *, saved_first: bool = False) -> dict[str, Any]:
     """Returns the abstract example of a run's data set; if the data are missing, the saved one.
+
+    Args:
+        config: of the run.
+        workdir: of the run.
+        saved_first: looks for the data only if the saved one is missing or damaged.
 
     Raises:
         InputError: the data are missing, and the run has kept no description of them.
     """
+    if saved_first and (saved := _saved(workdir)) is not None:
+        return saved
     try:
         return datasets.example_spec(config)
     except (errors.InputError, OSError):
-        try:
-            saved = json.loads((workdir / NAME).read_text())
-            return {name: _entry(**entry) for name, entry in saved.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
-            pass  # the run is older than this file, or the file is damaged
-        raise
+        if (saved := _saved(workdir)) is None:
+            raise
+        return saved
 
 
-def plain(entry: Any) -> dict[str, Any]:
-    """Returns an abstract entry as values of JSON."""
+def _saved(workdir: Path) -> dict[str, Any] | None:
+    """Returns the saved example; None if the run is older than this file, or it is damaged."""
+    try:
+        return from_plain(json.loads((workdir / NAME).read_text()))
+    except (OSError, ValueError):
+        return None
+
+
+def _plain(entry: Any) -> dict[str, Any]:
     found = {"shape": list(entry.shape), "dtype": np.dtype(entry.dtype).name}
     known = isinstance(entry, datasets.Classes | datasets.Pixels | datasets.Codes)
     return dataclasses.asdict(entry) | found if known else found

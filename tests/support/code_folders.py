@@ -36,7 +36,7 @@ def write(
     arrays = _decoder(config, example)
     about = {"config": run_config.flatten(config), "step": 7, "run": "vq"}
     folder.mkdir(parents=True, exist_ok=True)
-    about["example"] = {name: example_file.plain(entry) for name, entry in example.items()}
+    about["example"] = example_file.plain(example)
     weights.write(folder / "decoder.safetensors", arrays, about)
     sha = hashlib.sha256((folder / "decoder.safetensors").read_bytes()).hexdigest()
     for split, size in zip(("train", "heldout"), num, strict=True):

@@ -65,7 +65,7 @@ def flags(draw, folder, run):
         "benchmark": [*SMALL],
         "prepare": [f"--source={odd_files.images(draw, folder)}", f"--out={folder / 'new'}"],
     }.get(name, [f"--workdir={run}"])
-    known = [flag.name for flag in command.takes if flag.kind != "field"]
+    known = [flag.name for flag in command.every if flag.kind != "field"]
     for _ in range(draw.choice((1, 1, 2))):
         match draw.randrange(6):
             case 0:

@@ -104,8 +104,12 @@ class CodeModel(nnx.Module):
         )
         return codes.reshape(-1, *self.codes.shape)
 
-    def decode(self, codes: Array) -> Array:
-        """Returns the VQ-VAE's images, [B, H, W, C] in [0, 1], for codes [B, h, w(, Q)]."""
+    def decode(self, codes: Array, conditions: prefix.Conditions = None) -> Array:
+        """Returns the VQ-VAE's images, [B, H, W, C] in [0, 1], for codes [B, h, w(, Q)].
+
+        Only the choice of codes depends on conditions.
+        """
+        del conditions
         return self.decoder.decode(codes)
 
 
