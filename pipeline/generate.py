@@ -2,8 +2,8 @@
 
 It writes generated.png and generated.npz to RUN/reports/<step>/, and nothing else of the run. The
 i-th image of every row comes from the same z, so only the label changes along a column. With
---tokens=train or --tokens=heldout it writes the codes of that split instead (see `outputs.codes`),
-and may then run in several processes.
+--codes=SPLIT or --latents=SPLIT it writes what the model says of a split instead, and may then run
+in several processes (see `outputs.encodings`). --tokens is the older form of --codes.
 
 Exit codes: 0 complete; 2 a mistake in the input, which one line names; 75 another process is
 missing; 130 after Ctrl-C; 1 a fault.
@@ -18,9 +18,16 @@ from typing import Any, NamedTuple
 from pipeline.runtime import allocator, cluster, command_line, errors, exit_codes, flags
 from pipeline.runtime.storage import faults
 
+KINDS = ("tokens", "codes", "latents")  # of encodings
+SAMPLING = (
+    flags.Flag("temperature", "T", "divides the logits of codes", kind="float"),
+    flags.Flag("top_k", "K", "draws only from the K likeliest codes", kind="integer"),
+    flags.Flag("top_p", "P", "draws only from the likeliest codes of share P", kind="float"),
+    flags.Flag("guidance", "W", "weight of classifier-free guidance", kind="float"),
+)
 COMMAND = command_line.Command(
     "pipeline.generate",
-    "Draws images from a run's model, or writes the codes of its data.",
+    "Draws images from a run's model, or writes the codes or latents of its data.",
     (
         flags.workdir("runs/conditional_vae"),
         flags.Flag("labels", "LABELS", "rows of images: cat,dog or 0,1,2 or all or 0,1;0,2", ""),
@@ -28,16 +35,23 @@ COMMAND = command_line.Command(
         flags.integer("seed", "seed of the latents", 0),
         flags.STEP,
         flags.OUT,
-        flags.Flag("tokens", "train|heldout", "writes the codes of this split, and no images"),
+        flags.Flag("codes", "SPLIT", "writes codes of train, heldout or all, and their decoder"),
+        flags.Flag("latents", "SPLIT", "writes means and log-variances of train, heldout or all"),
+        flags.Flag("tokens", "SPLIT", "--codes as older versions wrote them: train or heldout"),
         flags.CONFIG[1]._replace(text="as --config.data.path of moved data", shown="the run's"),
-        *flags.PROCESSES,
+        flags.PROCESSES[0],
+        flags.PROCESSES[4],
     ),
     (
         "--workdir=runs/conditional_vae --labels=0,1,2 --num=8",
-        "--workdir=runs/vq_vae --tokens=train",
+        "--workdir=runs/vq_vae --codes=all",
     ),
     instead="--labels=0,1,2",
     codes="0 complete, 2 a mistake in the input, 75 a process missing, 130 Ctrl-C, 1 a fault",
+    groups=(
+        flags.Group(flags.PROCESSES[1:4], "as in training", "none"),
+        flags.Group(SAMPLING, "only for runs of code_prior", "the run's"),
+    ),
 )
 
 
@@ -50,7 +64,8 @@ class Options(NamedTuple):
     seed: int
     step: str
     out: Path | None
-    tokens: str | None
+    encodings: tuple[str, str] | None  # codes, latents or tokens, and the split; None: images
+    sampling: dict[str, Any]  # by the field of `config.model.sampling`; None leaves it
     overrides: tuple[str, ...]  # --config.field=value
     processes: flags.Processes
 
@@ -65,7 +80,6 @@ def parse(arguments: Sequence[str]) -> Options:
 
     arguments, overrides = saved_settings.split(arguments)
     values = COMMAND.parse(arguments)
-    _check_kind(values)
     if not 0 <= values.seed < 2**32:
         raise errors.InputError(f"--seed={values.seed} must lie between 0 and 2³² − 1")
     return Options(
@@ -75,74 +89,85 @@ def parse(arguments: Sequence[str]) -> Options:
         seed=values.seed,
         step=values.step,
         out=flags.out_or_none(values.out),
-        tokens=values.tokens,
+        encodings=_encodings(values),
+        sampling={flag.name: values[flag.name].value for flag in SAMPLING},
         overrides=overrides,
         processes=flags.processes(values),
     )
 
 
-def _check_kind(values: Any) -> None:
-    """Raises an InputError if flags for images and flags for codes are given together."""
-    if values.tokens is None:
+def _encodings(values: Any) -> tuple[str, str] | None:
+    """Returns what is written in place of images, and of which split; None: images.
+
+    Raises:
+        InputError: no such split, or flags that exclude each other.
+    """
+    given = [(kind, values[kind].value) for kind in KINDS if values[kind].value is not None]
+    if not given:
         for name in ("coordinator", "num_processes", "process_id"):
             if values[name].present:
                 raise errors.InputError(
-                    f"--{name}={values[name].value} goes only with --tokens: images come from one "
-                    "process"
+                    f"--{name}={values[name].value} goes only with --tokens, --codes or --latents: "
+                    "images come from one process"
                 )
-        return
-    from pipeline.outputs import codes
-
-    if values.tokens not in codes.SPLITS:
+        return None
+    (kind, split), *others = given
+    if others:
         raise errors.InputError(
-            f"--tokens={values.tokens} is no split: choose {' or '.join(codes.SPLITS)}"
+            f"--{kind}={split} and --{others[0][0]}={others[0][1]} exclude each other: choose one"
         )
-    for name in ("labels", "num", "seed"):
+    from pipeline.outputs import encodings
+
+    encodings.check_split(kind, split)
+    for name in ("labels", "num", "seed", *(flag.name for flag in SAMPLING)):
         if values[name].present:
             raise errors.InputError(
-                f"--{name}={values[name].value} is for images: leave it out with "
-                f"--tokens={values.tokens}"
+                f"--{name}={values[name].value} is for images: leave it out with --{kind}={split}"
             )
+    return kind, split
 
 
 def run(options: Options) -> Path:
-    """Generates images or codes, and returns the folder of the files.
+    """Generates images or encodings, and returns the folder of the files.
 
     Raises:
-        InputError: no run, no such checkpoint, labels that the model does not know, or codes that
-            it does not have.
+        InputError: no run, no such checkpoint, labels that the model does not know, or encodings
+            that it does not have.
     """
-    import jax
-
-    from pipeline import datasets
-    from pipeline.display import terminal
-    from pipeline.evals import samples as sampled
     from pipeline.nn import labels
-    from pipeline.outputs import codes, samples, saved_settings, saved_state
-    from pipeline.training import example_file, fingerprint, setup
+    from pipeline.outputs import encodings, sampling_options, saved_settings, saved_state
+    from pipeline.training import example_file, setup
 
+    # A mistake must show before the restore.
     config = saved_settings.load(options.workdir, options.overrides)
+    config = sampling_options.applied(config, options.sampling)
     example = example_file.of_run(config, options.workdir)
     names = tuple(config.model.get("conditions", ()))
     rows = labels.parse(options.labels, {name: example[name] for name in names})
-    if options.tokens is not None:
-        codes.model_of(config, example)  # a model without codes must fail before the restore
+    if options.encodings is not None:
+        encodings.check_model(options.encodings[0], config, example)
     ready = setup.prepare_evaluation(config, example=example)
     at, state = saved_state.restore(options.workdir, options.step, ready)
     folder = options.out or options.workdir / "reports" / str(at)
     faults.check_writable(folder, hint="; --out=DIR names another folder")
-    if options.tokens is not None:
-        for text in fingerprint.changes(datasets.load(config), options.workdir):
-            terminal.Terminal(active=jax.process_index() == 0).warn(text)
-        codes.write(ready, state, split=options.tokens, folder=folder)
-        return folder
-    images = samples.draw(ready, state, rows, num=options.num, seed=options.seed)
-    title = sampled.title(config)
-    pixels = datasets.pixels_of(example["image"])
-    samples.write(folder, images, pixels, rows, num=options.num, seed=options.seed, title=title)
-    if title:
-        print(title)
+    if options.encodings is None:
+        _draw(options, ready, state, rows, at, folder)
+    else:
+        encodings.write(ready, state, *options.encodings, workdir=options.workdir, out=folder)
     return folder
+
+
+def _draw(options: Options, ready: Any, state: Any, rows: Any, at: int, folder: Path) -> None:
+    from pipeline import datasets
+    from pipeline.evals import samples as sampled
+    from pipeline.outputs import samples
+
+    num, seed, title = options.num, options.seed, sampled.title(ready.config)
+    pixels = datasets.shown_pixels(ready.example)
+    images = samples.draw(ready, state, rows, num=num, seed=seed)
+    samples.write(folder, images, pixels, rows, num=num, seed=seed, title=title)
+    if title:
+        print(title, samples.how_to_train_a_prior(options.workdir, at), sep="\n")
 
 
 def main() -> int:
@@ -153,17 +178,18 @@ def main() -> int:
 def _command() -> None:
     allocator.keep_freed()
     options = parse(sys.argv)
-    alone = options.tokens is None  # one process draws the images
-    with contextlib.nullcontext() if alone else cluster.joined(options.processes, "writing codes"):
+    alone = options.encodings is None  # one process draws the images
+    joined = cluster.joined(options.processes, "writing encodings")
+    with contextlib.nullcontext() if alone else joined:
         folder = run(options)
     import jax
 
-    from pipeline.outputs import samples
+    from pipeline.outputs import encodings, samples
 
     if jax.process_index() == 0:
-        files = [f"tokens-{options.tokens}.json"]
-        if options.tokens is None:
-            files = list(samples.FILES)
+        files: tuple[str, ...] = samples.FILES
+        if options.encodings is not None:
+            files = encodings.descriptions(*options.encodings)
         print(*(folder / name for name in files), sep="\n")
 
 

@@ -2,23 +2,25 @@
 
 Each file defines two functions of `section`, which is `config.data`. `spec(section)` returns one
 abstract example; its `image` is a `Pixels`, or a `jax.ShapeDtypeStruct` of uint8 for 0 … 255.
+Examples without an image have `codes`, a `Codes` that says which images they become.
 `load(section)` returns a dictionary of sources: `train` and `heldout` if splits are published,
 otherwise `all`. A name with a dot, such as `my_package.my_data`, is a module from outside.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from pipeline.datasets import _classes, _pixels
+from pipeline.datasets import _classes, _codes, _pixels
 from pipeline.runtime import errors, registry
 
 # The abstract entries of an example that say more than a `jax.ShapeDtypeStruct`.
 Pixels = _pixels.Pixels
 pixels_of = _pixels.of
 Classes = _classes.Classes
+Codes = _codes.Codes
 label = _classes.label
 factors = _classes.factors
 class_names = _classes.class_names
@@ -102,8 +104,33 @@ def example_spec(config: Any) -> dict[str, Any]:
         InputError: the data set has images that no model can train on.
     """
     found = _module(config).spec(config.data)
-    _pixels.check(found["image"], config.data.name, binarize=config.data.binarize)
+    if "image" in found:
+        _pixels.check(found["image"], config.data.name, binarize=config.data.binarize)
+    elif config.data.binarize:
+        raise errors.InputError(
+            f"config.data.binarize=True rounds pixels, and config.data.name={config.data.name!r} "
+            "has none: set it to False"
+        )
     return found
+
+
+def shown_pixels(example: Mapping[str, Any]) -> Pixels:
+    """Returns the pixels of a data set's images, or of those that its codes become."""
+    return pixels_of(example["image"]) if "image" in example else example["codes"].image
+
+
+def images_of(config: Any, example: Mapping[str, Any]) -> Pixels:
+    """Returns the pixels of a data set's images.
+
+    Raises:
+        InputError: the examples have no images, so the config's model cannot train on them.
+    """
+    if "image" not in example:
+        raise errors.InputError(
+            f"config.data.name={config.data.name!r} has no images, on which config.model.name="
+            f"{config.model.name!r} trains: choose another data.name, or model.name='code_prior'"
+        )
+    return pixels_of(example["image"])
 
 
 def since_older_versions(config: Any) -> str:
@@ -123,9 +150,9 @@ def load(config: Any) -> Splits:
     Raises:
         InputError: the files are missing or damaged, or too few examples remain for training.
     """
-    name, image = config.data.name, example_spec(config)["image"]
+    name, image = config.data.name, example_spec(config).get("image")
     parts = {
-        part: _pixels.checked(source, image, name)
+        part: source if image is None else _pixels.checked(source, image, name)
         for part, source in _module(config).load(config.data).items()
     }
     if "all" in parts:

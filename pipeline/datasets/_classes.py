@@ -46,6 +46,12 @@ def factors(
     return Classes(tuple(sizes), (len(sizes),), names=tuple(names), class_names=named)
 
 
+def restored(plain: Mapping[str, Any]) -> Classes:
+    """Returns the entry whose fields `dataclasses.asdict` gave and JSON kept, without the dtype."""
+    fields = ("num_classes", "shape", "names", "class_names")
+    return Classes(**{name: _tuple(plain[name]) for name in fields})
+
+
 def class_names(example: Mapping[str, Any]) -> dict[str, list[str]]:
     """Returns the names of classes by the name of their column, of all columns that have them."""
     return {
@@ -55,3 +61,7 @@ def class_names(example: Mapping[str, Any]) -> dict[str, list[str]]:
         for column, names in zip(entry.names or (name,), entry.class_names, strict=False)
         if names
     }
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(map(_tuple, value)) if isinstance(value, list) else value

@@ -23,7 +23,7 @@ class Pixels:
     For uint8 and uint16 the range may be left out: then it is the whole range of the dtype.
     """
 
-    shape: tuple[int, ...]  # [H, W, C]; a signal is [L, 1, C]
+    shape: Any  # a tuple, [H, W, C]; a signal is [L, 1, C]
     dtype: Any = np.uint8  # uint8, uint16, float16 or float32
     low: Any = None
     high: Any = None

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import datasets
+from pipeline import datasets, evals
 from pipeline.display import pictures
 from pipeline.training import batching, evaluation, step
 
@@ -15,7 +15,12 @@ COLUMNS = 8
 
 
 def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
-    """Returns the evaluation: state → (tag, picture), with up to two rows of pairs."""
+    """Returns the evaluation: state → (tag, picture), with up to two rows of pairs.
+
+    Raises:
+        InputError: the model reconstructs no images.
+    """
+    evals.check_model(config, "reconstruct", what="reconstructions", evaluation="reconstructions")
     del mesh
     example = datasets.example_spec(config)
     reconstruct = evaluation.make_method(config, example, "reconstruct")

@@ -76,6 +76,16 @@ def to_global(rows: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda a: jax.make_array_from_process_local_data(where, a), rows)
 
 
+def everywhere(tree: Any, mesh: Mesh) -> Any:
+    """Returns the tree of arrays, equal on all processes, whole on every device of the mesh."""
+    where = replicated(mesh)
+
+    def placed(array):
+        return jax.make_array_from_callback(array.shape, where, lambda index: array[index])
+
+    return jax.tree.map(placed, tree)
+
+
 def check_batch(
     batch_size: int,
     *,

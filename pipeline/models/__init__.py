@@ -87,6 +87,17 @@ def make(config: Any, example: Any) -> tuple[nnx.GraphDef, Callable[[], tuple[An
     return graphdef, init
 
 
+def first_stats(config: Any, example: Any, stats: Any) -> Any:
+    """Returns `stats` of step 0: as `init` drew them, or with what the model reads from files.
+
+    A file in this folder may define `first_stats(config, example, stats)` for that. It is called
+    outside of compiled programs, with arrays or their shapes, and may return NumPy arrays.
+    """
+    module = registry.load("models", config.model.name, field="model.name")
+    own = getattr(module, "first_stats", None)
+    return stats if own is None else own(config, example, stats)
+
+
 def settled(config: Any) -> Any:
     """Returns the config, with float32 and ends of schedules if `setup` has not settled it.
 

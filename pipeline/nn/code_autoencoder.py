@@ -35,7 +35,8 @@ class CodeAutoencoder(nnx.Module):
             InputError: a value of `config.model` or `config.data.variance` cannot work.
         """
         # Networks before the quantiser: they share a stream, so the order decides the values.
-        section, self.image_shape = config.model, example["image"].shape
+        section, pixels = config.model, datasets.images_of(config, example)
+        self.image_shape = pixels.shape
         self.encoder, self.decoder = grid_networks.autoencoder(
             config, self.image_shape, quantizers.dim(config), rngs=rngs
         )
@@ -44,8 +45,7 @@ class CodeAutoencoder(nnx.Module):
         registry.check(section.likelihood, ("mse", *likelihoods.NAMES), field="model.likelihood")
         self.likelihood: likelihoods.Likelihood | None
         if section.likelihood != "mse":
-            resolution = datasets.pixels_of(example["image"]).resolution
-            self.likelihood = likelihoods.Likelihood(section, resolution=resolution)
+            self.likelihood = likelihoods.Likelihood(section, resolution=pixels.resolution)
             return
         self.likelihood = None
         self.variance = config.data.variance

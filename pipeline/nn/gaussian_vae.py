@@ -52,10 +52,10 @@ class GaussianVAE(nnx.Module):
         Raises:
             InputError: a value of `config.model` cannot work.
         """
-        self.shape = example["image"].shape
+        pixels = datasets.images_of(config, example)
+        self.shape = pixels.shape
         self.latent_dim = config.model.latent_dim
-        resolution = datasets.pixels_of(example["image"]).resolution
-        self.likelihood = likelihoods.Likelihood(config.model, resolution=resolution)
+        self.likelihood = likelihoods.Likelihood(config.model, resolution=pixels.resolution)
         self.encoder, self.decoder = networks.autoencoder(
             config, self.shape, rngs=rngs, dense_layers=dense_layers
         )

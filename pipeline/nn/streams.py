@@ -11,3 +11,4 @@ INITIALISATION = 2**32 - 2  # the first parameters of a model
 RESTARTS = 2**32 - 3  # the vectors of a batch from which unused codes restart; then folds the step
 # Folded into an example's key. Importance-weighted samples of z use the numbers from 0.
 CONDITIONS = 2**32 - 1  # whether its conditions are dropped, and the conditions of a sample
+DROPOUT = 2**31  # which features are dropped: from here on, a number for each call

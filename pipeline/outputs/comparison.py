@@ -144,7 +144,7 @@ def ranking(runs: Sequence[Run]) -> Mapping[str, list[float | None]]:
         models.abstract(config, example) for config, example in zip(configs, examples, strict=True)
     ]
     kinds = {
-        (config.data.name, datasets.pixels_of(example["image"]))
+        (config.data.name, datasets.shown_pixels(example))
         for config, example in zip(configs, examples, strict=True)
     }
     alike = len(kinds) == 1 and len(comparability.kinds_of_data(runs)) == 1

@@ -47,6 +47,12 @@ def params_of(state: step.TrainState) -> dict[str, Any]:
     return {"params": params, "stats": state.stats}
 
 
+def merging(config: Any, example: Any) -> Callable[[Any], Any]:
+    """Returns the function `params` → the run's model with these values."""
+    graphdef, _ = models.make(config, example)
+    return lambda params: nnx.merge(graphdef, params["params"], params["stats"], copy=True)
+
+
 def make(config: Any, example: Any) -> Functions:
     """Returns the functions of the model that a config describes.
 
@@ -57,18 +63,15 @@ def make(config: Any, example: Any) -> Functions:
     Raises:
         InputError: a value of the config cannot work.
     """
-    graphdef, _ = models.make(config, example)
+    merged = merging(config, example)
     model = registry.load("models", config.model.name, field="model.name").Model
     is_conditional = bool(config.model.get("conditions", ()))
-
-    def merged(params: Any) -> Any:
-        return nnx.merge(graphdef, params["params"], params["stats"], copy=True)
 
     def given(labels: Labels) -> tuple:
         return () if labels is None else (labels,)
 
     def encode(params: Any, images: Array, labels: Labels = None) -> Any:
-        return merged(params).encode(_scaled(images, example), *given(labels))
+        return merged(params).encode(scaled(images, example), *given(labels))
 
     def decode(params: Any, z: Array, labels: Labels = None) -> Array:
         return merged(params).decode(z, *given(labels))
@@ -78,7 +81,7 @@ def make(config: Any, example: Any) -> Functions:
         if is_conditional and labels is None:
             mean, _ = encode(params, images)
             return decode(params, mean)
-        batch = {"image": _scaled(images, example), **(labels or {})}
+        batch = {"image": scaled(images, example), **(labels or {})}
         return merged(params).reconstruct(batch)
 
     def sample(params: Any, keys: Array, labels: Labels = None) -> Array:
@@ -103,7 +106,7 @@ def check_has(functions: Functions, name: str, config: Any) -> None:
         )
 
 
-def _scaled(images: Array, example: Any) -> Array:
+def scaled(images: Array, example: Any) -> Array:
     """Returns images as the model takes them: bytes of 0 … 255, or float32 in [0, 1]."""
     images = jnp.asarray(images)
     if jnp.issubdtype(images.dtype, jnp.floating):

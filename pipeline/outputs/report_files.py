@@ -23,8 +23,8 @@ NUM_HEADLINES = 6
 # The order of the charts; those with other titles follow.
 ORDER = (
     "elbo", "distortion", "rate and target", "loss", "reconstruction loss", "perplexity",
-    "codebook usage", "active units", "weight β of the KL", "norm of the gradient", "speed",
-    "waiting for data",
+    "codebook usage", "likelihood of codes", "accuracy of codes", "active units",
+    "weight β of the KL", "norm of the gradient", "speed", "waiting for data",
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 The i-th image of every row comes from the same z, so only the label changes along a column.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,22 @@ def write(
             np.savez(file, **arrays)
         with files.replacing(folder / FILES[0]) as file:
             picture.save(file, format="PNG")
+
+
+def how_to_train_a_prior(workdir: Path, at: int) -> str:
+    """Returns the commands by which a run whose codes have no prior gets samples, in two lines.
+
+    Args:
+        workdir: of the run.
+        at: the step of its checkpoint.
+    """
+    run, data = (shlex.quote(str(path)) for path in (workdir, workdir / "reports" / str(at)))
+    return (
+        "To get samples, train a prior over the codes: python -m pipeline.generate "
+        f"--workdir={run} --step={at} --codes=all\n"
+        "and then: python -m pipeline.train --config=configs/code_prior.py "
+        f"--config.data.path={data} --workdir=runs/code_prior"
+    )
 
 
 def keys(seed: int, num: int, *, rows: int = 1) -> jax.Array:

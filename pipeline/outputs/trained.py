@@ -5,7 +5,6 @@ reads no data set, and prints nothing. Every value is checked first: a mistake i
 one line. Chunks have a fixed size (`row_chunks`), so a result does not depend on their number.
 """
 
-import functools
 import os
 import warnings
 from typing import Any
@@ -100,12 +99,14 @@ class TrainedModel:
         (True, dtype('float32'))
         """
         model_functions.check_has(self.functions, "decode", self.config)
-        quantizer = getattr(self._abstract, "quantizer", None)
-        if quantizer is None:
-            z = given_arrays.latents(z, getattr(self._abstract, "latent_dim", None))
-        else:
+        quantizer, codes = getattr(self._abstract, "quantizer", None), self.example.get("codes")
+        if codes is not None:
+            z = given_arrays.codes(z, codes.shape, codes.num_codes)
+        elif quantizer is not None:
             shape = (*self._abstract.grid, *quantizer.shape)
             z = given_arrays.codes(z, shape, quantizer.num_codes)
+        else:
+            z = given_arrays.latents(z, getattr(self._abstract, "latent_dim", None))
         return self._computed("decode", z, labels)
 
     def reconstruct(self, images: Any, labels: Any = None) -> np.ndarray:
@@ -165,19 +166,15 @@ class TrainedModel:
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance": guidance}
         return self._computed("sample", keys, labels, options)
 
-    @functools.cached_property
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """The shape of an image, (H, W, C)."""
-        if "image" in self.example:
-            return tuple(self.example["image"].shape)
-        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-        assert self.functions.sample is not None
-        return jax.eval_shape(self.functions.sample, self.params, keys).shape[1:]
+        return self.pixels.shape
 
     @property
     def pixels(self) -> datasets.Pixels:
         """Dtype and range of the data set's images; its method `unit` scales them to [0, 1]."""
-        return datasets.pixels_of(self.example["image"])
+        return datasets.shown_pixels(self.example)
 
     def __repr__(self) -> str:
         """Returns which model this is."""

@@ -1,5 +1,6 @@
 """Plans a step for a topology: compiles it ahead of time, and says what it needs there."""
 
+import math
 import re
 import time
 from typing import Any
@@ -89,8 +90,8 @@ def plan(ready: setup.Setup, topology: topologies.Topology) -> dict[str, Any]:
     )
     # What each host must read for its devices, in bytes a second at either end of the range.
     share = used.total / topology.chip.memory
-    image = ready.example["image"]
-    input_bytes = int(np.prod(image.shape)) * image.dtype.itemsize
+    entry = ready.example.get("image", ready.example.get("codes"))
+    input_bytes = math.prod(entry.shape) * np.dtype(entry.dtype).itemsize
     hosts = len({device.process_index for device in topology.devices})
     inside, beyond = roofline.sent(topology, found)
     return about | {

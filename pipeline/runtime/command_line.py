@@ -20,6 +20,12 @@ class Command(NamedTuple):
     instead: str = ""  # what the error suggests for an argument that is not a flag
     arguments: str = ""  # the arguments that may follow the flags; "": none may
     codes: str = "0 complete, 2 a mistake in the input, 130 after Ctrl-C, 1 a fault"
+    groups: tuple[flags.Group, ...] = ()  # of further flags, which the help shows in one line each
+
+    @property
+    def every(self) -> tuple[flags.Flag, ...]:
+        """All flags, also those of the groups."""
+        return (*self.takes, *(flag for group in self.groups for flag in group.flags))
 
     def parse(self, arguments: Sequence[str]) -> Any:
         """Parses `sys.argv` and returns absl's values; `config` is the locked config.
@@ -48,12 +54,12 @@ class Command(NamedTuple):
         for text in arguments[1:]:
             errors.check_text("argument", text)
         arguments, config = list(arguments), None
-        if any(flag.kind == "config" for flag in self.takes):
+        if any(flag.kind == "config" for flag in self.every):
             arguments, config = config_file.read(arguments)
         self._check_names(arguments)
         values = absl_flags.FlagValues()
         values.set_gnu_getopt(bool(self.arguments))  # flags may follow the arguments
-        for flag in self.takes:
+        for flag in self.every:
             flags.define(flag, values, arguments, config)
         try:
             rest = values(arguments)[1:]
@@ -70,16 +76,16 @@ class Command(NamedTuple):
 
     def check(self, values: Any) -> None:
         """Raises an InputError if a needed flag is missing or a number is too small."""
-        missing = [f for f in self.takes if f.example and values[f.name].value in (None, "")]
+        missing = [f for f in self.every if f.example and values[f.name].value in (None, "")]
         if missing:
             raise self._needed(missing)
-        for flag in self.takes:
+        for flag in self.every:
             if flag.least is not None and values[flag.name].value is not None:
                 errors.check_range(f"--{flag.name}", values[flag.name].value, flag.least)
 
     def _check_places(self, values: Any) -> None:
         """Raises an InputError if a flag for a file names a folder, or one for a folder a file."""
-        for flag in self.takes:
+        for flag in self.every:
             given = values[flag.name].value if flag.name in ("json", "out") else None
             if (
                 given
@@ -108,6 +114,8 @@ class Command(NamedTuple):
             "",
             *(f"  {name:{width}}  {flag.text} {flags.shown_default(flag)}"
               for name, flag in zip(names, self.takes, strict=True)),
+            *(f"  {' '.join(f'--{flag.name}={flag.value}' for flag in group.flags)}"
+              f"  {group.text} (default: {group.shown})" for group in self.groups),
             "",
             *(f"example: python -m {self.module} {text}".rstrip() for text in self.examples),
             "",
@@ -122,19 +130,19 @@ class Command(NamedTuple):
 
     def _flag(self, rest: Sequence[str]) -> str:
         """Returns what the user may have meant by arguments that are not flags."""
-        takes_run = any(flag.name == "workdir" for flag in self.takes)
+        takes_run = any(flag.name == "workdir" for flag in self.every)
         is_run = len(rest) == 1 and ("/" in rest[0] or os.path.isdir(rest[0]))
         return f"--workdir={rest[0]}" if takes_run and is_run else self.instead
 
     def _check_names(self, arguments: Sequence[str]) -> None:
         """Raises an InputError that names the config's field of this name for an unknown flag."""
-        takes_fields = any(flag.kind == "field" for flag in self.takes)
+        takes_fields = any(flag.kind == "field" for flag in self.every)
         for text in itertools.takewhile(lambda a: a != "--", arguments[1:]):
             name = text.lstrip("-").partition("=")[0]
             if (
                 not text.startswith("--")
                 or not takes_fields
-                or any(name == f.name for f in self.takes)
+                or any(name == f.name for f in self.every)
             ):
                 continue
             if fields := config_file.fields_like(name):

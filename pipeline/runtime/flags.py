@@ -25,6 +25,14 @@ class Flag(NamedTuple):
     example: str = ""  # a value that works, for a flag that the command needs
 
 
+class Group(NamedTuple):
+    """Flags that the help shows in one line, because they are read together."""
+
+    flags: tuple[Flag, ...]
+    text: str
+    shown: str  # what the help shows as their default
+
+
 def switch(name: str, text: str) -> Flag:
     """Returns a flag that is off by default."""
     return Flag(name, "", text, False, "bool", shown="off")

@@ -26,6 +26,7 @@ MAY_CHANGE = (
     "guard.",
     "watchdog_seconds",
     "checkpoint.",
+    "model.sampling.",
     "mesh.",
     "accumulation_steps",
     "data.path",
@@ -90,7 +91,7 @@ def settled(config: Any, platform: str, workdir: Path | None = None) -> Any:
         chosen |= {field: value for field, value in kept.items() if value != flat[field]}
     if all(flat[field] == value for field, value in chosen.items()):
         return config
-    return _unflatten(flat | chosen)
+    return nested(flat | chosen)
 
 
 def schedules(flat: dict[str, Any]) -> list[str]:
@@ -199,7 +200,7 @@ def changed(config: Any, changes: str) -> ConfigDict:
                 f"config.{field}={text} must be like its present value, {flat[field]!r}"
             )
         flat[field] = value
-    return _unflatten(flat)
+    return nested(flat)
 
 
 def check_against_run(config: Any, workdir: Path) -> bool:
@@ -247,7 +248,7 @@ def load(workdir: Path) -> ConfigDict:
     with_ours = flatten(shipped()[0]) | saved  # a section of ours may be a number there
     if fault := saved_config.fault_of(with_ours) or saved_config.fault_of(fields):
         raise errors.InputError(f"{workdir / 'config.json'} is damaged ({fault}): put a copy there")
-    return _unflatten(fields)
+    return nested(fields)
 
 
 def completed(saved: dict[str, Any]) -> dict[str, Any]:
@@ -274,7 +275,8 @@ def save(config: Any, workdir: Path) -> None:
     saved_config.write(workdir, flatten(config))
 
 
-def _unflatten(flat: dict[str, Any]) -> ConfigDict:
+def nested(flat: dict[str, Any]) -> ConfigDict:
+    """Returns the config that `flatten` made flat, locked."""
     nested: dict[str, Any] = {}
     for field, value in flat.items():
         *sections, name = field.split(".")

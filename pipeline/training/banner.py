@@ -41,7 +41,7 @@ def of_start(ready: setup.Setup, workdir: Path, steps: list[int]) -> dict[str, s
 
 def _images(example: Any) -> str:
     """Returns what is unusual about the images, such as "; uint16 of 0 … 4095", or ""."""
-    pixels = datasets.pixels_of(example["image"])
+    pixels = datasets.shown_pixels(example)
     kind = "" if pixels.is_plain else f"; {pixels.text()}"
     part = pictures.caption("", pixels.shape[-1])
     return kind + (f"; pictures show {part[0].lower()}{part[1:]}" if part else "")

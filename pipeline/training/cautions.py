@@ -87,7 +87,7 @@ def of_schedules(config: Any) -> list[str]:
 def of_images(config: Any, example: Any, abstract: Any) -> list[str]:
     """Returns a text if the model's likelihood or network suits no colour images."""
     model, texts = config.model, []
-    if example["image"].shape[-1] != 3:
+    if "image" not in example or example["image"].shape[-1] != 3:
         return []
     if model.get("likelihood") == "bernoulli":
         texts.append(

@@ -73,11 +73,13 @@ def _saved(workdir: Path) -> dict[str, Any] | None:
 
 def _plain(entry: Any) -> dict[str, Any]:
     found = {"shape": list(entry.shape), "dtype": np.dtype(entry.dtype).name}
-    known = isinstance(entry, datasets.Classes | datasets.Pixels)
+    known = isinstance(entry, datasets.Classes | datasets.Pixels | datasets.Codes)
     return dataclasses.asdict(entry) | found if known else found
 
 
 def _entry(*, shape: list[int], dtype: str, **classes: Any) -> Any:
+    if "decoder" in classes:
+        return datasets.Codes(tuple(shape), dtype, **classes)
     if "low" in classes:
         return datasets.Pixels(tuple(shape), dtype, classes["low"], classes["high"])
     if classes:

@@ -41,8 +41,7 @@ def scaled(batch: dict[str, Array], example: Any) -> dict[str, Array]:
         batch: [B, ...] each; without `image` nothing changes.
         example: abstract example of the data set, whose `image` has the range.
     """
-    pixels = datasets.pixels_of(example["image"])
-    if pixels.is_plain or "image" not in batch:
+    if "image" not in batch or (pixels := datasets.pixels_of(example["image"])).is_plain:
         return batch
     return batch | {"image": pixels.unit(batch["image"])}
 

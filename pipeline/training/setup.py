@@ -165,7 +165,7 @@ def _described(given: Any, mesh: Mesh, example: Any = None) -> Setup:
     view = reads.View(config, seen)
     if example is None:
         example = datasets.example_spec(view)
-        size, sides = config.data.image_size, example["image"].shape[:2]
+        size, sides = config.data.image_size, datasets.shown_pixels(example).shape[:2]
         if isinstance(size, tuple) and "data.image_size" not in seen:
             raise errors.InputError(
                 f"config.data.image_size={size}: the images of data.name={config.data.name!r} have "

@@ -45,6 +45,14 @@ def abstract_state(config: Any, example: Any) -> TrainState:
 
 def create_state(config: Any, example: Any, mesh: Mesh) -> TrainState:
     """Returns the state of step 0, laid out as `layouts` says; its values are equal on any mesh."""
+    state = _drawn_state(config, example, mesh)
+    stats = models.first_stats(config, example, state.stats)
+    if stats is state.stats:
+        return state
+    return dataclasses.replace(state, stats=sharding.everywhere(stats, mesh))
+
+
+def _drawn_state(config: Any, example: Any, mesh: Mesh) -> TrainState:
     if not layouts.is_cut(mesh):
         init = jax.jit(
             lambda: _initial_state(config, example), out_shardings=sharding.replicated(mesh)
@@ -110,7 +118,7 @@ def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
         # All others stay NaN, so a mean that is read by mistake shows at once.
         shapes = jax.eval_shape(forward, ours)
         means = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
-        needed = _inputs_read(jax.grad(objective), means)
+        needed = compiling.inputs_read(jax.grad(objective), means)
         if any(needed):
             read = [index for index, is_read in enumerate(needed) if is_read]
             leaves, structure = jax.tree.flatten(means)
@@ -176,20 +184,6 @@ def _optimizer(section: Any, gradients: Any, norm: Array) -> Any:
     # A device updates its piece of one flat buffer, which shows neither the norm nor the shapes.
     decayed = flat_buffers.in_matrices(gradients)
     return optimizer.make(section, grad_norm=norm, decayed=decayed)
-
-
-def _inputs_read(function: Callable, *args: Any) -> list[bool]:
-    """Returns for each leaf of `args` whether the result of `function` can depend on it.
-
-    Walks the traced program backwards from its results. It assumes that an operation reads all of
-    its inputs, so False is certain and True is not.
-    """
-    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
-    live = {id(var) for var in jaxpr.outvars}
-    for equation in reversed(jaxpr.eqns):
-        if any(id(var) in live for var in equation.outvars):
-            live |= {id(var) for var in equation.invars}
-    return [id(var) in live for var in jaxpr.invars]
 
 
 def _augmented(model: Any, batch: models.Batch, keys: Array) -> models.Batch:

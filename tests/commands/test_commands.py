@@ -16,7 +16,7 @@ from pipeline import datasets
 from pipeline.display import figures
 from pipeline.runtime import errors, registry, run_config
 from pipeline.training import step
-from tests.support import prepared_data
+from tests.support import code_folders, prepared_data
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {
@@ -40,9 +40,17 @@ def test_every_config_makes_a_model_with_every_preset(tmp_path, name, presets):
     if config.data.name == "arrays":
         np.save(tmp_path / "image.npy", np.zeros((4, 32, 32, 1), np.uint8))
         np.save(tmp_path / "label.npy", np.arange(4) % 2)
+    if config.data.name == "codes":
+        code_folders.write(tmp_path)
     run_config.check(config)
-    state = step.abstract_state(config, datasets.example_spec(config))
-    assert state.step.shape == ()
+    if name == "mnist_vae":
+        config.data.binarize = config.data.name != "codes"  # codes have no pixels to round
+    example = datasets.example_spec(config)
+    if (config.data.name == "codes") != (config.model.name == "code_prior"):
+        with pytest.raises(errors.InputError, match=r"has no (codes|images), on which"):
+            step.abstract_state(config, example)
+        return
+    assert step.abstract_state(config, example).step.shape == ()
 
 
 def test_every_variant_has_a_config_of_its_name():

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -167,6 +168,31 @@ def test_a_mistake_is_one_line(digits_run, capsys, monkeypatch, arguments, words
 def test_labels_for_a_model_without_conditions_are_refused(plain_run, capsys, monkeypatch):
     line = refusal(capsys, monkeypatch, f"--workdir={plain_run}", "--labels=0")
     assert "--labels=0: the run's model has no conditions" in line
+
+
+def test_random_codes_are_called_so_and_the_way_to_samples_is_shown(tmp_path, capsys, monkeypatch):
+    config = vq_vae.get_config("smoke")
+    config.checkpoint.best_metric = "elbo"
+    workdir = save_run(tmp_path / "a run", config)
+    given = [f"--workdir={workdir}", "--num=1", f"--out={tmp_path / 'out'}"]
+    monkeypatch.setattr(sys, "argv", ["generate", *given])
+    assert generate.main() == 0
+    random, prior, then, *paths = capsys.readouterr().out.splitlines()
+    assert random == "Random codes, not a prior: codes of real images depend on each other"
+    command = prior.partition(": python -m ")[2]
+    assert command == f"pipeline.generate --workdir='{workdir}' --step=1 --codes=all"
+    assert "--config=configs/code_prior.py" in then
+    assert f"--config.data.path='{workdir / 'reports' / '1'}'" in then
+    assert [Path(path).name for path in paths] == ["generated.png", "generated.npz"]
+
+
+@pytest.mark.parametrize("flag", ["--temperature=0.9", "--top_k=5", "--top_p=0.9", "--guidance=2"])
+def test_how_codes_are_drawn_is_refused_where_none_are(plain_run, capsys, monkeypatch, flag):
+    line = refusal(capsys, monkeypatch, f"--workdir={plain_run}", flag)
+    name, _, value = flag.partition("=")
+    assert re.search(rf"{name}={float(value):g}(\.0)? is only for runs of code_prior", line)
+    line = refusal(capsys, monkeypatch, f"--workdir={plain_run}", flag, "--latents=train")
+    assert f"{name}=" in line and "is for images: leave it out with --latents=train" in line
 
 
 def test_rows_must_fit_the_columns(sprites_run, capsys, monkeypatch):

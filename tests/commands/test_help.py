@@ -53,6 +53,15 @@ def test_the_help_names_every_flag_with_its_default(name, monkeypatch, capsys):
             assert f"(default: {flag.default})" in line
 
 
+@pytest.mark.parametrize("name", [name for name in COMMANDS if COMMANDS[name].COMMAND.groups])
+def test_flags_that_are_read_together_share_a_line_of_the_help(name, monkeypatch, capsys):
+    lines = shown(COMMANDS[name], monkeypatch, capsys, "--help").splitlines()
+    for group in COMMANDS[name].COMMAND.groups:
+        words = [f"--{flag.name}={flag.value}" for flag in group.flags]
+        (line,) = [line for line in lines if line.split()[: len(words)] == words]
+        assert line.endswith(f"  {group.text} (default: {group.shown})")
+
+
 def test_no_flag_is_parsed_that_the_help_does_not_name():
     values, _ = train.COMMAND.read(["train", "--config=configs/beta_vae.py", "--workdir=x"])
     named = {flag.name for flag in train.COMMAND.takes}

@@ -9,7 +9,7 @@ import pytest
 
 from configs import beta_vae, vq_vae
 from pipeline import datasets, generate
-from pipeline.outputs import array_file, code_files, saved_state
+from pipeline.outputs import array_file, encoded_files, encodings, saved_state
 from pipeline.runtime import errors, run_config
 from pipeline.training import batching, evaluation, setup
 from tests.support import commands, runs
@@ -166,15 +166,19 @@ def test_residual_codes_have_an_axis_of_their_own(tmp_path, monkeypatch):
     [(256, np.uint8), (257, np.uint16), (65536, np.uint16), (65537, np.int32)],
 )
 def test_the_smallest_type_that_holds_every_code(num_codes, dtype):
-    example = {"image": None, "label": datasets.label(10)}
-    rows = code_files.rows(example, (4, 4), num_codes=num_codes)
-    assert rows["tokens"].dtype == dtype
+    assert encodings.smallest(num_codes) == dtype
     assert np.iinfo(dtype).max >= num_codes - 1
+
+
+def test_the_entries_of_the_data_set_lie_beside_the_encodings():
+    codes = {"codes": jax.ShapeDtypeStruct((4, 4), np.uint8)}
+    rows = encoded_files.rows({"image": None, "label": datasets.label(10)}, codes)
+    assert set(rows) == {"codes", "label"}
     assert (rows["label"].shape, rows["label"].dtype) == ((), np.int32)
 
 
 def test_shards_follow_each_other_whatever_their_number():
-    shards = code_files.shards("train", 10, 4, {"tokens": None})
+    shards = encoded_files.shards("tokens-train", 10, 4, {"tokens": None}, main="tokens")
     assert [shard.first for shard in shards[1:]] == [shard.stop for shard in shards[:-1]]
     assert sorted(shard.stop - shard.first for shard in shards) == [2, 2, 3, 3]
     assert shards[3].files == {"tokens": "tokens-train-00003-of-00004.npy"}
@@ -193,10 +197,10 @@ def test_a_failure_leaves_no_half_file_and_no_description(workdir, tmp_path, mon
 
 
 def test_a_shard_that_is_not_there_is_named(tmp_path):
-    arrays = code_files.rows({"image": None}, (4, 4), num_codes=8)
-    shards = code_files.shards("train", 10, 2, arrays)
+    arrays = {"tokens": jax.ShapeDtypeStruct((4, 4), np.uint8)}
+    shards = encoded_files.shards("tokens-train", 10, 2, arrays, main="tokens")
     with pytest.raises(errors.InputError, match="lacks tokens-train-00000-of"):
-        code_files.describe(tmp_path / "tokens-train.json", arrays, shards, {}, {})
+        encoded_files.describe(tmp_path / "tokens-train.json", arrays, shards, {}, {})
     assert list(tmp_path.iterdir()) == []
 
 

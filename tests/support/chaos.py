@@ -27,7 +27,7 @@ from rich.table import Table
 from pipeline import datasets
 from pipeline.runtime import registry, run_config
 from pipeline.training import batching
-from tests.support import faults, processes
+from tests.support import code_folders, faults, processes
 from tests.support.runs import scalars
 
 HARDER = {  # what makes a variant harder to resume
@@ -35,7 +35,7 @@ HARDER = {  # what makes a variant harder to resume
 }
 VARIANTS = {
     name: (f"{name}.py:sprites,smoke", *HARDER.get(name, ())) for name in registry.names("models")
-}
+} | {"code_prior": ("code_prior.py:smoke", "--config.batch_size=64")}
 TOPOLOGIES = [(1, 1), (1, 2), (1, 4), (2, 1), (2, 2), (4, 1)]  # processes × devices each
 SHARDS = 4
 END_SECONDS = 90
@@ -50,7 +50,8 @@ original = batching.ahead
 def batches(source, config, mesh, *, first_step):
     with open({path!r} + str(os.getpid()), "a") as notes:
         for number, batch in enumerate(original(source, config, mesh, first_step=first_step)):
-            for shard in batch["image"].addressable_shards:
+            examples = batch.get("image", batch.get("codes"))
+            for shard in examples.addressable_shards:
                 first = shard.index[0].start or 0
                 rows = [zlib.crc32(row.tobytes()) for row in np.asarray(shard.data)]
                 print(json.dumps([first_step + number, first, rows]), file=notes, flush=True)
@@ -79,6 +80,9 @@ class Run:
             "--config.grace_seconds=60",  # a first step takes this long on a slow machine
             "--config.checkpoint.every_steps=10",
         ]
+        if variant == "code_prior":
+            codes = code_folders.write(folder / "codes")
+            self.arguments.append(f"--config.data.path={codes}")
         self.command = ("-c", NOTING.format(path=f"{self.notes}/", pause=pause))
 
     def start(self, topology, *, silent=False):
@@ -131,8 +135,11 @@ class Run:
             len(source), seed=config.seed, batch_size=size, first_step=0, process=0, processes=1
         )
         expected = [
-            [zlib.crc32(image) for image in batching.read(source, order[k], config)["image"]]
+            [zlib.crc32(np.ascontiguousarray(row)) for row in read[name]]
             for k in range(steps)
+            for read in [batching.read(source, order[k], config)]
+            for name in ("image", "codes")
+            if name in read
         ]
         seen = np.zeros((steps, size), bool)
         for step, first, rows in self.read_notes():

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from pipeline.runtime import registry, run_config
-from tests.support import forks, odd_files
+from tests.support import code_folders, forks, odd_files
 from tests.support.processes import ROOT
 
 WORDS = (
@@ -65,7 +65,7 @@ def flags(draw, folder, run):
         "benchmark": [*SMALL],
         "prepare": [f"--source={odd_files.images(draw, folder)}", f"--out={folder / 'new'}"],
     }.get(name, [f"--workdir={run}"])
-    known = [flag.name for flag in command.takes if flag.kind != "field"]
+    known = [flag.name for flag in command.every if flag.kind != "field"]
     for _ in range(draw.choice((1, 1, 2))):
         match draw.randrange(6):
             case 0:
@@ -89,6 +89,8 @@ def values(draw, folder, run):
     variant = draw.choice(registry.names("models"))
     fields = list(run_config.flatten(importlib.import_module(f"configs.{variant}").get_config()))
     arguments = [f"--config={ROOT}/configs/{variant}.py:smoke"]
+    if variant == "code_prior":
+        arguments.append(f"--config.data.path={code_folders.write(folder / 'codes')}")
     for _ in range(draw.choice((1, 1, 2))):
         arguments.append(f"--config.{draw.choice(fields)}={any_word(draw)}")
     if draw.random() < 0.2:

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from pipeline.runtime import registry
+from tests.support import code_folders
 
 # No backend has this name, so starting any backend would fail.
 NOWHERE = {**os.environ, "JAX_PLATFORMS": "nowhere"}
@@ -16,7 +17,10 @@ import jax
 from pipeline import datasets
 from pipeline.training import step
 
-config = importlib.import_module(f"configs.{sys.argv[1]}").get_config("sprites,smoke")
+name, folder = sys.argv[1:]
+presets = "smoke" if name == "code_prior" else "sprites,smoke"
+config = importlib.import_module(f"configs.{name}").get_config(presets)
+config.data.path = folder
 config.update_from_flattened_dict({"optimizer.ema_decay": 0.9, "optimizer.warmup_steps": 2})
 state = step.abstract_state(config, datasets.example_spec(config))
 print(state.step.shape)
@@ -30,8 +34,9 @@ def python(*arguments):
 
 
 @pytest.mark.parametrize("name", registry.names("models"))
-def test_an_abstract_state_touches_no_device(name):
-    found = python(DESCRIBE, name)
+def test_an_abstract_state_touches_no_device(name, tmp_path):
+    folder = code_folders.write(tmp_path) if name == "code_prior" else ""
+    found = python(DESCRIBE, name, str(folder))
     assert (found.returncode, found.stdout) == (0, "()\n"), found.stderr
 
 

@@ -119,6 +119,8 @@ def _first_inputs(model: trained.TrainedModel, described: Any) -> dict[str, Entr
     if hasattr(described, "quantizer"):
         shape = (*described.grid, *described.quantizer.shape)
         found["decode"] = _codes(shape, described.quantizer.num_codes)
+    elif isinstance(model.example.get("codes"), datasets.Codes):  # a prior, which decodes them
+        found["decode"] = _codes(model.example["codes"].shape, model.example["codes"].num_codes)
     elif hasattr(described, "latent_dim"):
         text = "latents, in standard deviations of the prior N(0, 1)"
         found["decode"] = Entry("z", (described.latent_dim,), "float32", text)

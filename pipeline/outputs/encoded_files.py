@@ -1,4 +1,4 @@
-"""The files that hold a split's codes: a description in JSON, and arrays cut into shards.
+"""The files that hold an encoded split: a description in JSON, and arrays cut into shards.
 
 A description exists only if all files that it names exist, even if a process stops half-way. So it
 is written last and removed first.
@@ -27,31 +27,46 @@ class Shard(NamedTuple):
     files: dict[str, str]  # file names, by the array's name
 
 
-def rows(example: Mapping[str, Any], shape: tuple[int, ...], *, num_codes: int) -> Rows:
-    """Returns the arrays to write: the codes as `tokens`, and the data set's entries but `image`.
+def rows(example: Mapping[str, Any], computed: Rows) -> Rows:
+    """Returns the arrays to write: the computed ones, and the data set's entries but `image`.
 
     Args:
         example: abstract example of the data set.
-        shape: of an image's codes, [h, w] or [h, w, Q].
-        num_codes: K; the codes' dtype is the smallest of uint8, uint16 and int32 that holds K − 1.
+        computed: rows of what the model says of an example.
+
+    Raises:
+        InputError: the data set has an entry of the same name as a computed array.
     """
-    dtype = np.uint8 if num_codes <= 2**8 else np.uint16 if num_codes <= 2**16 else np.int32
     entries = {name: entry for name, entry in example.items() if name != "image"}
-    return {
-        "tokens": jax.ShapeDtypeStruct(shape, dtype),
-        **{name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in entries.items()},
-    }
+    if both := sorted(entries.keys() & computed.keys()):
+        raise errors.InputError(
+            f"the data set has an entry {both[0]!r}, which is the name of an encoding: give the "
+            "entry another name in its `spec`"
+        )
+    kept = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in entries.items()}
+    return {**computed, **kept}
 
 
-def shards(split: str, num_examples: int, processes: int, arrays: Rows) -> list[Shard]:
-    """Returns the shards of all processes: contiguous ranges of nearly equal length."""
+def shards(
+    stem: str, num_examples: int, processes: int, arrays: Rows, *, main: str = ""
+) -> list[Shard]:
+    """Returns the shards of all processes: contiguous ranges of nearly equal length.
+
+    Args:
+        stem: how the names of files begin, such as "codes-train".
+        num_examples: of the split.
+        processes: how many write.
+        arrays: result of `rows`.
+        main: the array whose files have no name of their own after the stem; "": none.
+    """
     bounds = [num_examples * i // processes for i in range(processes + 1)]
     cut = []
     for i in range(processes):
         number = f"{i:05d}-of-{processes:05d}"
-        files = {name: f"tokens-{split}-{name}-{number}.npy" for name in arrays if name != "tokens"}
-        files["tokens"] = f"tokens-{split}-{number}.npy"
-        cut.append(Shard(bounds[i], bounds[i + 1], files))
+        named = {name: f"{stem}-{name}-{number}.npy" for name in arrays if name != main}
+        if main:
+            named[main] = f"{stem}-{number}.npy"
+        cut.append(Shard(bounds[i], bounds[i + 1], named))
     return cut
 
 
@@ -65,7 +80,7 @@ def describe(
         arrays: result of `rows`.
         cut: result of `shards`.
         example: abstract example of the data set.
-        about: entries that describe the run and the codes.
+        about: entries that describe the run and the encodings.
 
     Raises:
         InputError: a file of another process is not here.
@@ -86,7 +101,6 @@ def describe(
                 listed[name]["class_names"] = named
     whole = about | {
         "num_examples": cut[-1].stop,
-        "dtype": listed["tokens"]["dtype"],
         "arrays": listed,
         "shards": [shard._asdict() for shard in cut],
     }

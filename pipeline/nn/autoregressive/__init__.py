@@ -1,0 +1,1 @@
+"""Distributions over sequences of codes: each code given those before it."""

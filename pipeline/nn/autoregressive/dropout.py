@@ -1,0 +1,42 @@
+"""Dropout whose draws belong to an example: the same on any number of devices."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from pipeline.nn import streams
+
+Drop = Callable[[Array], Array]
+LEVELS = 2**8  # of the probability: draws are bytes, because random bits are slow on CPUs
+
+
+def none(x: Array) -> Array:
+    """Drops nothing."""
+    return x
+
+
+def make(rate: float, keys: Array) -> Drop:
+    """Returns a function that drops a share `rate` of the values, and scales up the others.
+
+    Srivastava et al. 2014. Each call draws anew. The rate is rounded to a multiple of 1/256.
+
+    Args:
+        rate: in [0, 1).
+        keys: of the examples, [B].
+    """
+    dropped = min(round(rate * LEVELS), LEVELS - 1)
+    if not dropped:
+        return none
+    calls = 0
+
+    def drop(x: Array) -> Array:
+        nonlocal calls
+        own = jax.vmap(lambda key, n=calls: jax.random.fold_in(key, streams.DROPOUT + n))(keys)
+        calls += 1
+        draws = jax.vmap(lambda key: jax.random.bits(key, x.shape[1:], jnp.uint8))(own)
+        scale = jnp.asarray(LEVELS / (LEVELS - dropped), x.dtype)
+        return jnp.where(draws >= dropped, x * scale, jnp.zeros((), x.dtype))
+
+    return drop
