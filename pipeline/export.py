@@ -118,8 +118,15 @@ def texts_of(options: Options, config: Any, step: int, told: Sequence[str] = ())
         figures=provenance.figures(options.workdir, step),
         training=provenance.training_command(config, options.workdir),
         export=provenance.export_command(options.workdir, options.out, step, further),
-        notes=(*([f"`sample`: {above}. {PRIOR}"] if above else []), *told),
+        notes=(*([f"`sample`: {above}. {PRIOR}"] if above else []), *_sampling(config), *told),
     )
+
+
+def _sampling(config: Any) -> list[str]:
+    """Returns a text about settings of sampling, which are a part of the program."""
+    settings = sorted(config.model.get("sampling", {}).items())
+    text = ", ".join(f"{name}={value}" for name, value in settings)
+    return [f"`sample` draws with {text}."] if text else []
 
 
 def main() -> int:

@@ -13,13 +13,22 @@ import yaml
 from jax import export as jax_export
 
 import pipeline
-from configs import beta_vae, capacity_vae, conditional_vae, mnist_vae, vq_vae, vq_vae_cifar10
+from configs import (
+    beta_vae,
+    capacity_vae,
+    code_prior,
+    conditional_vae,
+    mnist_vae,
+    vq_vae,
+    vq_vae_cifar10,
+)
 from pipeline import datasets, export
 from pipeline.nn import weights
 from pipeline.outputs import trained
 from pipeline.outputs.exporting import folder, functions, onnx_files, provenance
 from pipeline.runtime import command_line, config_file, run_config
 from pipeline.training import example_file
+from tests.support import code_folders
 from tests.support.processes import ROOT
 from tests.support.runs import save_run, snapshot
 
@@ -28,17 +37,22 @@ CONFIGS = {
     "capacity": capacity_vae.get_config,
     "conditional": conditional_vae.get_config,
     "vq": vq_vae.get_config,
+    "prior": code_prior.get_config,
 }
-# Runs the program of an export in an environment of its own, and keeps the arrays that it makes.
+SMALL = {"model.hidden": (16,)}
+# Runs the programs of exports in an environment of their own, and keeps the arrays that they make.
 PROGRAM = """
-import importlib.util, runpy, sys
+import contextlib, importlib.util, io, runpy, sys
 import numpy as np
-found = runpy.run_path(sys.argv[1])
 strangers = ("flax", "ml_collections", "pipeline", "safetensors", "orbax")
 assert not [name for name in strangers if importlib.util.find_spec(name)]
-labels = {f"label{i}": one for i, one in enumerate(found.get("labels", ()))}
-kinds = np.ndarray, found["jax"].Array
-np.savez(sys.argv[2], **{n: one for n, one in found.items() if isinstance(one, kinds)}, **labels)
+for pair in sys.argv[1:]:
+    script, out = pair.split("=")
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        found = runpy.run_path(script)
+    labels = {f"label{i}": one for i, one in enumerate(found.get("labels", ()))}
+    arrays = {n: a for n, a in found.items() if isinstance(a, (np.ndarray, found["jax"].Array))}
+    np.savez(out, printed=printed.getvalue(), **arrays, **labels)
 """
 CONVERSION = """
 import sys
@@ -57,7 +71,7 @@ def few_devices(monkeypatch):
 
 def saved(workdir, config, **changes):
     """Saves checkpoints 1 (the best) and 2 of a small run."""
-    config.model.hidden, config.checkpoint.best_metric = (16,), "elbo"
+    config.checkpoint.best_metric = "elbo"
     config.update_from_flattened_dict(changes)
     save_run(workdir, config)
     example_file.write(datasets.example_spec(config), workdir)
@@ -71,7 +85,11 @@ def exported(workdir, out, *arguments):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     parent = tmp_path_factory.mktemp("runs")
-    return {name: saved(parent / name, make("smoke")) for name, make in CONFIGS.items()}
+    codes = str(code_folders.write(parent / "codes"))
+    changes = dict.fromkeys(CONFIGS, SMALL) | {"prior": {"data.path": codes}}
+    return {
+        name: saved(parent / name, make("smoke"), **changes[name]) for name, make in CONFIGS.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +112,19 @@ def fresh(tmp_path_factory):
     return place / "bin" / "python"
 
 
+@pytest.fixture(scope="module")
+def made(exports, fresh, tmp_path_factory):
+    """Returns what the program of each export prints and the arrays that it makes."""
+    place = tmp_path_factory.mktemp("made")
+    pairs = [f"{out / 'use_me.py'}={place / name}.npz" for name, out in exports.items()]
+    result = subprocess.run(
+        [fresh, "-c", PROGRAM, *pairs],
+        cwd=place, env={"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return {name: dict(np.load(place / f"{name}.npz")) for name in exports}
+
+
 def described(out):
     return json.loads((out / "config.json").read_text())
 
@@ -106,39 +137,34 @@ def opened(out, name):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_program_runs_with_jax_alone_and_agrees_with_the_loaded_model(
-    name, runs, exports, fresh, tmp_path
+    name, runs, exports, made
 ):
-    script = exports[name] / "use_me.py"
-    assert len(script.read_text().splitlines()) <= 20
-    made = subprocess.run(
-        [fresh, "-c", PROGRAM, script, tmp_path / "made.npz"],
-        cwd=tmp_path, env={"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert made.returncode == 0, made.stderr
-    found = dict(np.load(tmp_path / "made.npz"))
-    assert made.stdout.count("(4, ") == len(described(exports[name])["functions"]) + (name != "vq")
-    model = pipeline.load(runs[name])
-    labels = found.get("label0")
-    encoded = model.encode(found["images"], labels)
-    if name == "vq":
-        np.testing.assert_array_equal(found["codes"], encoded)
+    assert len((exports[name] / "use_me.py").read_text().splitlines()) <= 20
+    found = made[name]
+    model, labels = pipeline.load(runs[name]), found.get("label0")
+    wanted = {"sampled": model.sample(4, seed=0, labels=labels)}
+    if name in ("vq", "prior"):
         z = found["codes"]
     else:
         z = found["mean"]
-        np.testing.assert_allclose(found["mean"], encoded[0], rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(found["log_variance"], encoded[1], rtol=1e-5, atol=1e-6)
-    for one, wanted in {
-        "decoded": model.decode(z, labels),
-        "reconstructed": model.reconstruct(found["images"], labels),
-        "sampled": model.sample(4, seed=0, labels=labels),
-    }.items():
-        np.testing.assert_allclose(found[one], wanted, rtol=1e-5, atol=1e-6)
+        encoded = model.encode(found["images"], labels)
+        wanted |= dict(zip(("mean", "log_variance"), encoded, strict=True))
+    wanted["decoded"] = model.decode(z, labels)
+    if name != "prior":
+        wanted["reconstructed"] = model.reconstruct(found["images"], labels)
+    if name == "vq":
+        wanted["codes"] = model.encode(found["images"])
+    assert str(found["printed"]).count("(4, ") == len(wanted)
+    for one, values in wanted.items():
+        assert found[one].dtype == values.dtype
+        np.testing.assert_allclose(found[one], values, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_file_is_for_every_platform_and_any_number_of_examples(name, exports):
     about = described(exports[name])
-    assert set(about["functions"]) == {"encode", "decode", "reconstruct", "sample"}
+    of_images = set() if name == "prior" else {"encode", "reconstruct"}
+    assert set(about["functions"]) == {"decode", "sample"} | of_images
     for one, signature in about["functions"].items():
         function, params = opened(exports[name], one)
         assert function.platforms == ("cpu", "cuda", "tpu")
@@ -203,15 +229,17 @@ def test_images_are_rounded_if_the_runs_data_were(tmp_path):
 
 def test_a_large_codebook_is_searched_in_chunks_that_need_no_limit_of_the_batch(tmp_path):
     changes = {"model.quantizer.num_codes": 2048, "model.quantizer.restart_steps": 0}
-    run = saved(tmp_path / "run", vq_vae.get_config("smoke"), **changes)
-    function, params = opened(exported(run, tmp_path / "out"), "encode")
+    model = trained.load(saved(tmp_path / "run", vq_vae.get_config("smoke"), **changes))
+    (encode,) = [one for one in functions.of(model) if one.name == "encode"]
+    content = folder.make(model, model.config, [encode]).programs["encode"]
+    function = jax_export.deserialize(bytearray(content))
     assert "while" in function.mlir_module()  # 256 examples times 256 sites times 2048 codes
-    model = trained.load(run)
     images = np.random.default_rng(0).random((5, 64, 64, 1), np.float32)
-    np.testing.assert_array_equal(function.call(params, images), model.encode(images))
+    found = function.call(functions.arrays(model), images)
+    np.testing.assert_array_equal(found, model.encode(images))
 
 
-def test_config_json_says_what_the_run_was_and_no_place_on_this_computer(runs, exports):
+def test_config_json_says_what_the_run_was(runs, exports):
     about = described(exports["conditional"])
     assert about["config"]["model.name"] == about["model"] == "conditional_vae"
     assert about["step"] == 1
@@ -222,8 +250,12 @@ def test_config_json_says_what_the_run_was_and_no_place_on_this_computer(runs, e
     example = pipeline.load(runs["conditional"]).example
     assert example_file.from_plain(about["example"]) == example
     assert about["versions"]["jax"] == jax.__version__
-    for path in exports["conditional"].iterdir():
-        assert str(runs["conditional"].parent).encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_no_file_names_a_place_on_this_computer(name, runs, exports):
+    for path in exports[name].iterdir():
+        assert str(runs["prior"].parent).encode() not in path.read_bytes(), path
 
 
 def front(out):
@@ -254,6 +286,8 @@ def test_the_card_has_the_equation_the_parameters_and_the_figures_with_their_ori
     assert "| `elbo` | 2 |" in card  # as `save_run` scores it
     assert "Random codes" not in card
     assert "Random codes" in front(exports["vq"])[1]
+    assert "`sample` draws with guidance=1.0, temperature=1.0" in front(exports["prior"])[1]
+    assert "| data | codes of sprites |" in front(exports["prior"])[1]
 
 
 def test_figures_of_a_report_come_first_and_without_any_the_card_says_so(tmp_path):
@@ -307,14 +341,14 @@ def test_the_run_is_only_read(runs, tmp_path):
 def test_files_of_onnx_agree_with_jax_for_any_number_of_examples(runs, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("jax2onnx")
-    names = ("beta", "conditional", "vq")
+    names = ("conditional", "vq")
     made = subprocess.run(
         [sys.executable, "-c", CONVERSION, *[f"{runs[name]}={tmp_path / name}" for name in names]],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
     warned = [line for line in made.stdout.splitlines() if "ONNX" in line]
-    assert len(warned) == 3 and all(" sample has no file of ONNX: " in line for line in warned)
+    assert len(warned) == 2 and all(" sample has no file of ONNX: " in line for line in warned)
     for name in names:
         about = described(tmp_path / name)
         assert set(about["onnx"]) == {"encode", "decode", "reconstruct"}

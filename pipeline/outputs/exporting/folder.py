@@ -137,7 +137,7 @@ def _about(
         "functions": {one.name: _signature(one) for one in chosen},
         "params": PARAMS,
         "data": _data(model),
-        "example": example_file.plain(model.example),
+        "example": _public(example_file.plain(model.example)),
         "platforms": list(PLATFORMS),
         "calling_convention_version": version,
         "oldest_jax": OLDEST_JAX.get(minor, f"{minor}.0"),
@@ -150,10 +150,24 @@ def _about(
 def _data(model: trained.TrainedModel) -> dict[str, Any]:
     """Returns what the data set is, and which of its values became 0 and 1."""
     found: dict[str, Any] = {"name": model.config.data.name}
+    if isinstance(codes := model.example.get("codes"), datasets.Codes):
+        found["name"] = f"codes of {codes.config['data.name']}"
     if "image" in model.example:
         pixels = model.pixels
         found |= {"dtype": pixels.dtype.name, "low": pixels.low, "high": pixels.high}
     return found | {"classes": datasets.class_names(model.example)}
+
+
+def _public(example: dict[str, Any]) -> dict[str, Any]:
+    """Returns an example as JSON without places on this computer, which codes keep too."""
+    entries = json.loads(json.dumps(example))
+    for entry in entries.values():
+        if "decoder" in entry:
+            decoder = json.loads(entry["decoder"])
+            for name in PRIVATE:
+                decoder["config"].pop(name, None)
+            entry["decoder"] = json.dumps(decoder)
+    return entries
 
 
 def _signature(function: functions.Function) -> dict[str, Any]:
