@@ -332,6 +332,14 @@ def test_the_training_command_leads_to_the_same_config(config, changes, override
     assert flat == wanted
 
 
+def test_for_a_model_from_outside_no_command_is_made_up(tmp_path):
+    config = beta_vae.get_config()
+    with config.unlocked():
+        config.model.temperature = 2.0
+    command = provenance.training_command(config, tmp_path)
+    assert command == "# config.json has the config that trained it"
+
+
 def test_the_run_is_only_read(runs, tmp_path):
     before = snapshot(runs["capacity"])
     exported(runs["capacity"], tmp_path / "out")

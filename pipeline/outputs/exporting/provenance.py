@@ -48,7 +48,9 @@ def training_command(config: Any, workdir: Path) -> str:
     """
     flat = run_config.flatten(config)
     wanted = {name: PLACES.get(name, value) if value else value for name, value in flat.items()}
-    given, overrides = min(_commands(wanted), key=lambda found: len(found[1]))
+    if not (commands := _commands(wanted)):  # of a model from outside this package
+        return "# config.json has the config that trained it"
+    given, overrides = min(commands, key=lambda found: len(found[1]))
     arguments = [f"--config=configs/{given}", f"--workdir={_run(workdir)}", *overrides]
     return shlex.join(["python", "-m", "pipeline.train", *arguments])
 
@@ -75,9 +77,9 @@ def _commands(wanted: dict[str, Any]) -> list[tuple[str, list[str]]]:
                 continue
             changed = [name for name, value in wanted.items() if start.get(name, ...) != value]
             given = f"{stem}.py{':' if presets else ''}{presets}"
-            if wanted.keys() <= start.keys():
+            if wanted.keys() == start.keys():
                 found.append((given, [_override(name, wanted[name]) for name in changed]))
-    return found or [("default.py", [_override(*one) for one in wanted.items()])]
+    return found
 
 
 def _override(name: str, value: Any) -> str:
