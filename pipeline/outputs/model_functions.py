@@ -4,7 +4,7 @@
 function is there if the model's class defines the method, whatever the model's name.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from jax import Array
 from pipeline import models
 from pipeline.outputs import row_chunks, sampling_options
 from pipeline.runtime import errors, registry
-from pipeline.training import examples, optimizer, step
+from pipeline.training import examples, optimizer, setup, step
 
 Labels = Mapping[str, Array] | None
 
@@ -118,10 +118,9 @@ def scaled(images: Array, example: Any) -> Array:
 class Programs:
     """The functions of one model, compiled when they are first called; see `row_chunks`."""
 
-    def __init__(self, config: Any, example: Any, params: Any, devices: Sequence[Any]):
-        """Keeps what the functions need; `params` lie whole on these devices."""
-        self._config, self._example, self._params = config, example, params
-        self._devices = devices
+    def __init__(self, ready: setup.Setup, params: Any):
+        """Keeps what the functions need; `params` lie whole on the devices of `ready`."""
+        self._ready, self._params = ready, params
         self._programs: dict[Any, row_chunks.Program] = {}
 
     def __call__(self, name: str, given: tuple[Any, Any], options: Mapping[str, Any]) -> Any:
@@ -137,8 +136,10 @@ class Programs:
         """
         key = name, tuple(sorted(options.items()))
         if key not in self._programs:
-            config = sampling_options.applied(self._config, options)
-            function = getattr(make(config, self._example), name)
+            config = sampling_options.applied(self._ready.config, options)
+            function = getattr(make(config, self._ready.example), name)
+
+            devices = self._ready.mesh.local_devices
 
             def of_rows(params: Any, given: tuple[Any, Any]) -> Any:
                 rows, labels = given
@@ -146,5 +147,5 @@ class Programs:
                     params, jax.random.wrap_key_data(rows) if name == "sample" else rows, labels
                 )
 
-            self._programs[key] = row_chunks.Program(of_rows, self._params, self._devices)
+            self._programs[key] = row_chunks.Program(of_rows, self._params, devices)
         return self._programs[key](given)

@@ -1,8 +1,8 @@
 """A trained model for use in Python: arrays in, NumPy arrays out, on the devices of this process.
 
-`pipeline.load` makes one from the run's config, the shapes of an example and one checkpoint. It
-reads no data set, and prints nothing. Every value is checked first: a mistake is a ValueError of
-one line. Chunks have a fixed size (`row_chunks`), so a result does not depend on their number.
+`pipeline.load` makes one from the run's config, the shapes of an example and one checkpoint; it
+reads no data. Every value is checked first: a mistake is a ValueError of one line. Chunks have a
+fixed size (`row_chunks`), so a result does not depend on the number of examples.
 """
 
 import os
@@ -21,7 +21,7 @@ from pipeline.outputs import (
     saved_settings,
     saved_state,
 )
-from pipeline.runtime import backends, flags
+from pipeline.runtime import backends, errors, flags
 from pipeline.training import example_file, setup
 
 MAX_NUM = 2**31 - 1  # samples of one call
@@ -33,13 +33,15 @@ def load(run: Any, *, step: str | int = "best") -> "TrainedModel":
     Raises:
         InputError: there is no run, or no such checkpoint, or it cannot be read.
     """
+    if not isinstance(run, str | os.PathLike):
+        raise errors.InputError(f"{given_arrays.shown(run)} is no run: give the path of its folder")
     workdir = flags.run(os.fspath(run))
     config = saved_settings.load(workdir)
     example = example_file.of_run(config, workdir, saved_first=True)
     own = [one for one in backends.devices() if one.process_index == jax.process_index()]
     ready = setup.prepare_evaluation(config, devices=own, example=example)
     at, state = saved_state.restore(workdir, str(step), ready, warn=warnings.warn)
-    return TrainedModel(str(run), ready, at, model_functions.params_of(state))
+    return TrainedModel(workdir, config, ready, (at, model_functions.params_of(state)))
 
 
 class TrainedModel:
@@ -50,16 +52,14 @@ class TrainedModel:
     are a dictionary by name. Without labels the model uses its null class.
     """
 
-    def __init__(self, run: str, ready: setup.Setup, at: int, params: Any):
-        """Holds the parameters on the devices of `ready`; use `pipeline.load`."""
-        self.config = ready.config  # of the run, locked
-        self.step = at  # of the checkpoint
-        self.params = params  # {"params": …, "stats": …}: trees of JAX arrays
+    def __init__(self, run: Any, config: Any, ready: setup.Setup, found: tuple[int, Any]):
+        """Holds the step and the parameters `found` on the devices of `ready`; see `load`."""
+        self.config = config  # of the run, locked
+        self.step, self.params = found  # {"params": …, "stats": …}: trees of JAX arrays
         self.example = ready.example  # one abstract example of the data set
         self.functions = model_functions.make(ready.config, ready.example)
-        self._run, devices = run, list(ready.mesh.devices.flat)
-        self._abstract = models.abstract(ready.config, ready.example)
-        self._programs = model_functions.Programs(ready.config, ready.example, params, devices)
+        self._run, self._abstract = run, models.abstract(ready.config, ready.example)
+        self._programs = model_functions.Programs(ready, self.params)
 
     def encode(self, images: Any, labels: Any = None) -> Any:
         """Returns what the model says of images: a Gaussian's moments, or codes.
@@ -92,7 +92,7 @@ class TrainedModel:
             labels: see the class.
 
         Raises:
-            ValueError: z or the labels are not as described, or the model decodes nothing.
+            ValueError: z or the labels are not as described.
 
         >>> images = model.decode(np.zeros((2, model.config.model.latent_dim)))
         >>> images.shape == (2, *model.image_shape), images.dtype

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import doctest
+import signal
 import subprocess
 import sys
 
@@ -11,14 +12,16 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from flax import nnx
 
 import pipeline
 from configs import beta_vae, conditional_vae, vq_vae
 from pipeline import datasets, generate
 from pipeline.mesh import sharding
+from pipeline.models import beta_vae as beta_vae_model
 from pipeline.outputs import trained
 from pipeline.runtime import run_config
-from pipeline.training import example_file, optimizer, step
+from pipeline.training import example_file, optimizer, setup, step
 from pipeline.training.saving import checkpoint
 from tests.support.processes import ROOT
 from tests.support.runs import assert_equal_trees, save_run, snapshot
@@ -94,6 +97,17 @@ def test_the_example_of_each_method_is_true(name, model):
     assert runner.summarize(verbose=False).failed == 0
 
 
+def test_the_pages_example_runs(digits):
+    page = (ROOT / "pipeline" / "outputs" / "README.md").read_text()
+    program = page.partition("## In Python")[2].partition("```python\n")[2].partition("```")[0]
+    assert '"runs/conditional_vae"' in program
+    names = {}
+    exec(program.replace('"runs/conditional_vae"', repr(str(digits))), names)
+    assert names["mean"].shape == names["gradient"].shape == (3, 10)
+    np.testing.assert_array_equal(names["same"], names["rounds"])
+    assert names["draws"].shape == (8, 28, 28, 1)
+
+
 def test_loading_needs_no_data_prints_nothing_and_leaves_the_run_alone(tmp_path, capsys):
     workdir = saved(tmp_path / "run", beta_vae.get_config("smoke"))
     config = run_config.load(workdir).unlock()
@@ -104,6 +118,17 @@ def test_loading_needs_no_data_prints_nothing_and_leaves_the_run_alone(tmp_path,
     assert found.sample(2).shape == (2, 64, 64, 1)
     assert snapshot(workdir) == before
     assert "".join(capsys.readouterr()) == ""
+
+
+def test_loading_leaves_the_handlers_of_signals_as_they_were(plain):
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    pipeline.load(plain).sample(1)
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_the_config_is_the_runs_own(model, plain):
+    assert model.config.to_dict() == run_config.load(plain).to_dict()
 
 
 def test_the_step_is_chosen_as_the_commands_do(plain):
@@ -285,18 +310,34 @@ def test_the_functions_take_keys_and_labels(conditional):
     )
 
 
+def test_a_model_of_the_bare_contract_samples_and_reconstructs(plain, monkeypatch):
+    class Model(nnx.Module):
+        def __init__(self, config, example, *, rngs):
+            self.shape = example["image"].shape
+            self.shade = nnx.Param(jnp.float32(0.5))
+
+        def reconstruct(self, batch):
+            return jnp.full((len(batch["image"]), *self.shape), self.shade[...])
+
+        def sample(self, keys):
+            return jax.vmap(lambda key: jax.random.uniform(key, self.shape))(keys)
+
+    ready = setup.prepare_evaluation(run_config.load(plain))
+    monkeypatch.setattr(beta_vae_model, "Model", Model)
+    params = {"params": {"shade": jnp.float32(0.25)}, "stats": {}}
+    found = trained.TrainedModel(plain, ready.config, ready, (1, params))
+    assert (found.functions.encode, found.functions.decode) == (None, None)
+    assert (found.reconstruct(np.zeros((2, 64, 64, 1), np.uint8)) == 0.25).all()
+    assert found.sample(2).shape == (2, 64, 64, 1)
+    words = "the run's model 'beta_vae' has no decode: it has reconstruct, sample"
+    assert words in line(found.decode, np.zeros((2, 10)))
+
+
 def test_codes_are_decoded_by_a_pure_function_too(vq):
     codes = RNG.integers(0, 20, (2, 16, 16))
     images = jax.jit(vq.functions.decode)(vq.params, codes)
     np.testing.assert_allclose(images, vq.decode(codes), atol=1e-5)
     assert jax.tree.leaves(vq.params["stats"])  # the codebook
-
-
-def test_a_function_that_a_model_lacks_is_none_and_its_method_says_so(vq, model, monkeypatch):
-    lacking = vq.functions._replace(encode=None)
-    monkeypatch.setattr(vq, "functions", lacking)
-    with pytest.raises(ValueError, match="'vq_vae' has no encode: it has decode, reconstruct, sa"):
-        vq.encode(np.zeros((1, 64, 64, 1), np.uint8))
 
 
 # Mistakes.
