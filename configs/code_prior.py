@@ -56,4 +56,5 @@ def get_config(presets: str = "") -> ConfigDict:
     if "smoke" in presets.split(","):
         config.model.network = "transformer"
         config.model.width, config.model.num_layers = 32, 2
+        config.optimizer.ema_decay = 0.9
     return config

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.runtime import errors
+from pipeline.runtime import errors, ranges
 
 NAMES = ("temperature", "top_k", "top_p", "guidance")
 
@@ -11,14 +11,12 @@ NAMES = ("temperature", "top_k", "top_p", "guidance")
 def applied(config: Any, options: Mapping[str, Any]) -> Any:
     """Returns the config with these fields of `config.model.sampling`; None leaves one as it is.
 
-    The model checks their ranges when it is built.
-
     Args:
         config: of the run, locked.
         options: values by the name of the field.
 
     Raises:
-        InputError: the run's model has no such field, or a value of another type.
+        InputError: the run's model has no such field, or a value is out of its range.
     """
     chosen = {name: value for name, value in options.items() if value is not None}
     if not chosen:
@@ -31,6 +29,7 @@ def applied(config: Any, options: Mapping[str, Any]) -> Any:
                 f"{config.model.name!r} has no config.model.sampling.{name}; leave it out"
             )
         chosen[name] = _like(section[name], value, name)
+        ranges.check({f"model.sampling.{name}": chosen[name]})
     config = config.copy_and_resolve_references().unlock()
     config.model.sampling.update(chosen)
     return config.lock()

@@ -13,7 +13,7 @@ from flax import nnx
 from configs import code_prior
 from pipeline import datasets, models
 from pipeline.mesh import sharding
-from pipeline.nn.autoregressive import code_heads, code_sampling
+from pipeline.nn.autoregressive import attention, code_heads, code_sampling
 from pipeline.runtime import errors
 from pipeline.training import step
 from tests.support import code_folders
@@ -246,6 +246,26 @@ def test_losses_are_the_same_on_any_mesh_and_with_accumulation(folder, network):
     assert reference[-1] < reference[0]
     config.accumulation_steps = 4
     np.testing.assert_allclose(train(config, 4, num_steps=8)[1], reference, rtol=1e-5)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_bits_are_the_same_on_any_mesh(folder, network):
+    config = config_of(folder, **{"model.network": network, "deterministic_shards": 4})
+    (one, losses, _), others = train(config, 1, num_steps=3), (2, 4)
+    for devices in others:
+        state, found, _ = train(config, devices, num_steps=3)
+        np.testing.assert_array_equal(found, losses)
+        jax.tree.map(np.testing.assert_array_equal, state.params, one.params)
+
+
+def test_attention_is_a_softmax_over_the_places_that_are_seen():
+    draw = np.random.default_rng(0)
+    queries, keys, values = draw.normal(size=(3, 2, 5, 3, 4)).astype(np.float32) * 3
+    found = attention.attend(queries, keys, values, seen=np.tri(5, dtype=bool))
+    expected = jax.nn.dot_product_attention(queries, keys, values, is_causal=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    far = attention.attend(100 * queries, 100 * keys, values, seen=np.tri(5, dtype=bool))
+    assert np.isfinite(far).all()
 
 
 def test_gradients_reach_every_parameter_and_not_the_decoder(folder):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from pipeline.nn.autoregressive import code_heads, dropout
+from pipeline.nn.autoregressive import attention, code_heads, dropout
 from pipeline.runtime import errors
 
 Cache = list[tuple[Array, Array]]  # keys and values of each block, [B, T, heads, dim] each
@@ -35,7 +35,8 @@ class Block(nnx.Module):
     def __call__(self, x: Array, drop: dropout.Drop) -> Array:
         """[B, T, dim] → [B, T, dim]."""
         queries, keys, values = self._attended(x)
-        mixed = jax.nn.dot_product_attention(queries, keys, values, is_causal=True)
+        causal = jnp.tri(x.shape[1], dtype=bool)
+        mixed = attention.attend(queries, keys, values, seen=causal)
         return self._rest(x, mixed, drop)
 
     def next(self, x: Array, cache: tuple[Array, Array], place: Array) -> tuple[Array, Any]:
@@ -46,8 +47,8 @@ class Block(nnx.Module):
             for old, new in zip(cache, own, strict=True)
         )
         # The entries after this place are still zeros, and must have no weight.
-        seen = (jnp.arange(keys.shape[1]) <= place)[None, None, None]
-        mixed = jax.nn.dot_product_attention(queries, keys, values, mask=seen)
+        seen = (jnp.arange(keys.shape[1]) <= place)[None]
+        mixed = attention.attend(queries, keys, values, seen=seen)
         return self._rest(x, mixed, dropout.none), (keys, values)
 
     def _attended(self, x: Array) -> list[Array]:
