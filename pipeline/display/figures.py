@@ -1,39 +1,20 @@
 """The table of logged figures: what each one means, its unit, and where it is drawn.
 
-To log a new figure, add it to its variant's dict and add a row here. TensorBoard, the report, the
+To log a new figure, add it to its variant's dict and add a row here (`figure_rows` has what a row
+is, and the rows of scores and of image quality). TensorBoard, the report, the
 progress line, comparisons and the page `pipeline/evals/README.md` all read the row. A figure
 without a row is shown under its own name. `python -m pipeline.display.figures` updates the page.
 """
 
+import re
 from pathlib import Path
-from typing import NamedTuple
 
-from pipeline.display import marked_pages
+from pipeline.display import figure_rows, marked_pages
 
 PAGE = Path(__file__).parents[1] / "evals" / "README.md"
 
 
-class Figure(NamedTuple):
-    """One row of the table. Only name, unit and text are needed."""
-
-    name: str  # the part of the tag after the last slash
-    unit: str  # of an axis, or "text" or "picture"; "" if it has none or the variant decides
-    text: str  # one sentence with its unit: TensorBoard and the report show it
-    more: str = ""  # what the page adds to the text
-    direction: str = ""  # which values are better: "higher", "lower", or "" if neither is
-    needs: str = ""  # the evaluation that config.evals must name, if no config of ours names it
-    chart: str = ""  # its chart on TensorBoard's page Custom Scalars, as "category: title"
-    curve: str = ""  # the title of its chart in the report
-    headline: int = 0  # its rank among the report's headlines, 1 comes first; 0: not one of them
-    terminal: str = ""  # its words on the progress line; {} stands for the value
-    train_only: bool = False  # a function of the step: the report draws no held-out curve
-    same_as: str = ""  # the figure that is shown instead, if the run has that one
-    within_run: str = ""  # as `direction`, if only checkpoints of one run can be compared by it
-
-
-def _score(name: str, text: str, *, headline: int = 0) -> Figure:
-    return Figure(name, "", text, "", "higher", "disentanglement", headline=headline)
-
+Figure = figure_rows.Figure
 
 # Charts of TensorBoard and words of the progress line come in the order of these rows.
 # fmt: off
@@ -123,27 +104,7 @@ TABLE = (
     Figure("warnings", "text", "What the model's author would have you look at, as text.",
            "Two evaluations in a row found it: a collapsed codebook or posterior."),
     Figure("config", "text", "Configuration of this run, as text."),
-    _score("mig", headline=9, text=
-           "Mutual information gap, 20 bins of means, all factors (Locatello et al.), 0 to 1."),
-    _score("mig_chen",
-           "Mutual information gap, samples, without shape (Chen et al. 2018), 0 to 1."),
-    _score("mig_chen_all_factors", "Mutual information gap, samples, all factors, 0 to 1."),
-    _score("mig_chen_means", "Mutual information gap, posterior means, without shape, 0 to 1."),
-    _score("mig_chen_means_all_factors",
-           "Mutual information gap, posterior means, all factors, 0 to 1."),
-    _score("dci_disentanglement", "Whether a latent serves one factor (boosted trees), 0 to 1."),
-    _score("dci_completeness", "Whether one latent serves a factor (boosted trees), 0 to 1."),
-    _score("dci_informativeness",
-           "Accuracy of boosted trees on other examples, 0 to 1, over factors."),
-    _score("sap",
-           "Separated attribute predictability: gap in accuracy of two best latents, 0 to 1."),
-    _score("factor_vae_score",
-           "Kim & Mnih's accuracy of majority votes, 0 to 1; chance is 1/factors."),
-    _score("beta_vae_score", "Higgins et al.'s accuracy of a linear classifier, 0 to 1."),
-    _score("modularity", "Whether a latent tells of one factor alone, 0 to 1; noise isn't at 0."),
-    _score("explicitness", "Area under the ROC curve of logistic regressions, 0.5 (chance) to 1."),
-    _score("irs",
-           "Interventional robustness: how still latents stay as other factors vary, 0 to 1."),
+    *figure_rows.SCORES,
     Figure("udr_lasso", "",
            "Likeness of a run's latents to other runs' (Duan et al. 2020), 0 to 1, lasso.",
            "`evaluate --compare` computes it.", "higher"),
@@ -152,6 +113,7 @@ TABLE = (
            "`evaluate --compare` computes it.", "higher"),
     Figure("mutual_information", "picture", needs="disentanglement", text=
            "I(latent; factor), 20 bins of posterior means, nats; H is the most."),
+    *figure_rows.QUALITY,
     Figure("reconstructions", "picture",
            "Held-out inputs and their reconstructions, pixels in [0, 1].",
            "Each input stands above its reconstruction."),
@@ -177,13 +139,18 @@ TABLE = (
            "Posterior means of held-out examples in the plane, by factor or label."),
 )
 # fmt: on
+NUMBER = re.compile(r"_\d+$")  # how many examples a figure is of, at the end of its name
 BY_NAME = {figure.name: figure for figure in TABLE}
 
 
 def of(tag: str) -> Figure:
-    """Returns the figure of a tag or name; one without unit and text if it has no row."""
+    """Returns the figure of a tag or name; one without unit and text if it has no row.
+
+    A row whose name ends in `_N` stands for every number N: `fid_N` for `fid_10000`.
+    """
     name = tag.rpartition("/")[2]
-    return BY_NAME.get(name) or Figure(name, "", "")
+    row = BY_NAME.get(name) or BY_NAME.get(NUMBER.sub("_N", name))
+    return row._replace(name=name) if row else Figure(name, "", "")
 
 
 def lines() -> list[str]:

@@ -23,8 +23,10 @@ Weights = dict[str, tuple[Any, Any]]  # by layer: kernel [h, w, in, out] and bia
 
 # Branches of a block see the same input, and their outputs are joined. A branch is a chain of
 # pools and layers. Layers keep the size, but those in SHRINK take only whole windows.
-STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", HALF)
-STEM += ("Conv2d_3b_1x1", "Conv2d_4a_3x3", HALF)
+STEM = (
+    *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", HALF),
+    *("Conv2d_3b_1x1", "Conv2d_4a_3x3", HALF),
+)
 A = (
     ("branch1x1",),
     ("branch5x5_1", "branch5x5_2"),
@@ -61,9 +63,10 @@ BLOCKS = {
     "Mixed_7c": LAST,
 }
 SHRINK = {  # by their strides
-    **{"Conv2d_1a_3x3": 2, "Conv2d_2a_3x3": 1, "Conv2d_4a_3x3": 1},
-    **{"Mixed_6a.branch3x3": 2, "Mixed_6a.branch3x3dbl_3": 2},
-    **{"Mixed_7a.branch3x3_2": 2, "Mixed_7a.branch7x7x3_4": 2},
+    "Conv2d_1a_3x3": 2,
+    **dict.fromkeys(("Conv2d_2a_3x3", "Conv2d_4a_3x3"), 1),
+    **dict.fromkeys(("Mixed_6a.branch3x3", "Mixed_6a.branch3x3dbl_3"), 2),
+    **dict.fromkeys(("Mixed_7a.branch3x3_2", "Mixed_7a.branch7x7x3_4"), 2),
 }
 
 

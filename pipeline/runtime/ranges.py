@@ -63,7 +63,7 @@ RANGES = {
             *("model.quantizer.num_quantizers", "model.quantizer.entropy_bits"),
             *("importance_weighted.num_samples", "importance_weighted.chunk", "traversals.num"),
             *("interpolations.pairs", "conditions_grid.columns", "conditions_grid.rows"),
-            "code_maps.num",
+            *("code_maps.num", "image_quality.rows"),
         ),
         _at_least(1),
     ),
@@ -72,7 +72,7 @@ RANGES = {
         (
             *("eval_examples", "eval_batch_size", "disentanglement.num_examples"),
             *("data.resize", "data.max_corrupt_files", "guard.max_rollbacks"),
-            *("checkpoint.keep_best", "checkpoint.keep_every_steps"),
+            *("image_quality.num_examples", "checkpoint.keep_best", "checkpoint.keep_every_steps"),
         ),
         COUNT,
     ),
@@ -121,7 +121,8 @@ RANGES = {
     "traversals.range": Range("must be above 0", 0, MOST_FLOAT, above=True),
 }
 # Tuples of names; those of the config that are not named here hold whole numbers.
-NAMES = ("evals", "disentanglement.metrics", "disentanglement.chen_excludes", "model.conditions")
+NAMES: tuple[str, ...] = ("evals", "model.conditions", "image_quality.lpips")
+NAMES += ("disentanglement.metrics", "disentanglement.chen_excludes")
 # Fields that hold a whole number or a pair of them, so ml_collections cannot check their type.
 PAIRS = ("data.image_size",)
 # An evaluation of a saved run reads none of these, so it does not fail for them.

@@ -8,18 +8,20 @@ from typing import NamedTuple
 
 import numpy as np
 
+GROUP = 1024  # features that become moments at once, so that bits don't depend on batches
+
 
 class Moments(NamedTuple):
-    """Count, mean and scatter of examples; the empty set has `Moments()`."""
+    """Number, mean and scatter of examples; the empty set has `Moments()`."""
 
-    count: int = 0
+    num: int = 0
     mean: np.ndarray | float = 0.0  # [F] float64
     scatter: np.ndarray | float = 0.0  # [F, F] float64: Σ (x − mean)(x − mean)ᵀ
 
     @property
     def covariance(self) -> np.ndarray:
         """The unbiased covariance, [F, F]; it needs two examples or more."""
-        return np.asarray(self.scatter) / (self.count - 1)
+        return np.asarray(self.scatter) / (self.num - 1)
 
 
 def of(features: np.ndarray) -> Moments:
@@ -32,17 +34,17 @@ def of(features: np.ndarray) -> Moments:
 
 def merged(first: Moments, second: Moments) -> Moments:
     """Returns the moments of the union of two disjoint sets."""
-    if not first.count or not second.count:
-        return first if first.count else second
-    count = first.count + second.count
+    if not first.num or not second.num:
+        return first if first.num else second
+    num = first.num + second.num
     apart = np.asarray(second.mean) - first.mean
-    mean = first.mean + apart * (second.count / count)
-    between = np.outer(apart, apart) * (first.count * second.count / count)
-    return Moments(count, mean, first.scatter + second.scatter + between)
+    mean = first.mean + apart * (second.num / num)
+    between = np.outer(apart, apart) * (first.num * second.num / num)
+    return Moments(num, mean, first.scatter + second.scatter + between)
 
 
 def distance(first: Moments, second: Moments) -> float:
-    """Returns |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2·(Σ₁Σ₂)^½), not negative, in squared units of the features.
+    """Returns |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2·(Σ₁Σ₂)^½), not negative.
 
     The trace of the root is the sum of the roots of the eigenvalues of Σ₁^½ Σ₂ Σ₁^½. That matrix is
     symmetric, so fewer examples than features need no correction.
@@ -54,3 +56,29 @@ def distance(first: Moments, second: Moments) -> float:
     trace = np.trace(a) + np.trace(b) - 2.0 * np.sqrt(np.maximum(between, 0.0)).sum()
     apart = np.asarray(first.mean) - second.mean
     return float(max(apart @ apart + trace, 0.0))
+
+
+class Stream:
+    """Features that come in batches of any size; holds at most a group of them, and moments."""
+
+    def __init__(self) -> None:
+        """Begins with no features."""
+        self._rows: list[np.ndarray] = []
+        self._moments = Moments()
+
+    def add(self, features: np.ndarray) -> None:
+        """Adds features [n, F]."""
+        self._rows.append(features)
+        if sum(map(len, self._rows)) < GROUP:
+            return
+        rows = np.concatenate(self._rows)
+        whole = len(rows) // GROUP * GROUP
+        for group in np.split(rows[:whole], whole // GROUP):
+            self._moments = merged(self._moments, of(group))
+        self._rows = [rows[whole:]]
+
+    @property
+    def moments(self) -> Moments:
+        """Those of all features so far."""
+        rest = [rows for rows in self._rows if len(rows)]
+        return merged(self._moments, of(np.concatenate(rest))) if rest else self._moments

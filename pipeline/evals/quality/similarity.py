@@ -75,7 +75,9 @@ def _bands(side: int) -> np.ndarray:
     weights /= weights.sum()
     num = side - WINDOW + 1
     bands = np.zeros((num, side), np.float32)
-    np.add.at(bands, (np.arange(num)[:, None], np.arange(num)[:, None] + np.arange(WINDOW)), weights)
+    np.add.at(
+        bands, (np.arange(num)[:, None], np.arange(num)[:, None] + np.arange(WINDOW)), weights
+    )
     return bands
 
 
