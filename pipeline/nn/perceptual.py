@@ -125,10 +125,10 @@ def features(weights: Weights, images: Array, *, network: str) -> list[Array]:
 
 
 def distances(weights: Weights, images_a: Array, images_b: Array, *, network: str) -> Array:
-    """Returns the distance of each pair, [B] float32, dimensionless, 0 for equal images.
+    """Returns the distance of each pair, [B] float32, dimensionless; equal images are at 0.
 
-    It is a pure function of the weights and images, and differentiable everywhere. Arguments and
-    errors are those of `features`; both images have the same shape.
+    It is a pure function of weights and images, and its gradient is finite everywhere. Arguments
+    and errors are those of `features`; both images have the same shape.
     """
     if images_a.shape != images_b.shape:
         raise errors.InputError(f"images {images_a.shape} and {images_b.shape} cannot be compared")
@@ -142,7 +142,11 @@ def distances(weights: Weights, images_a: Array, images_b: Array, *, network: st
 
 
 class Perceptual:
-    """LPIPS as a function of two batches of images, such as a term of an objective."""
+    """LPIPS as a function of two batches of images, such as a term of an objective.
+
+    A program that is compiled with it holds the weights as constants, 10 or 59 MB. `distances`
+    takes them as an argument.
+    """
 
     def __init__(self, network: str = "alex"):
         """Reads the weights of "alex" or "vgg"; see `load`."""

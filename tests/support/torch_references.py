@@ -19,11 +19,11 @@ from pipeline.nn import perceptual
 FILE = Path(__file__).with_suffix(".npz")
 # By network: shapes [H, W, C] of the compared images.
 CASES = {
-    "alex": ((64, 64, 1), (64, 64, 3), (32, 32, 3), (97, 40, 3)),
-    "vgg": ((64, 64, 1), (64, 64, 3), (28, 28, 1), (33, 50, 3)),
+    "alex": ((64, 64, 1), (32, 32, 3), (97, 40, 3)),
+    "vgg": ((28, 28, 1), (33, 50, 3)),
 }
 GRADIENT = (32, 32, 3)
-INCEPTION = ((64, 64, 1), (32, 48, 3), (310, 330, 3))  # enlarged, and reduced
+INCEPTION = ((32, 48, 3), (310, 330, 1))  # enlarged, and reduced
 
 
 def pair(shape):
