@@ -52,19 +52,22 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
         drawn = {}
     config = config.copy_and_resolve_references()
     config.eval_batch_size = section.rows * mesh.size
-    compared = _comparing(config, mesh, chosen)
-    sampled = _sampling(config, mesh, chosen, num) if drawn else None
+    compare = _comparing(config, mesh, chosen)
+    sample = _sampling(config, mesh, chosen, num) if drawn else None
 
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
+        # They stay on the devices only while they are in use.
+        weights = _everywhere({name: read() for name, read in chosen.weights.items()}, mesh)
         values: dict[str, list[np.ndarray]] = {name: [] for name in chosen.pairs}
         sets = {name: frechet.Stream() for name in _sets(chosen.features)}
-        for rows in compared(state, batching.heldout_batches(source, config, mesh, num=num)):
+        batches = batching.heldout_batches(source, config, mesh, num=num)
+        for rows in compare(state, weights, batches):
             for name, value in rows.items():
                 (sets[name].add if name in sets else values[name].append)(value)
         for name, parts in values.items():
             yield f"heldout/{name}", float(np.concatenate(parts).mean(dtype=np.float64))
-        if sampled is not None:
-            for rows in sampled(state):
+        if sample is not None:
+            for rows in sample(state, weights):
                 for name in rows:
                     sets[name].add(rows[name])
         yield from _distances(sets, num)
@@ -92,11 +95,10 @@ def keys(seed: int, first: Any, num: int) -> Array:
 
 
 def _comparing(config: Any, mesh: Mesh, chosen: measures.Chosen) -> Callable[..., Iterator[Rows]]:
-    """Returns (state, held-out batches) → the true examples' values and features, by batch."""
+    """Returns (state, weights, batches) → the true examples' values and features, by batch."""
     example, axes = datasets.example_spec(config), P(mesh.axis_names)
     pixels = datasets.pixels_of(example["image"])
     reconstruct = evaluation.make_method(config, example, "reconstruct")
-    weights = _everywhere(chosen.weights, mesh)
 
     def of_rows(weights: dict[str, Any], images: Array, found: Array) -> dict[str, Array]:
         images, found = pixels.unit(images), rounded(found, pixels)
@@ -115,7 +117,7 @@ def _comparing(config: Any, mesh: Mesh, chosen: measures.Chosen) -> Callable[...
         mesh,
     )
 
-    def compared(state: step.TrainState, batches: Any) -> Iterator[Rows]:
+    def compared(state: step.TrainState, weights: dict[str, Any], batches: Any) -> Iterator[Rows]:
         for _, batch in batches:
             rows = measured(weights, batch["image"], reconstruct(state, batch))
             rows = multihost_utils.process_allgather(rows | {"mask": batch["mask"]}, tiled=True)
@@ -128,11 +130,10 @@ def _comparing(config: Any, mesh: Mesh, chosen: measures.Chosen) -> Callable[...
 def _sampling(
     config: Any, mesh: Mesh, chosen: measures.Chosen, num: int
 ) -> Callable[..., Iterator[Rows]]:
-    """Returns state → the features of `num` samples of the model, by batch."""
+    """Returns (state, weights) → the features of `num` samples of the model, by batch."""
     example, axes = datasets.example_spec(config), P(mesh.axis_names)
     pixels = datasets.pixels_of(example["image"])
     sample = evaluation.make_method(config, example, "sample")
-    weights = _everywhere({name: chosen.weights[name] for name in chosen.features}, mesh)
     at_once = config.eval_batch_size
     keys_from = jax.jit(
         lambda first: keys(config.seed, first, at_once),
@@ -151,7 +152,8 @@ def _sampling(
         mesh,
     )
 
-    def sampled(state: step.TrainState) -> Iterator[Rows]:
+    def sampled(state: step.TrainState, weights: dict[str, Any]) -> Iterator[Rows]:
+        weights = {name: weights[name] for name in chosen.features}
         for first in range(0, num, at_once):
             rows = measured(weights, sample(state, keys_from(np.uint32(first))))
             rows = multihost_utils.process_allgather(rows, tiled=True)
@@ -162,7 +164,7 @@ def _sampling(
 
 def rounded(images: Array, pixels: datasets.Pixels) -> Array:
     """Returns images in [0, 1] with the values that the data can hold; floats stay as they are."""
-    images = jnp.clip(images, 0.0, 1.0)
+    images = jnp.clip(images.astype(jnp.float32), 0.0, 1.0)
     if pixels.resolution is None:
         return images
     steps = np.float32(float(pixels.high) - float(pixels.low))
@@ -178,12 +180,12 @@ def _sets(features: dict[str, Any]) -> list[str]:
     return [f"{name} {of}" for name in features for of in ("heldout", "reconstructions", "samples")]
 
 
-def _distances(streams: dict[str, frechet.Stream], num: int) -> Iterator[tuple[str, float]]:
+def _distances(sets: dict[str, frechet.Stream], num: int) -> Iterator[tuple[str, float]]:
     """Yields the Fréchet distances to the held-out images; the number of images is in the name."""
     for name, of_reconstructions in measures.FRECHET.items():
         for figure, of in ((of_reconstructions, "reconstructions"), (name, "samples")):
-            if (other := streams.get(f"{name} {of}")) and other.moments.num > 1:
-                reference = streams[f"{name} heldout"].moments
+            if (other := sets.get(f"{name} {of}")) and other.moments.num > 1:
+                reference = sets[f"{name} heldout"].moments
                 yield f"heldout/{figure}_{num}", frechet.distance(reference, other.moments)
 
 

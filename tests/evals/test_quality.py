@@ -145,6 +145,14 @@ def test_moments_are_numpys_and_their_bits_do_not_depend_on_the_batches(size):
     np.testing.assert_array_equal(found.scatter, whole.moments.scatter)
 
 
+def test_features_that_are_not_finite_have_no_distance():
+    features = mixed(5, 3)
+    known = frechet.of(features)
+    features[2, 1] = np.nan
+    for found in (known, frechet.of(features)):
+        assert np.isnan(frechet.distance(found, frechet.of(features)))
+
+
 def test_an_empty_set_adds_nothing():
     some = frechet.of(mixed(5, 3))
     for found in (frechet.merged(some, frechet.Moments()), frechet.merged(frechet.Moments(), some)):

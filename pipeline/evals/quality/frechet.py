@@ -4,6 +4,7 @@ Dowson & Landau 1982; Heusel et al. 2017 (arXiv:1706.08500) apply it to the feat
 Moments of parts are merged exactly, so the whole set is never in memory (Chan et al. 1983).
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -47,9 +48,12 @@ def distance(first: Moments, second: Moments) -> float:
     """Returns |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2·(Σ₁Σ₂)^½), not negative.
 
     The trace of the root is the sum of the roots of the eigenvalues of Σ₁^½ Σ₂ Σ₁^½. That matrix is
-    symmetric, so fewer examples than features need no correction.
+    symmetric, so fewer examples than features need no correction. Of features that are not finite
+    the distance is NaN.
     """
     a, b = first.covariance, second.covariance
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return math.nan
     values, vectors = np.linalg.eigh(a)
     root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
     between = np.linalg.eigvalsh(root @ b @ root)

@@ -27,7 +27,7 @@ class Chosen(NamedTuple):
 
     pairs: dict[str, Callable[..., Array]]  # (weights, images, reconstructions) → [B]
     features: dict[str, Callable[..., Array]]  # (weights, images) → [B, F]
-    weights: dict[str, Any]  # by the name of the figure; () if it needs none
+    weights: dict[str, Callable[[], Any]]  # reads those of a figure, () if it needs none
     left_out: dict[str, str]  # why, by name
 
 
@@ -47,25 +47,25 @@ def choose(section: Any, shape: tuple[int, ...]) -> Chosen:
         name: _without_weights(getattr(similarity, name)) for name in ("mae", "mse", "psnr")
     }
     features: dict[str, Callable] = {}
-    weights: dict[str, Any] = dict.fromkeys(pairs, ())
+    weights: dict[str, Callable[[], Any]] = dict.fromkeys(pairs, tuple)
     left_out = dict(_unfit(section, shape))
     for name, side in (("ssim", similarity.WINDOW), ("ms_ssim", similarity.SMALLEST)):
         if min(shape[:2]) >= side:
-            pairs[name], weights[name] = _without_weights(getattr(similarity, name)), ()
+            pairs[name], weights[name] = _without_weights(getattr(similarity, name)), tuple
     for network in section.lpips:
         name = f"lpips_{network}"
         if name not in left_out:
             pairs[name] = functools.partial(perceptual.distances, network=network)
-            weights[name] = perceptual.load(network)
+            weights[name] = functools.partial(perceptual.load, network)
     if section.frechet and "frechet_alexnet" not in left_out:
         features["frechet_alexnet"] = alexnet_features
-        weights["frechet_alexnet"] = perceptual.load("alex")
+        weights["frechet_alexnet"] = functools.partial(perceptual.load, "alex")
     if section.inception:
         # A mistake in the name counts even if the images allow no FID.
         name = "config.image_quality.inception"
         read = inception.load(places.of(section.inception, name=name))
         if "fid" not in left_out:
-            features["fid"], weights["fid"] = inception.features, read
+            features["fid"], weights["fid"] = inception.features, lambda: read
     return Chosen(pairs, features, weights, left_out)
 
 
