@@ -278,7 +278,10 @@ def test_a_file_of_inceptions_weights_gives_fid(tmp_path, monkeypatch):
 def test_what_cannot_work_is_one_line(tmp_path, monkeypatch):
     for changes, says in (
         ({"image_quality.lpips": ("squeeze",)}, r"image_quality.lpips='squeeze' is unknown"),
-        ({"image_quality.inception": str(tmp_path / "none")}, "none is missing"),
+        (
+            {"image_quality.inception": str(tmp_path / "none")},
+            r"^config.image_quality.inception: .*none is missing",
+        ),
     ):
         with pytest.raises(errors.InputError, match=says):
             evaluated(make_config(**changes))

@@ -62,8 +62,7 @@ def choose(section: Any, shape: tuple[int, ...]) -> Chosen:
         weights["frechet_alexnet"] = functools.partial(perceptual.load, "alex")
     if section.inception:
         # A mistake in the name counts even if the images allow no FID.
-        name = "config.image_quality.inception"
-        read = inception.load(places.of(section.inception, name=name))
+        read = _inception(section.inception)
         if "fid" not in left_out:
             features["fid"], weights["fid"] = inception.features, lambda: read
     return Chosen(pairs, features, weights, left_out)
@@ -108,6 +107,15 @@ def _unfit(section: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, str]]:
                 perceptual.check(shape, networks[name])
             except errors.InputError as error:
                 yield name, str(error)
+
+
+def _inception(name: str) -> inception.Weights:
+    field = "config.image_quality.inception"
+    path = places.of(name, name=field)
+    try:
+        return inception.load(path)
+    except errors.InputError as error:
+        raise errors.InputError(f"{field}: {error}") from None
 
 
 def _without_weights(measure: Callable[[Array, Array], Array]) -> Callable[..., Array]:
