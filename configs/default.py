@@ -98,6 +98,12 @@ def get_config() -> ConfigDict:
     config.importance_weighted.num_samples = 200  # K draws of z an example; more are tighter
     config.importance_weighted.chunk = 10  # draws decoded at once; bounds the memory only
 
+    config.image_quality = ConfigDict()  # of evals/image_quality.py
+    config.image_quality.num_examples = 0  # held-out images, and as many samples; 0: all
+    config.image_quality.lpips = ("alex", "vgg")  # its networks: alex is the authors' default
+    config.image_quality.frechet = True  # the distance in AlexNet's features, which is not FID
+    config.image_quality.inception = ""  # file of Inception's weights, for FID; "": no FID
+    config.image_quality.rows = 32  # images at once on each device; bounds the memory only
     config.traversals = ConfigDict()
     config.traversals.examples = ()  # held-out examples to start from, by number; (): drawn
     config.traversals.num = 1  # how many examples the seed draws
@@ -105,19 +111,15 @@ def get_config() -> ConfigDict:
     config.traversals.range = 3.0  # standard deviations of the prior: 99.7 % of its draws
     config.traversals.steps = 11  # values of each latent; an odd number includes 0
     config.traversals.latents = 32  # of the highest KL, in the papers' sizes all; 0: all
-
     config.interpolations = ConfigDict()
     config.interpolations.pairs = 8  # pairs of held-out examples, which the seed draws
     config.interpolations.steps = 9  # points on the line, both ends included
-
     config.conditions_grid = ConfigDict()
     config.conditions_grid.columns = 10  # draws of z, the same in every row
     # at most; a row is a label, or a held-out example's conditions if they have several columns
     config.conditions_grid.rows = 16
-
     config.code_maps = ConfigDict()
     config.code_maps.num = 8  # how many held-out examples, from the first
-
     config.latent_plane = ConfigDict()
     config.latent_plane.projection = "pca"  # pca, or kl: the two latents of the highest KL
 
@@ -191,6 +193,7 @@ def smoke(config: ConfigDict) -> None:
     config.eval_every_steps = 30
     config.eval_examples = 256
     config.checkpoint.every_steps = 20
+    config.image_quality.num_examples = 64
 
 
 PRESETS = (*registry.names("datasets"), "smoke")

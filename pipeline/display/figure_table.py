@@ -1,32 +1,12 @@
-"""The rows of the table of figures, and what a row says; `figures` looks them up.
+"""The table of figures; `figures` looks its rows up.
 
-To log a new figure, add it to its variant's dict and add a row here.
+To log a new figure, add it to its variant's dict and add a row here. `figure_rows` has what a row
+is, and the rows of scores and of image quality.
 """
 
-from typing import NamedTuple
+from pipeline.display import figure_rows
 
-
-class Figure(NamedTuple):
-    """One row of the table. Only name, unit and text are needed."""
-
-    name: str  # the part of the tag after the last slash
-    unit: str  # of an axis, or "text" or "picture"; "" if it has none or the variant decides
-    text: str  # one sentence with its unit: TensorBoard and the report show it
-    more: str = ""  # what the page adds to the text
-    direction: str = ""  # which values are better: "higher", "lower", or "" if neither is
-    needs: str = ""  # the evaluation that config.evals must name, if no config of ours names it
-    chart: str = ""  # its chart on TensorBoard's page Custom Scalars, as "category: title"
-    curve: str = ""  # the title of its chart in the report
-    headline: int = 0  # its rank among the report's headlines, 1 comes first; 0: not one of them
-    terminal: str = ""  # its words on the progress line; {} stands for the value
-    train_only: bool = False  # a function of the step: the report draws no held-out curve
-    same_as: str = ""  # the figure that is shown instead, if the run has that one
-    within_run: str = ""  # as `direction`, if only checkpoints of one run can be compared by it
-
-
-def _score(name: str, text: str, *, headline: int = 0) -> Figure:
-    return Figure(name, "", text, "", "higher", "disentanglement", headline=headline)
-
+Figure = figure_rows.Figure
 
 # Charts of TensorBoard and words of the progress line come in the order of these rows.
 # fmt: off
@@ -124,27 +104,7 @@ TABLE = (
     Figure("warnings", "text", "What the model's author would have you look at, as text.",
            "Two evaluations in a row found it: a collapsed codebook or posterior."),
     Figure("config", "text", "Configuration of this run, as text."),
-    _score("mig", headline=9, text=
-           "Mutual information gap, 20 bins of means, all factors (Locatello et al.), 0 to 1."),
-    _score("mig_chen",
-           "Mutual information gap, samples, without shape (Chen et al. 2018), 0 to 1."),
-    _score("mig_chen_all_factors", "Mutual information gap, samples, all factors, 0 to 1."),
-    _score("mig_chen_means", "Mutual information gap, posterior means, without shape, 0 to 1."),
-    _score("mig_chen_means_all_factors",
-           "Mutual information gap, posterior means, all factors, 0 to 1."),
-    _score("dci_disentanglement", "Whether a latent serves one factor (boosted trees), 0 to 1."),
-    _score("dci_completeness", "Whether one latent serves a factor (boosted trees), 0 to 1."),
-    _score("dci_informativeness",
-           "Accuracy of boosted trees on other examples, 0 to 1, over factors."),
-    _score("sap",
-           "Separated attribute predictability: gap in accuracy of two best latents, 0 to 1."),
-    _score("factor_vae_score",
-           "Kim & Mnih's accuracy of majority votes, 0 to 1; chance is 1/factors."),
-    _score("beta_vae_score", "Higgins et al.'s accuracy of a linear classifier, 0 to 1."),
-    _score("modularity", "Whether a latent tells of one factor alone, 0 to 1; noise isn't at 0."),
-    _score("explicitness", "Area under the ROC curve of logistic regressions, 0.5 (chance) to 1."),
-    _score("irs",
-           "Interventional robustness: how still latents stay as other factors vary, 0 to 1."),
+    *figure_rows.SCORES,
     Figure("udr_lasso", "",
            "Likeness of a run's latents to other runs' (Duan et al. 2020), 0 to 1, lasso.",
            "`evaluate --compare` computes it.", "higher"),
@@ -153,6 +113,7 @@ TABLE = (
            "`evaluate --compare` computes it.", "higher"),
     Figure("mutual_information", "picture", needs="disentanglement", text=
            "I(latent; factor), 20 bins of posterior means, nats; H is the most."),
+    *figure_rows.QUALITY,
     Figure("reconstructions", "picture",
            "Held-out inputs and their reconstructions, pixels in [0, 1].",
            "Each input stands above its reconstruction."),

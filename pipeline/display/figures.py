@@ -5,6 +5,7 @@
 `python -m pipeline.display.figures` updates the page.
 """
 
+import re
 from pathlib import Path
 
 from pipeline.display import figure_table, marked_pages
@@ -12,13 +13,18 @@ from pipeline.display import figure_table, marked_pages
 PAGE = Path(__file__).parents[1] / "evals" / "README.md"
 Figure = figure_table.Figure
 TABLE = figure_table.TABLE
+NUMBER = re.compile(r"_\d+$")  # how many examples a figure is of, at the end of its name
 BY_NAME = {figure.name: figure for figure in TABLE}
 
 
 def of(tag: str) -> Figure:
-    """Returns the figure of a tag or name; one without unit and text if it has no row."""
+    """Returns the figure of a tag or name; one without unit and text if it has no row.
+
+    A row whose name ends in `_N` stands for every number N: `fid_N` for `fid_10000`.
+    """
     name = tag.rpartition("/")[2]
-    return BY_NAME.get(name) or Figure(name, "", "")
+    row = BY_NAME.get(name) or BY_NAME.get(NUMBER.sub("_N", name))
+    return row._replace(name=name) if row else Figure(name, "", "")
 
 
 def lines() -> list[str]:

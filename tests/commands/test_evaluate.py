@@ -28,7 +28,7 @@ from tests.support.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 NUM = 90  # held-out examples of an evaluation: a batch of 64 and a part of one
-EVALS = "--evals=heldout,latents,importance_weighted,reconstructions,disentanglement"
+EVALS = "--evals=heldout,latents,importance_weighted,reconstructions,disentanglement,image_quality"
 DEVICES = tuple(jax.devices())
 
 
@@ -41,6 +41,7 @@ def make_config(module=beta_vae, **changes):
     config = module.get_config("smoke")
     config.model.hidden, config.batch_size, config.eval_examples = (16,), 64, NUM
     config.importance_weighted.num_samples = 5
+    config.image_quality.num_examples, config.image_quality.lpips = 40, ("alex",)
     config.disentanglement.num_examples = 230
     config.disentanglement.metrics = ("mig", "mig_chen", "modularity", "irs")
     config.update_from_flattened_dict(changes)

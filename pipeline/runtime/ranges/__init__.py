@@ -14,7 +14,8 @@ from pipeline.runtime.ranges.table import MOST_SEED, OWNED_FLOAT, RANGES, Range
 # JAX and NumPy take a seed modulo 2³², so a larger one would repeat the run of a smaller one.
 MOST_NEW_SEED = 2**32 - 1
 # Tuples of names; those of the config that are not named here hold whole numbers.
-NAMES = ("evals", "disentanglement.metrics", "disentanglement.chen_excludes", "model.conditions")
+NAMES: tuple[str, ...] = ("evals", "model.conditions", "image_quality.lpips")
+NAMES += ("disentanglement.metrics", "disentanglement.chen_excludes")
 # Fields that hold a whole number or a pair of them, so ml_collections cannot check their type.
 PAIRS = ("data.image_size",)
 # An evaluation of a saved run reads none of these, so it does not fail for them.
