@@ -63,7 +63,7 @@ class Prior(nnx.Module):
         """
         if noise is None:
             noise = jax.random.bernoulli(self.rngs.noise(), self.label_dropout, label.shape)
-        condition = jnp.where(noise[:, None], self.null, self.labels(label))
+        condition = jnp.where(noise[:, None], self.null[...], self.labels(label))
         codes = codes.reshape(len(codes), -1).astype(jnp.int32)
         inputs = jnp.concatenate([condition[:, None], self.embedding(codes[:, :-1])], 1)
         losses = optax.softmax_cross_entropy_with_integer_labels(self.layers(inputs), codes)
