@@ -23,7 +23,17 @@ from pipeline.runtime import (
 )
 from pipeline.runtime.storage import faults
 
-SECTIONS = ("machine", "compilation", "step", "input", "safety", "logging", "loop", "against")
+SECTIONS = (
+    "machine",
+    "compilation",
+    "step",
+    "sampling",
+    "input",
+    "safety",
+    "logging",
+    "loop",
+    "against",
+)
 COMMAND = command_line.Command(
     "pipeline.benchmark",
     "Measures what a step of a config costs on this machine, and what the loop adds to it.",

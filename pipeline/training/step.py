@@ -45,14 +45,15 @@ def abstract_state(config: Any, example: Any) -> TrainState:
 
 def create_state(config: Any, example: Any, mesh: Mesh) -> TrainState:
     """Returns the state of step 0, laid out as `layouts` says; its values are equal on any mesh."""
-    state = _drawn_state(config, example, mesh)
+    state = drawn_state(config, example, mesh)
     stats = models.first_stats(config, example, state.stats)
     if stats is state.stats:
         return state
     return dataclasses.replace(state, stats=sharding.everywhere(stats, mesh))
 
 
-def _drawn_state(config: Any, example: Any, mesh: Mesh) -> TrainState:
+def drawn_state(config: Any, example: Any, mesh: Mesh) -> TrainState:
+    """Returns `create_state` without what the model reads from files."""
     if not layouts.is_cut(mesh):
         init = jax.jit(
             lambda: _initial_state(config, example), out_shardings=sharding.replicated(mesh)

@@ -59,7 +59,7 @@ def test_the_command_measures_every_section_and_writes_json(tmp_path):
     result = subprocess.run(command, cwd=ROOT, env=one, capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr
     sections = json.loads(path.read_text())
-    assert tuple(sections) == benchmark.SECTIONS
+    assert tuple(sections) == tuple(name for name in benchmark.SECTIONS if name != "sampling")
     assert sections["loop"]["steps a round"] == 20
     assert 0 < sections["step"]["share of the matrix product's rate"] < 2
     assert sections["step"]["GFLOP a step and device"] > 0

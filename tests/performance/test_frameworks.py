@@ -21,7 +21,7 @@ STEPS = 3
 BATCH_SIZE = 4  # few examples make quick steps; the networks stay complete
 
 
-@pytest.fixture(params=sorted(works.WORKS))
+@pytest.fixture(params=sorted(set(works.WORKS) - {"code_prior"}))  # it has tests of its own
 def work(request):
     work = works.WORKS[request.param]()
     return work._replace(config=run_config.changed(work.config, f"batch_size={BATCH_SIZE}"))
@@ -155,7 +155,7 @@ def test_pytorch_trains_as_ours(work):
     num = sum(param.numel() for param in model.parameters())
     assert num == num_elements(state.params)
     _copy_into_pytorch(torch, work, jax.device_get(state), model)
-    optimizer, _ = pytorch.make_optimizer(work, model)
+    update = pytorch.make_update(work, model)
     images = pytorch.tensors(work)
     images["image"] = images["image"].flip(2, 3)  # see `pytorch_models`
     batch = work.batch() | {"mask": np.ones(BATCH_SIZE, np.float32)}
@@ -169,9 +169,8 @@ def test_pytorch_trains_as_ours(work):
             images["noise"] = torch.from_numpy(epsilon), drop
         loss = model(**images)
         np.testing.assert_allclose(loss.item(), float(metrics["loss"]), rtol=1e-4)
-        optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        update()
 
 
 def _copy_into_pytorch(torch, work, state, model):

@@ -1,5 +1,6 @@
 """Dropout whose draws belong to an example: the same on any number of devices."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -35,8 +36,15 @@ def make(rate: float, keys: Array) -> Drop:
         nonlocal calls
         own = jax.vmap(lambda key, n=calls: jax.random.fold_in(key, streams.DROPOUT + n))(keys)
         calls += 1
-        draws = jax.vmap(lambda key: jax.random.bits(key, x.shape[1:], jnp.uint8))(own)
+        draws = jax.vmap(lambda key: _bytes(key, x.shape[1:]))(own)
         scale = jnp.asarray(LEVELS / (LEVELS - dropped), x.dtype)
         return jnp.where(draws >= dropped, x * scale, jnp.zeros((), x.dtype))
 
     return drop
+
+
+def _bytes(key: Array, shape: tuple[int, ...]) -> Array:
+    """Returns random bytes, four from each word: JAX itself computes a word for each byte."""
+    num = math.prod(shape)
+    words = jax.random.bits(key, (math.ceil(num / 4),), jnp.uint32)
+    return jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[:num].reshape(shape)

@@ -51,14 +51,22 @@ class Block(nnx.Module):
         mixed = attention.attend(queries, keys, values, seen=seen)
         return self._rest(x, mixed, dropout.none), (keys, values)
 
+    # Layers see matrices [B·T, dim]: XLA on CPUs copies [B, T, dim] for the gradients of kernels.
     def _attended(self, x: Array) -> list[Array]:
         """Returns queries, keys and values, [B, T, heads, dim / heads] each."""
-        parts = jnp.split(self.inputs(self.norms[0](x)), 3, axis=-1)
-        return [part.reshape(*part.shape[:2], self.heads, -1) for part in parts]
+        rows = x.reshape(-1, x.shape[-1])
+        parts = jnp.split(self.inputs(self.norms[0](rows)), 3, axis=-1)
+        return [part.reshape(*x.shape[:2], self.heads, -1) for part in parts]
 
     def _rest(self, x: Array, mixed: Array, drop: dropout.Drop) -> Array:
-        x = x + drop(self.outputs(mixed.reshape(x.shape)))
-        return x + drop(self.narrow(jax.nn.gelu(self.widen(self.norms[1](x)))))
+        rows = x.reshape(-1, x.shape[-1])
+
+        def dropped(features: Array) -> Array:
+            return drop(features.reshape(x.shape)).reshape(rows.shape)
+
+        rows = rows + dropped(self.outputs(mixed.reshape(rows.shape)))
+        hidden = jax.nn.gelu(self.widen(self.norms[1](rows)))
+        return (rows + dropped(self.narrow(hidden))).reshape(x.shape)
 
 
 class Transformer(nnx.Module):

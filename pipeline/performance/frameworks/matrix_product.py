@@ -4,6 +4,7 @@ XLA compiles it as it compiles the products in a step. A step takes longer than 
 of its shapes and its other operations.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -32,19 +33,30 @@ def operations(work: Work) -> float:
     """Returns the multiplications and additions of the layers in one step, over the whole batch.
 
     The gradients of a layer's inputs and of its weights cost as much again each as its values. The
-    first layer needs no input gradient, because its input is the image.
+    first layer needs no input gradient, because its input is the image. A prior's first layer is a
+    look-up of codes, which counts as nothing.
     """
-    first, *rest = _layers((*work.encoder, *work.decoder), work.shape[0])
+    places = math.prod(work.shape) if work.is_prior else 1
+    first, *rest = _layers((*work.encoder, *work.decoder), work.shape[0], places)
     return work.config.batch_size * (2.0 * first + 3.0 * sum(rest))
 
 
-def _layers(layers: Sequence[Layer], side: int) -> Iterator[float]:
-    """Yields the operations of each layer's values for one example of `side` × `side` pixels."""
+def _layers(layers: Sequence[Layer], side: int, places: int = 1) -> Iterator[float]:
+    """Yields the operations of each layer's values for one example.
+
+    It has `side` × `side` pixels, or `places` codes.
+    """
     for kind, *sizes in layers:
         match kind:
             case "linear":
                 inputs, outputs = sizes
-                yield 2.0 * inputs * outputs
+                yield 2.0 * places * inputs * outputs
+            case "embedding":
+                yield 0.0
+            case "block":
+                width = sizes[0]
+                # Scores of all pairs of places, half of which are masked, and their mixtures.
+                yield 2.0 * places * (12 * width**2 + 2 * places * width)
             case "grid":
                 side = sizes[0]
             case "conv":

@@ -12,7 +12,7 @@ import optax
 from flax import nnx
 from jax import Array
 
-from pipeline.performance.frameworks import Run
+from pipeline.performance.frameworks import Run, naive_prior
 from pipeline.performance.frameworks.works import NUM_CLASSES, Layer, Work
 from pipeline.training.optimizer import average_params
 
@@ -128,6 +128,8 @@ class VQVAE(nnx.Module):
 
 def make(work: Work, rngs: nnx.Rngs) -> Any:
     """Returns the work's model, which maps a batch to its loss."""
+    if work.is_prior:
+        return naive_prior.Prior(work, rngs)
     return (VQVAE if work.config.model.name == "vq_vae" else VAE)(work, rngs)
 
 
@@ -140,16 +142,13 @@ def start(work: Work, options: Sequence[str]) -> Run:
         optimizer.update(model, gradients)
         return loss
 
-    model = make(work, nnx.Rngs(params=0, noise=1))
+    model = make(work, nnx.Rngs(params=0, noise=1, dropout=2))
     return train(work, model, take_step, f"flax {flax.__version__}")
 
 
 def train(work: Work, model: nnx.Module, take_step: Callable[..., Array], version: str) -> Run:
     """Returns the run of `take_step`, (model, optimizer, batch) → loss, compiled by `nnx.jit`."""
-    section = work.config.optimizer
-    chain = optax.adam(section.learning_rate, section.b1, section.b2, section.eps)
-    average = [average_params(section.ema_decay)] if section.ema_decay else []
-    optimizer = nnx.Optimizer(model, optax.chain(chain, *average), wrt=nnx.Param)
+    optimizer = nnx.Optimizer(model, make_optimizer(work.config.optimizer), wrt=nnx.Param)
     step = functools.partial(nnx.jit(take_step), model, optimizer, jax.device_put(work.batch()))
 
     def steps(num: int) -> None:
@@ -158,3 +157,18 @@ def train(work: Work, model: nnx.Module, take_step: Callable[..., Array], versio
         jax.block_until_ready((loss, nnx.state(model)))
 
     return Run(steps, version, jax.default_backend())
+
+
+def make_optimizer(section: Any) -> optax.GradientTransformation:
+    """Returns optax's Adam or AdamW with what else the section `optimizer` asks for."""
+    rates = {"b1": section.b1, "b2": section.b2, "eps": section.eps}
+    parts = [optax.clip_by_global_norm(section.clip_norm)] if section.clip_norm else []
+    if section.name == "adamw":
+        matrices = functools.partial(jax.tree.map, lambda param: param.ndim > 1)
+        decay = {"weight_decay": section.weight_decay, "mask": matrices}
+        parts.append(optax.adamw(section.learning_rate, **rates, **decay))
+    else:
+        parts.append(optax.adam(section.learning_rate, **rates))
+    if section.ema_decay:
+        parts.append(average_params(section.ema_decay))
+    return optax.chain(*parts)

@@ -17,7 +17,8 @@ def start(work: Work, options: Sequence[str]) -> Run:
     del options
     allocator.keep_freed()
     mesh = sharding.make_mesh(work.config.mesh)
-    state = step.create_state(work.config, work.example, mesh)
+    # Without files: what a prior reads from them only decodes, which the step does not do.
+    state = step.drawn_state(work.config, work.example, mesh)
     mask = np.ones(work.config.batch_size, np.float32)
     batch = jax.device_put(work.batch() | {"mask": mask}, sharding.batch_sharded(mesh))
     stop = jax.device_put(np.zeros(mesh.size, np.float32), sharding.batch_sharded(mesh))

@@ -13,10 +13,11 @@ def start(work: Work, options: Sequence[str]) -> Run:
     """Returns the run; `options` are those of `pytorch`.
 
     Raises:
-        Unsuited: the work is a conditional VAE, which pythae does not have.
+        Unsuited: the work is a conditional VAE or a prior, which pythae does not have.
     """
     if work.conditional:
-        raise Unsuited("pythae has no conditional VAE")
+        missing = "causal transformer" if work.is_prior else "conditional VAE"
+        raise Unsuited(f"pythae has no {missing}")
     # Imported here, so that `compare` can skip this file when they are not installed.
     import torch
     from pythae import models

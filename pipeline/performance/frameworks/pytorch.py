@@ -39,15 +39,13 @@ def train(work: Work, model: torch.nn.Module, options: Sequence[str]) -> Run:
             raise Unsuited("channels-last: the network has no convolution")
         model.to(memory_format=torch.channels_last)
         batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
-    optimizer, after = make_optimizer(work, model)
+    update = make_update(work, model)
     loss = _compiled(model, device) if "compile" in options else model
 
     def steps(num: int) -> None:
         for _ in range(num):
-            optimizer.zero_grad(set_to_none=True)
             loss(**batch).backward()
-            optimizer.step()
-            after()
+            update()
         if device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -55,32 +53,54 @@ def train(work: Work, model: torch.nn.Module, options: Sequence[str]) -> Run:
 
 
 def tensors(work: Work, device: torch.device | None = None) -> dict[str, torch.Tensor]:
-    """Returns the work's batch: `image` [B, C, H, W] uint8, and `label` [B] int64 if it has one."""
+    """Returns the work's batch: `image` [B, C, H, W] uint8, or `codes` [B, h, w] and `label` [B].
+
+    Codes and labels are int64.
+    """
     batch = {name: torch.from_numpy(array).to(device) for name, array in work.batch().items()}
-    if "label" in batch:
-        batch["label"] = batch["label"].long()
-    return batch | {"image": batch["image"].permute(0, 3, 1, 2).contiguous()}
+    for name in ("codes", "label"):
+        if name in batch:
+            batch[name] = batch[name].long()
+    if "image" in batch:
+        batch["image"] = batch["image"].permute(0, 3, 1, 2).contiguous()
+    return batch
 
 
-def make_optimizer(
-    work: Work, model: torch.nn.Module
-) -> tuple[torch.optim.Optimizer, Callable[[], None]]:
-    """Returns Adam, and the function to call after its steps: it averages if the config does."""
+def make_update(work: Work, model: torch.nn.Module) -> Callable[[], None]:
+    """Returns the function to call after `backward`: it clips, takes Adam's step, and averages.
+
+    It leaves no gradients.
+    """
     section, params = work.config.optimizer, list(model.parameters())
-    optimizer = torch.optim.Adam(
-        params,
+    groups: list[Any] = [{"params": params}]
+    if section.weight_decay:
+        matrices = [param for param in params if param.ndim > 1]
+        others = [param for param in params if param.ndim <= 1]
+        groups = [
+            {"params": matrices, "weight_decay": section.weight_decay},
+            {"params": others},
+        ]
+    # Without decay AdamW is Adam.
+    optimizer = torch.optim.AdamW(
+        groups,
         lr=section.learning_rate,
         betas=(section.b1, section.b2),
         eps=section.eps,
+        weight_decay=0.0,
         fused=True,
     )
     averages = [param.detach().clone() for param in params]
 
-    def average() -> None:
-        with torch.no_grad():
-            torch._foreach_lerp_(averages, params, 1 - section.ema_decay)
+    def update() -> None:
+        if section.clip_norm:
+            torch.nn.utils.clip_grad_norm_(params, section.clip_norm, foreach=True)
+        optimizer.step()
+        if section.ema_decay:
+            with torch.no_grad():
+                torch._foreach_lerp_(averages, params, 1 - section.ema_decay)
+        optimizer.zero_grad(set_to_none=True)
 
-    return optimizer, average if section.ema_decay else lambda: None
+    return update
 
 
 def _compiled(model: torch.nn.Module, device: torch.device) -> Any:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.performance.frameworks import pytorch_prior
 from pipeline.performance.frameworks.works import NUM_CLASSES, Layer, Work
 
 
@@ -161,4 +162,6 @@ class VQVAE(nn.Module):
 
 def make(work: Work) -> nn.Module:
     """Returns the work's model."""
+    if work.is_prior:
+        return pytorch_prior.Prior(work)
     return VQVAE(work) if work.config.model.name == "vq_vae" else VAE(work)

@@ -7,20 +7,30 @@ tuple. Tests check that it is the config's network: as many parameters, and the 
     ("up", C_in, C_out, k, s)     its transpose: [H, W] → [s·H, s·W]
     ("linear", F_in, F_out)       ("flatten",)       ("grid", H, W, C), from a flat vector
     ("relu",)                     ("residual", layers), x + layers(x)
+
+A prior over codes has only a decoder, a causal transformer. Its first input is the label's vector:
+
+    ("embedding", K, F)           vectors of all codes but the last
+    ("positions", T, F)           learned vectors that are added; then dropout
+    ("block", F, N)               x + attention(norm(x)) of N heads, then x + mlp(norm(x))
+    ("norm", F)                   layer normalisation
 """
 
+import json
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from configs import beta_vae, conditional_vae, vq_vae, vq_vae_cifar10
+from configs import code_prior as code_prior_config
 from pipeline import datasets
 from pipeline.runtime import run_config
 
 Layer = tuple[Any, ...]
 RELU = ("relu",)
 NUM_CLASSES = 10
+NUM_CODES = 128  # of the VQ-VAE whose codes a prior learns
 VARIANCE = 0.06  # of CIFAR-10's pixels, in [0, 1]
 
 
@@ -28,8 +38,8 @@ class Work(NamedTuple):
     """A training step that every framework computes alike, in float32."""
 
     config: Any
-    shape: tuple[int, int, int]  # [H, W, C] of an image
-    encoder: tuple[Layer, ...]
+    shape: tuple[int, ...]  # [H, W, C] of an image; [h, w] of its codes, for a prior
+    encoder: tuple[Layer, ...]  # empty for a prior
     decoder: tuple[Layer, ...]
 
     @property
@@ -37,20 +47,32 @@ class Work(NamedTuple):
         """An abstract example, as `datasets.example_spec` returns it."""
         import jax
 
-        image = {"image": jax.ShapeDtypeStruct(self.shape, np.uint8)}
-        return image | ({"label": datasets.label(NUM_CLASSES)} if self.conditional else {})
+        found: dict[str, Any] = {"image": jax.ShapeDtypeStruct(self.shape, np.uint8)}
+        if self.is_prior:
+            # The step doesn't decode, so of the VQ-VAE only its config is needed.
+            flat = run_config.flatten(_changed(vq_vae.get_config(), f"data.variance={VARIANCE}"))
+            image = {"shape": [4 * side for side in self.shape] + [1], "dtype": "uint8"}
+            decoder = json.dumps({"config": flat, "image": image})
+            found = {"codes": datasets.Codes(self.shape, np.uint8, NUM_CODES, decoder)}
+        return found | ({"label": datasets.label(NUM_CLASSES)} if self.conditional else {})
+
+    @property
+    def is_prior(self) -> bool:
+        """Whether the model learns codes instead of images."""
+        return self.config.model.name == "code_prior"
 
     @property
     def conditional(self) -> bool:
         """Whether the model needs labels."""
-        return self.config.model.name == "conditional_vae"
+        return self.is_prior or self.config.model.name == "conditional_vae"
 
     def batch(self, seed: int = 0) -> dict[str, np.ndarray]:
-        """Returns `image` [B, H, W, C] uint8 of random pixels, and `label` [B] int32 if needed."""
+        """Returns random `image` [B, H, W, C] or `codes` [B, h, w] uint8, and `label` [B] int32."""
         random, size = np.random.default_rng(seed), self.config.batch_size
-        image = random.integers(0, 256, (size, *self.shape), np.uint8)
+        name, num = ("codes", NUM_CODES) if self.is_prior else ("image", 256)
+        values = random.integers(0, num, (size, *self.shape), np.uint8)
         labels = random.integers(0, NUM_CLASSES, size, np.int32)
-        return {"image": image} | ({"label": labels} if self.conditional else {})
+        return {name: values} | ({"label": labels} if self.conditional else {})
 
 
 def conv_beta_vae() -> Work:
@@ -108,11 +130,24 @@ def dense_conditional_vae() -> Work:
     return Work(config, (28, 28, 1), encoder, decoder)
 
 
+def code_prior() -> Work:
+    """Causal transformer over 7×7 codes of 128, four blocks of 128 features, batch 128."""
+    config = _changed(
+        code_prior_config.get_config(), "optimizer.schedule=constant", "optimizer.warmup_steps=0"
+    )
+    section, shape = config.model, (7, 7)
+    width, block = section.width, ("block", section.width, section.num_heads)
+    inputs = (("embedding", NUM_CODES, width), ("positions", math.prod(shape), width))
+    outputs = (("norm", width), ("linear", width, NUM_CODES))
+    return Work(config, shape, (), (*inputs, *[block] * section.num_layers, *outputs))
+
+
 WORKS = {
     "conv_beta_vae": conv_beta_vae,
     "tutorial_vq_vae": tutorial_vq_vae,
     "sonnet_vq_vae": sonnet_vq_vae,
     "dense_conditional_vae": dense_conditional_vae,
+    "code_prior": code_prior,
 }
 
 
