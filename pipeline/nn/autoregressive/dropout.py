@@ -26,6 +26,9 @@ def make(rate: float, keys: Array) -> Drop:
     Args:
         rate: in [0, 1).
         keys: of the examples, [B].
+
+    Returns:
+        A function of features [B, ...], or of [B·T, ...] with T rows for each example.
     """
     dropped = min(round(rate * LEVELS), LEVELS - 1)
     if not dropped:
@@ -36,9 +39,12 @@ def make(rate: float, keys: Array) -> Drop:
         nonlocal calls
         own = jax.vmap(lambda key, n=calls: jax.random.fold_in(key, streams.DROPOUT + n))(keys)
         calls += 1
-        draws = jax.vmap(lambda key: _bytes(key, x.shape[1:]))(own)
-        scale = jnp.asarray(LEVELS / (LEVELS - dropped), x.dtype)
-        return jnp.where(draws >= dropped, x * scale, jnp.zeros((), x.dtype))
+        shape = x.shape[0] // keys.shape[0], *x.shape[1:]
+        kept = jax.vmap(lambda key: _bytes(key, shape))(own).reshape(x.shape) >= dropped
+        scale, zero = (jnp.asarray(v, x.dtype) for v in (LEVELS / (LEVELS - dropped), 0))
+        # A choice comes last, in the gradient too. Where a product meets a sum, the compiler may
+        # round only once, or not: bits would depend on what it puts together.
+        return jnp.where(kept, jnp.where(kept, x, zero) * scale, zero)
 
     return drop
 

@@ -32,16 +32,17 @@ class Block(nnx.Module):
         self.widen = nnx.Linear(dim, 4 * dim, kernel_init=code_heads.INITIAL, **options)
         self.narrow = nnx.Linear(4 * dim, dim, kernel_init=small, **options)
 
-    def __call__(self, x: Array, drop: dropout.Drop) -> Array:
-        """[B, T, dim] → [B, T, dim]."""
-        queries, keys, values = self._attended(x)
-        causal = jnp.tri(x.shape[1], dtype=bool)
+    # Layers see matrices [B·T, dim]: XLA on CPUs copies [B, T, dim] for the gradients of kernels.
+    def __call__(self, x: Array, places: int, drop: dropout.Drop) -> Array:
+        """[B·T, dim] → [B·T, dim], with T `places`."""
+        queries, keys, values = self._attended(x, places)
+        causal = jnp.tri(places, dtype=bool)
         mixed = attention.attend(queries, keys, values, seen=causal)
         return self._rest(x, mixed, drop)
 
     def next(self, x: Array, cache: tuple[Array, Array], place: Array) -> tuple[Array, Any]:
-        """Returns the output at one place, [B, 1, dim], and the cache with this place's entry."""
-        queries, *own = self._attended(x)
+        """Returns the output at one place, [B, dim], and the cache with this place's entry."""
+        queries, *own = self._attended(x, 1)
         keys, values = (
             jax.lax.dynamic_update_slice_in_dim(old, new, place, axis=1)
             for old, new in zip(cache, own, strict=True)
@@ -51,22 +52,14 @@ class Block(nnx.Module):
         mixed = attention.attend(queries, keys, values, seen=seen)
         return self._rest(x, mixed, dropout.none), (keys, values)
 
-    # Layers see matrices [B·T, dim]: XLA on CPUs copies [B, T, dim] for the gradients of kernels.
-    def _attended(self, x: Array) -> list[Array]:
+    def _attended(self, x: Array, places: int) -> list[Array]:
         """Returns queries, keys and values, [B, T, heads, dim / heads] each."""
-        rows = x.reshape(-1, x.shape[-1])
-        parts = jnp.split(self.inputs(self.norms[0](rows)), 3, axis=-1)
-        return [part.reshape(*x.shape[:2], self.heads, -1) for part in parts]
+        parts = jnp.split(self.inputs(self.norms[0](x)), 3, axis=-1)
+        return [part.reshape(-1, places, self.heads, x.shape[-1] // self.heads) for part in parts]
 
     def _rest(self, x: Array, mixed: Array, drop: dropout.Drop) -> Array:
-        rows = x.reshape(-1, x.shape[-1])
-
-        def dropped(features: Array) -> Array:
-            return drop(features.reshape(x.shape)).reshape(rows.shape)
-
-        rows = rows + dropped(self.outputs(mixed.reshape(rows.shape)))
-        hidden = jax.nn.gelu(self.widen(self.norms[1](rows)))
-        return (rows + dropped(self.narrow(hidden))).reshape(x.shape)
+        x = x + drop(self.outputs(mixed.reshape(x.shape)))
+        return x + drop(self.narrow(jax.nn.gelu(self.widen(self.norms[1](x)))))
 
 
 class Transformer(nnx.Module):
@@ -106,10 +99,11 @@ class Transformer(nnx.Module):
             drop: drops features in training.
         """
         inputs = jnp.concatenate([condition[:, None], vectors[:, :-1]], axis=1)
-        x = drop((inputs + self.positions[...]).astype(self.dtype))
+        embedded = (inputs + self.positions[...]).astype(self.dtype)
+        x = drop(embedded.reshape(-1, embedded.shape[-1]))
         for block in self.blocks:
-            x = block(x, drop)
-        return self.norm(x)
+            x = block(x, self.num_places, drop)
+        return self.norm(x).reshape(embedded.shape)
 
     def cache(self, num: int) -> Cache:
         """Returns an empty cache for `num` images."""
@@ -124,9 +118,9 @@ class Transformer(nnx.Module):
             place: scalar int32.
             cache: of the places before.
         """
-        x = (before + self.positions[...][place])[:, None].astype(self.dtype)
+        x = (before + self.positions[...][place]).astype(self.dtype)
         grown = []
         for block, entry in zip(self.blocks, cache, strict=True):
             x, entry = block.next(x, entry, place)
             grown.append(entry)
-        return self.norm(x)[:, 0], grown
+        return self.norm(x), grown
