@@ -1,4 +1,4 @@
-"""The pages: everything that they name exists, and the README stays short."""
+"""The pages and the notebook: everything that they name exists, and the README stays short."""
 
 import importlib
 import re
@@ -13,7 +13,11 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("configs", "launch", "pipeline", "tests")
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
-    for path in (*ROOT.glob("*.md"), *(page for f in FOLDERS for page in (ROOT / f).rglob("*.md")))
+    for path in (
+        *ROOT.glob("*.md"),
+        *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md")),
+        *ROOT.glob("configs/*.ipynb"),
+    )
 )
 ROOMS = sorted(path.parent.name for path in ROOT.glob("pipeline/*/__init__.py"))
 
