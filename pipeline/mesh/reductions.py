@@ -2,9 +2,8 @@
 
 Both ways take the same function of some examples and return its sum over the examples of all
 devices, so that a step is written once. `by_all_reduce` sends one flat buffer through one
-all-reduce, which chooses its own order of addition. `in_order` cuts the batch into shards that are
-the same on any mesh. It runs one program of one shape for each shard and adds the results like a
-tournament: neighbours first, then neighbouring pairs, and so on.
+all-reduce, which chooses its own order of addition. `ordered_sums` cuts the batch into shards that
+are the same on any mesh, and adds in one order.
 
 Gradients are an exception if the state is cut over the mesh (see `layouts`): each device then gets
 only the sum of its own piece.
@@ -21,7 +20,7 @@ from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
-from pipeline.mesh import flat_buffers, layouts
+from pipeline.mesh import flat_buffers, layouts, ordered_sums
 from pipeline.mesh.sharding import FSDP
 
 
@@ -39,7 +38,9 @@ def make(mesh: Mesh, *, parts: int, shards: int) -> Callable[..., tuple[Any, Any
     axes = mesh.axis_names
     # A device's share of the shards takes the place of `parts`: both bound what is in memory.
     if shards:
-        return functools.partial(in_order, axes=axes, devices=mesh.size, parts=shards // mesh.size)
+        return functools.partial(
+            ordered_sums.summed, axes=axes, devices=mesh.size, parts=shards // mesh.size
+        )
     return functools.partial(by_all_reduce, axes=axes, parts=parts)
 
 
@@ -113,39 +114,9 @@ def by_reduce_scatter(
     return dataclasses.replace(flat, values=values), jnp.sqrt(squares), sums, extra
 
 
-def in_order(
-    function: Callable, examples: Any, extra: Any = None, *, axes: Any, devices: int, parts: int
-) -> tuple[Any, Any]:
-    """Sums as `by_all_reduce` does, with bits that depend on devices × parts but not on the mesh.
-
-    Write `parts` as an odd number times a power of 2. Memory holds the results of two parts for
-    each factor 2, and of as many more as the odd number.
-    """
-    split, function = _split(examples, parts), _alone(function)
-    # These pairs of the tournament lie within one device; another mesh forms the same pairs.
-    while parts % 2 == 0:
-        split, function, parts = _split(split, parts // 2), _of_pair(function), parts // 2
-    stacked = lax.map(function, split)
-    # Every row carries `extra`, so its sum counts it once a row. That suffices for stop requests,
-    # which only have to be above 0.
-    extras = jax.tree.map(lambda x: jnp.broadcast_to(x, (parts, *x.shape)), extra)
-    first, unflatten = ravel_pytree(jax.tree.map(lambda x: x[0], (stacked, extras)))
-    rows = jax.vmap(lambda tree: ravel_pytree(tree)[0])((stacked, extras))
-    # Each device adds up one piece of the buffer, and then all gather the pieces. That sends as
-    # many bytes as an all-reduce. Gathering every buffer would send devices / 2 times as many.
-    rows = jnp.pad(rows, ((0, 0), (0, -first.size % devices)))
-    rows = lax.all_to_all(rows, axes, split_axis=1, concat_axis=0, tiled=True)
-    # Rows lie in the order of the shards, which decides the pairs and so the bits.
-    while len(rows) > 1:
-        rows = _pairs(rows)
-    flat = lax.all_gather(rows[0], axes, tiled=True, to="invarying")[: first.size]
-    # What follows must not merge with the sum: merged code may round in another way.
-    return unflatten(lax.optimization_barrier(flat))
-
-
 def _over_parts(function: Callable, examples: Any, parts: int) -> Any:
     """Sums over the parts of one device, one after the other."""
-    split = _split(examples, parts)
+    split = ordered_sums.split_up(examples, parts)
     # The first part's result starts the sum, so its shapes need not be known beforehand.
     local = function(jax.tree.map(lambda x: x[0], split))
     if parts > 1:
@@ -164,23 +135,3 @@ def _all_reduced(tree: Any, axes: Any) -> Any:
     # A flat buffer is one message; a tree may become one message for each leaf.
     flat, unflatten = ravel_pytree(tree)
     return unflatten(lax.psum(flat, axes))
-
-
-def _split(examples: Any, parts: int) -> Any:
-    return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), examples)
-
-
-def _alone(function: Callable) -> Callable:
-    """Keeps the compiler from merging `function` with the code around it."""
-    return lambda part: lax.optimization_barrier(function(lax.optimization_barrier(part)))
-
-
-def _of_pair(function: Callable) -> Callable:
-    """Returns the sum of two results of `function`; a loop calls it, so it is compiled once."""
-    return lambda two: jax.tree.map(lambda x: x[0] + x[1], lax.map(function, two))
-
-
-def _pairs(rows: Array) -> Array:
-    """Adds neighbours, [n, ...] → [⌈n/2⌉, ...]; a last row without a partner stays as it is."""
-    even = len(rows) // 2 * 2
-    return jnp.concatenate([rows[0:even:2] + rows[1:even:2], rows[even:]])

@@ -215,7 +215,8 @@ def test_features_are_dropped_at_as_many_places_everywhere(monkeypatch):
 
     monkeypatch.setattr(nnx.Dropout, "__call__", called)
     theirs(**batch)
-    assert shapes["naive"] == shapes["ours"] == 9 * [(BATCH_SIZE, 49, 128)]
+    assert shapes["naive"] == 9 * [(BATCH_SIZE, 49, 128)]
+    assert shapes["ours"] == 9 * [(BATCH_SIZE * 49, 128)]
 
     torch = pytest.importorskip("torch", reason=NO_TORCH)
     from pipeline.performance.frameworks import pytorch, pytorch_models
@@ -226,7 +227,7 @@ def test_features_are_dropped_at_as_many_places_everywhere(monkeypatch):
             assert layer.p == 0.5 and layer.training
             layer.register_forward_hook(lambda _, x, out: shapes["torch"].append(tuple(out.shape)))
     model(**pytorch.tensors(work))
-    assert shapes["torch"] == shapes["ours"]
+    assert shapes["torch"] == shapes["naive"]
 
 
 def test_the_limit_has_the_operations_of_the_step(work, mesh, batch):
