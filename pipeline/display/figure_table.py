@@ -119,7 +119,7 @@ TABLE = (
            "Each input stands above its reconstruction."),
     Figure("samples", "picture",
            "Images decoded from draws of the prior, or of random codes, pixels in [0, 1].",
-           "VQ-VAE has no prior, so it decodes random codes."),
+           "VQ-VAE has no prior of its own, so it decodes random codes."),
     Figure("traversals", "picture",
            "Held-out images decoded with one latent moved at a time; KL of each in nats.",
            "Latents go from −3 to 3 standard deviations of the prior, and are sorted by KL."),
