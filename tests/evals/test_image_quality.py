@@ -211,7 +211,7 @@ def test_an_error_counts_in_units_of_the_datas_range(
         ((64, 1, 1), {"ssim", "ms_ssim", "lpips_alex", "lpips_vgg", "frechet_alexnet", "fid"}),
         ((200, 176, 3), {"fid"}),
     ],
-    ids=str,
+    ids=lambda value: "x".join(map(str, value)) if isinstance(value, tuple) else "",
 )
 def test_what_images_do_not_allow_is_left_out_by_name(shape, names):
     section = make_config(**{"image_quality.lpips": ("alex", "vgg")}).image_quality
