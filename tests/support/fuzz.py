@@ -90,7 +90,7 @@ def values(draw, folder, run):
     fields = list(run_config.flatten(importlib.import_module(f"configs.{variant}").get_config()))
     arguments = [f"--config={ROOT}/configs/{variant}.py:smoke"]
     if variant == "code_prior":
-        arguments.append(f"--config.data.path={code_folders.write(folder / 'codes')}")
+        arguments.append(f"--config.data.path={run.parent / 'codes'}")
     for _ in range(draw.choice((1, 1, 2))):
         arguments.append(f"--config.{draw.choice(fields)}={any_word(draw)}")
     if draw.random() < 0.2:
@@ -247,7 +247,9 @@ def main():
     wrong = 0
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         run = Path(folder) / "run"
+        # Each in a process of its own: after JAX has started its threads, no fork would work.
         assert forks.wait(forks.start(lambda: save_run(run))) == 0
+        assert forks.wait(forks.start(lambda: code_folders.write(Path(folder) / "codes"))) == 0
         for name in names:
             did, found = case(name, Path(folder) / "case", run, kinds)
             if found:
