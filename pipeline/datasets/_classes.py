@@ -21,6 +21,12 @@ class Classes:
     # of the classes of each column, () for a column whose classes are only numbers; (): for all
     class_names: tuple[tuple[str, ...], ...] = ()
 
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "Classes":
+        """Returns the entry whose fields JSON kept; tuples became lists there."""
+        fields = {name: _tuple(value) for name, value in plain.items() if name != "dtype"}
+        return cls(**fields)
+
 
 def label(num_classes: int, class_names: Sequence[str] = ()) -> Classes:
     """Returns the abstract entry of one label with `num_classes` classes, and their names."""
@@ -44,12 +50,6 @@ def factors(
     named = tuple(tuple((class_names or {}).get(name, ())) for name in names)
     assert all(len(n) in (0, size) for n, size in zip(named, sizes, strict=True)), named
     return Classes(tuple(sizes), (len(sizes),), names=tuple(names), class_names=named)
-
-
-def restored(plain: Mapping[str, Any]) -> Classes:
-    """Returns the entry whose fields `dataclasses.asdict` gave and JSON kept, without the dtype."""
-    fields = ("num_classes", "shape", "names", "class_names")
-    return Classes(**{name: _tuple(plain[name]) for name in fields})
 
 
 def class_names(example: Mapping[str, Any]) -> dict[str, list[str]]:

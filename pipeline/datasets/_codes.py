@@ -33,5 +33,4 @@ class Codes:
     @property
     def image(self) -> _pixels.Pixels:
         """The images that the codes become."""
-        entry = json.loads(self.decoder)["image"]
-        return _pixels.Pixels(entry["shape"], entry["dtype"], entry.get("low"), entry.get("high"))
+        return _pixels.Pixels(**json.loads(self.decoder)["image"])

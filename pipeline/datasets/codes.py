@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from pipeline import datasets
-from pipeline.datasets import _classes, _paths
+from pipeline.datasets import _paths
 from pipeline.runtime import errors
 
 SPLITS = ("train", "heldout")
@@ -65,11 +66,11 @@ def spec(config: Any) -> dict[str, Any]:
                 num, width = about["num_codes"], about.get("bin_width")
                 found[name] = datasets.Codes(shape, dtype, num, decoder, width)
             elif "num_classes" in entry:
-                found[name] = _classes.restored(model["example"][name])
+                found[name] = datasets.Classes.from_plain(model["example"][name])
             else:
                 found[name] = jax.ShapeDtypeStruct(shape, dtype)
         return found
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise _damaged(path if not model else folder / "codes-train.json", error) from None
 
 
@@ -133,9 +134,8 @@ def _description(folder: Path, split: str) -> dict[str, Any]:
 def _model(path: Path, changed: int) -> dict[str, Any]:
     """Returns config and example of the model whose decoder lies in a file; reads its header."""
     del changed  # a part of the key: the file may be written again
-    with open(path, "rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        about = json.loads(json.loads(file.read(size))["__metadata__"]["about"])
+    with safe_open(path, "numpy") as file:
+        about = json.loads(file.metadata()["about"])
     return {"config": about["config"], "example": about["example"]}
 
 

@@ -57,7 +57,8 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
 
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
         # They stay on the devices only while they are in use.
-        weights = _everywhere({name: read() for name, read in chosen.weights.items()}, mesh)
+        weights = {name: read() for name, read in chosen.weights.items()}
+        weights = sharding.everywhere(weights, mesh)
         values: dict[str, list[np.ndarray]] = {name: [] for name in chosen.pairs}
         sets = {name: frechet.Stream() for name in _sets(chosen.features)}
         batches = batching.heldout_batches(source, config, mesh, num=num)
@@ -169,11 +170,6 @@ def rounded(images: Array, pixels: datasets.Pixels) -> Array:
         return images
     steps = np.float32(float(pixels.high) - float(pixels.low))
     return jnp.round(images * steps) / steps
-
-
-def _everywhere(weights: Any, mesh: Mesh) -> Any:
-    where = sharding.replicated(mesh)
-    return jax.tree.map(lambda a: jax.make_array_from_process_local_data(where, a), weights)
 
 
 def _sets(features: dict[str, Any]) -> list[str]:

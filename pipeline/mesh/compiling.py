@@ -27,17 +27,3 @@ def jit(function: Callable, mesh: Mesh | None = None, **options: Any) -> Any:
     """
     platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
     return jax.jit(function, compiler_options=OPTIONS.get(platform), **options)
-
-
-def inputs_read(function: Callable, *args: Any) -> list[bool]:
-    """Returns for each leaf of `args` whether the result of `function` can depend on it.
-
-    Walks the traced program backwards from its results. It assumes that an operation reads all of
-    its inputs, so False is certain and True is not.
-    """
-    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
-    live = {id(var) for var in jaxpr.outvars}
-    for equation in reversed(jaxpr.eqns):
-        if any(id(var) in live for var in equation.outvars):
-            live |= {id(var) for var in equation.invars}
-    return [id(var) in live for var in jaxpr.invars]

@@ -22,13 +22,12 @@ def summed(
     Write `parts` as an odd number times a power of 2. Memory holds the results of two parts for
     each factor 2, and of as many more as the odd number.
     """
-    split, alone = split_up(examples, parts), _alone(function)
-    function = alone
+    split, function, in_pairs = split_up(examples, parts), _alone(function), parts % 2 == 0
     # These pairs of the tournament lie within one device; another mesh forms the same pairs.
     while parts % 2 == 0:
         split, function = split_up(split, parts // 2), _of_pair(function, axes)
         parts //= 2
-    if parts == 1 and alone is not function:  # what a pair does is in a loop already
+    if parts == 1 and in_pairs:  # what a pair does is in a loop already
         stacked = jax.tree.map(lambda x: x[None], function(jax.tree.map(lambda x: x[0], split)))
     else:
         stacked = _looped(function, split, parts, axes)

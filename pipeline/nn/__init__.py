@@ -1,1 +1,1 @@
-"""The parts that models are built from: losses, likelihoods, schedules, networks, quantisers."""
+"""The parts that models are built from: losses, likelihoods, networks, quantisers, priors."""

@@ -12,6 +12,9 @@ from flax import nnx
 
 from pipeline.runtime import registry, run_config
 
+# The modules of a VQ-VAE that turn codes into images: a learned σ belongs to the likelihood.
+DECODING = ("decoder", "quantizer", "likelihood")
+
 
 class Frozen(nnx.Variable):
     """An array that was a parameter of the trained model."""

@@ -1,1 +1,1 @@
-"""What is made from a saved run: reports, comparisons, samples, codes."""
+"""What is made from a saved run: a model in Python, reports, samples, codes, exports."""

@@ -10,14 +10,12 @@ from typing import Any
 
 import jax
 
-from pipeline.nn import weights
+from pipeline.nn import frozen, weights
 from pipeline.runtime import files, run_config
 from pipeline.runtime.storage import faults
 from pipeline.training import example_file
 
 NAME = "decoder.safetensors"
-# The parts of a model that decoding reads: a learned σ belongs to the likelihood.
-PARTS = ("decoder", "quantizer", "likelihood")
 
 
 def write(
@@ -38,9 +36,12 @@ def write(
     Raises:
         OSError: the file cannot be written.
     """
-    arrays = weights.named({
-        kind: {name: tree[name] for name in PARTS if name in tree} for kind, tree in params.items()
-    })  # fmt: skip
+    arrays = weights.named(
+        {
+            kind: {name: tree[name] for name in frozen.DECODING if name in tree}
+            for kind, tree in params.items()
+        }
+    )
     about = {
         "config": run_config.flatten(run_config.load(workdir)),
         "example": example_file.plain(example),

@@ -77,15 +77,14 @@ def _plain(entry: Any) -> dict[str, Any]:
     return dataclasses.asdict(entry) | found if known else found
 
 
-def _entry(*, shape: list[int], dtype: str, **classes: Any) -> Any:
-    if "decoder" in classes:
-        return datasets.Codes(tuple(shape), dtype, **classes)
-    if "low" in classes:
-        return datasets.Pixels(tuple(shape), dtype, classes["low"], classes["high"])
-    if classes:
-        return datasets.Classes(shape=tuple(shape), **{k: _tuple(v) for k, v in classes.items()})
+def _entry(**plain: Any) -> Any:
+    if "decoder" in plain:
+        return datasets.Codes(**plain)
+    if "low" in plain:
+        return datasets.Pixels(**plain)
+    if "num_classes" in plain:
+        return datasets.Classes.from_plain(plain)
+    shape, dtype = plain.pop("shape"), plain.pop("dtype")
+    if plain:
+        raise ValueError(f"an entry has the field {next(iter(plain))!r}")
     return jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(map(_tuple, value)) if isinstance(value, list) else value

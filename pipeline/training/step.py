@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from pipeline import models
-from pipeline.mesh import compiling, flat_buffers, layouts, reductions, sharding
+from pipeline.mesh import compiling, dependence, flat_buffers, layouts, reductions, sharding
 from pipeline.training import examples, guard, optimizer
 
 
@@ -119,7 +119,7 @@ def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
         # All others stay NaN, so a mean that is read by mistake shows at once.
         shapes = jax.eval_shape(forward, ours)
         means = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
-        needed = compiling.inputs_read(jax.grad(objective), means)
+        needed = dependence.inputs_read(jax.grad(objective), means)
         if any(needed):
             read = [index for index, is_read in enumerate(needed) if is_read]
             leaves, structure = jax.tree.flatten(means)

@@ -55,9 +55,7 @@ class Embedding(nnx.Module):
         """Draws tables of Q·K rows, or of the digits' rows; `depth` is Q."""
         self.digits, self.depth = digits(num_codes), depth
         self.tables = nnx.List(
-            nnx.Param(INITIAL(rngs.params(), (depth * rows, dim)))
-            for rows in self.digits
-            if rows > 1 or rows == num_codes
+            nnx.Param(INITIAL(rngs.params(), (depth * rows, dim))) for rows in _used(self.digits)
         )
 
     def __call__(self, codes: Array, *, first: Any = 0) -> Array:
@@ -153,6 +151,11 @@ def draw(keys: Array, logits: Array, sampling: Sampling) -> Array:
         least = jnp.take_along_axis(ordered, jnp.clip(stays, 1, num)[:, None] - 1, axis=-1)
         logits = jnp.where(logits < least, -jnp.inf, logits)
     return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
+
+
+def _used(cut: Digits) -> tuple[int, ...]:
+    """Returns the numbers of the digits that a code has."""
+    return (cut.first,) if cut.second == 1 else tuple(cut)
 
 
 def _split(codes: Array, cut: Digits) -> tuple[Array, Array]:

@@ -5,6 +5,7 @@ a VQ-VAE's; it lies frozen in the state, so a run needs the VQ-VAE's files only 
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -25,7 +26,6 @@ from pipeline.nn.autoregressive import (
 from pipeline.runtime import errors, registry
 
 NETWORKS = {"transformer": transformer.Transformer, "pixel_cnn": pixel_cnn.PixelCNN}
-DECODING = ("decoder", "quantizer", "likelihood")  # the modules of a VQ-VAE that decode
 TRAINING = "training"  # the batch entry that says that features are dropped
 Batch = dict[str, Array]
 
@@ -56,7 +56,7 @@ class CodeModel(nnx.Module):
         self.dropout = section.dropout
         names = code_heads.Sampling._fields
         self.sampling = code_heads.Sampling(*(section.sampling[name] for name in names))
-        self.decoder = frozen.part(self.codes.config, {"image": self.codes.image}, DECODING)
+        self.decoder = frozen.part(self.codes.config, {"image": self.codes.image}, frozen.DECODING)
 
     def augment(self, batch: Batch, *, keys: Array) -> Batch:
         """Drops conditions of some examples, and lets `scores` drop features. For training only."""
@@ -87,14 +87,25 @@ class CodeModel(nnx.Module):
         """Returns one image for each key, [B, H, W, C] in [0, 1]."""
         return self.decode(self.sample_codes(keys, conditions))
 
-    def sample_codes(self, keys: Array, conditions: prefix.Conditions = None) -> Array:
+    def sample_codes(
+        self,
+        keys: Array,
+        conditions: prefix.Conditions = None,
+        *,
+        draw: Callable[..., Array] | None = None,
+    ) -> Array:
         """Returns codes for each key, [B, h, w] int32 ([B, h, w, Q] with Q codes a site).
 
         Conditions of None are the null class. `model.sampling` says how codes are drawn.
+
+        Args:
+            keys: of the images, [B].
+            conditions: [B, ...] by name, or None.
+            draw: a function of `code_sampling`; None: `cached` if the network has a cache.
         """
-        draw = code_sampling.cached
-        if not hasattr(self.network, "cache"):
-            draw = code_sampling.recomputed
+        if draw is None:
+            has_cache = hasattr(self.network, "cache")
+            draw = code_sampling.cached if has_cache else code_sampling.recomputed
         codes = draw(
             *(self.network, self.embedding, self.head),
             starts=self.prefix.starts(keys, conditions, guidance=self.sampling.guidance),

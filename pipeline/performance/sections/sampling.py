@@ -50,11 +50,7 @@ def _drawing(graphdef: Any, form: Callable[..., jax.Array], given: Any) -> Calla
     """Returns a function that draws the codes of all images, and waits for them."""
 
     def draw(params: Any, stats: Any, keys: jax.Array) -> jax.Array:
-        model = nnx.merge(graphdef, params, stats)
-        starts = model.prefix.starts(keys, None, guidance=1.0)
-        parts = model.network, model.embedding, model.head
-        rest = {"num": model.num_places, "sampling": model.sampling}
-        return form(*parts, starts=starts, keys=keys, **rest)
+        return nnx.merge(graphdef, params, stats).sample_codes(keys, draw=form)
 
     compiled = compiling.jit(draw)
 
