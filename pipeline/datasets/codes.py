@@ -182,6 +182,14 @@ def _mapped(path: Path, name: str, num: int, entry: Any) -> np.ndarray:
             f"{path} has codes from {array.min()} to {array.max()}, and the VQ-VAE has "
             f"{entry.num_codes}, from 0 on: {AGAIN}"
         )
+    known = np.isfinite(array)
+    if isinstance(entry, datasets.Classes):
+        known = (array >= 0) & (array < np.array(entry.num_classes))
+    if not known.all():
+        place = np.argwhere(~known)[0]
+        raise errors.InputError(
+            f"{path} has {array[tuple(place)]} as {name} of row {place[0]}: {AGAIN}"
+        )
     return array
 
 

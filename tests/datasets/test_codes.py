@@ -69,6 +69,16 @@ def damage_dtype(folder):
     np.save(path, np.load(path).astype(np.int32))
 
 
+def damage_value(name, value):
+    def damage(folder):
+        path = next(folder.glob(f"codes-train-{name}-*"))
+        array = np.load(path)
+        array[3] = value
+        np.save(path, array)
+
+    return damage
+
+
 def damage_decoder(folder):
     with open(folder / "decoder.safetensors", "r+b") as file:
         file.seek(-1, 2)
@@ -96,6 +106,10 @@ def damage_decoder(folder):
         (damage_codes, "has codes from 16 to 31, and the VQ-VAE has 16"),
         (damage_dtype, "and its description says uint8 [32, 4, 4]"),
         (lambda folder: next(folder.glob("*label*")).unlink(), "is missing"),
+        (damage_value("label", code_folders.LABELS), "has 4 as label of row 3"),
+        (damage_value("label", -1), "has -1 as label of row 3"),
+        (damage_value("distortion", np.nan), "has nan as distortion of row 3"),
+        (damage_value("distortion", np.inf), "has inf as distortion of row 3"),
     ],
 )
 def test_what_does_not_belong_together_is_one_line(folder, damage, says):
