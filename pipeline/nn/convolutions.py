@@ -1,8 +1,10 @@
 """Convolutions and transposed convolutions, SAME padding, in the form that suits the platform.
 
-TPU and GPU use XLA's plain convolution. CPU uses the equal forms below if XLA is slow. It is slow
+TPU and GPU use XLA's plain convolution. CPU uses the equal forms below, because XLA is slow there
 for dilated arrays, images of few channels, kernels no larger than the stride, and kernel gradients
 of large batches. The choice costs nothing, because only one form is lowered.
+
+Every gradient is written out, also where XLA's own is fast: see `looped_convolutions`.
 
 The forms were compared with the plain one on a two-core x86 CPU, by jax 0.10.2 and 0.11.2. A call
 was value and gradients of batch 64, and `mesh.compiling.jit` compiled both. The β-VAE of Burgess
@@ -30,10 +32,11 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
-from pipeline.nn import pixel_blocks
+from pipeline.nn import looped_convolutions, pixel_blocks
 
 FEW = 4  # channels; the patches of images with so few are small
 LARGE = 2**22  # bytes; from this size, four kernel gradients of quarter batches are faster than one
+LEAST = 8  # examples of a quarter; with fewer, its convolution has too few channels to be fast
 
 
 def conv(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
@@ -48,10 +51,8 @@ def conv(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
       [B, ⌈H/s⌉, ⌈W/s⌉, C_out], in x's dtype.
     """
     plain = functools.partial(_xla, lax.conv_general_dilated, stride)
-    # SAME pads other sides differently, so that their windows do not fit the blocks.
-    whole_blocks = x.shape[1] % stride == x.shape[2] % stride == 0
-    blocked = functools.partial(_down, stride) if whole_blocks else plain
-    return _by_platform(blocked, plain, x, kernel, stride, image_channels=kernel.shape[2])
+    blocked = lambda x, k: _down(stride, pixel_blocks.whole(stride, k, x), k)  # noqa: E731
+    return _by_platform(blocked, plain, x, kernel)
 
 
 def conv_transpose(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
@@ -66,16 +67,14 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array
       [B, s·H, s·W, C_out], in x's dtype.
     """
     plain = functools.partial(_xla, lax.conv_transpose, stride)
-    blocked = lambda x, k: _up(stride, x, pixel_blocks.mirror(k))  # noqa: E731
-    return _by_platform(blocked, plain, x, kernel, stride, image_channels=kernel.shape[3])
+    blocked = lambda x, k: _up(stride, x, looped_convolutions.mirror(k))  # noqa: E731
+    return _by_platform(blocked, plain, x, kernel)
 
 
-def _by_platform(blocked, plain, x, kernel, stride, *, image_channels):
-    # With stride 1 nothing is dilated, and XLA is as fast, unless the larger image has few
-    # channels. Every platform then shares one form, and no branch is traced.
-    if kernel.shape[0] > stride == 1 and image_channels > FEW:
-        return plain(x, kernel)
-    return lax.platform_dependent(*_varying_alike(x, kernel), cpu=blocked, default=plain)
+def _by_platform(blocked, plain, x, kernel):
+    return lax.platform_dependent(
+        *looped_convolutions.varying_alike(x, kernel), cpu=blocked, default=plain
+    )
 
 
 def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
@@ -84,26 +83,14 @@ def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
     The gradient of the bias is a sum over all other dimensions. On CPU it is computed as a product
     with ones, because XLA's sum uses one thread there and takes 3 to 14 times as long.
     """
-    return lax.platform_dependent(*_varying_alike(y, bias), cpu=_add, default=jnp.add)
-
-
-def _varying_alike(a, b):
-    """Casts both arrays to vary over the same mesh axes.
-
-    shard_map(check_vma=True) requires that a custom gradient varies over the axes of its input.
-    The cast comes before the custom gradient, so that its transpose sums over the mesh, as it does
-    for plain forms.
-    """
-    a_axes, b_axes = (jax.typeof(array).manual_axis_type.varying for array in (a, b))
-    return (
-        lax.pcast(a, tuple(b_axes - a_axes), to="varying"),
-        lax.pcast(b, tuple(a_axes - b_axes), to="varying"),
+    return lax.platform_dependent(
+        *looped_convolutions.varying_alike(y, bias), cpu=_add, default=jnp.add
     )
 
 
 def _xla(operation, stride, x, kernel, padding="SAME"):
-    layout = ("NHWC", "HWIO", "NHWC")
-    return operation(x, kernel, (stride, stride), padding, dimension_numbers=layout)
+    order = looped_convolutions.ORDER
+    return operation(x, kernel, (stride, stride), padding, dimension_numbers=order)
 
 
 def _down_form(stride, x, kernel):
@@ -142,23 +129,29 @@ def _up(stride, y, kernel):
         parts = [convolve(*phase) for phase in pixel_blocks.phases(stride, kernel)]
         return pixel_blocks.interleave(stride, parts)
     else:
-        # Full padding: the result has every block that a window of `_down` reads.
-        full = [(n - 1, n - 1)] * 2
-        blocks = _xla(lax.conv_general_dilated, 1, y, pixel_blocks.mirror(blocks_kernel), full)
+        # With n − 1 on both sides the result has every block that a window of `_down` reads. Those
+        # that only hold padding are left out at once.
+        sides = [(n - 1 - low // stride, n - 1 - high // stride)] * 2
+        low, high = low % stride, high % stride
+        blocks = _xla(
+            lax.conv_general_dilated, 1, y, looped_convolutions.mirror(blocks_kernel), sides
+        )
     return pixel_blocks.from_blocks(stride, low, high, blocks)
 
 
 def _kernel_gradient(stride, x, y, kernel):
-    """dK = patches(blocks(x))ᵀ·y, or XLA's own form; the values of `kernel` do not matter."""
+    """dK = patches(blocks(x))ᵀ·y if patches are small, otherwise a convolution over the batch.
 
-    # The map is linear in the kernel, so its transpose is the gradient at any kernel.
-    def gradient(x, y):
+    The values of `kernel` do not matter: the map is linear in it.
+    """
+    if _small_patches(pixel_blocks.geometry(stride, kernel)[0], kernel):
         return jax.vjp(functools.partial(_down_form, stride, x), kernel)[1](y)[0]
-
-    if x.nbytes < LARGE or _small_patches(pixel_blocks.geometry(stride, kernel)[0], kernel):
+    pads = pixel_blocks.same_padding(stride, kernel.shape[0], x.shape[1:3])
+    gradient = lambda x, y: looped_convolutions.kernel_gradient(x, y, stride=stride, pads=pads)  # noqa: E731
+    if x.nbytes < LARGE or len(x) < 4 * LEAST:
         return gradient(x, y)
-    # XLA first moves the batch dimension to the end, which misses the cache if arrays are large.
-    # With quarters a whole step runs 1.05 to 1.10 times as fast (jax 0.10.2), and none runs slower.
+    # The arrays are first transposed, which misses the cache if they are large. With quarters a
+    # whole step runs 1.05 to 1.10 times as fast (jax 0.10.2), and none runs slower.
     # In bfloat16 the gradient of each quarter is rounded.
     return sum(map(gradient, jnp.array_split(x, 4), jnp.array_split(y, 4)))
 

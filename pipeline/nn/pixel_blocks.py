@@ -13,12 +13,31 @@ from collections.abc import Iterator, Sequence
 import jax.numpy as jnp
 from jax import Array
 
+from pipeline.nn import looped_convolutions
+
 
 def geometry(stride: int, kernel: Array) -> tuple[int, int, int]:
     """Returns n, SAME's padding before the image, and the padding after it up to whole blocks."""
     k = kernel.shape[0]
     n, low = -(-k // stride), max(k - stride, 0) // 2
     return n, low, (n - 1) * stride - low
+
+
+def same_padding(stride: int, k: int, sides: Sequence[int]) -> list[tuple[int, int]]:
+    """Returns what SAME pads before and after each side, for a k×k kernel."""
+    totals = [max((-(-side // stride) - 1) * stride + k - side, 0) for side in sides]
+    return [(total // 2, total - total // 2) for total in totals]
+
+
+def whole(stride: int, kernel: Array, x: Array) -> Array:
+    """Pads [B, H, W, C] to whole blocks, so that SAME has the same windows as before."""
+    given = same_padding(stride, kernel.shape[0], x.shape[1:3])
+    fit = same_padding(
+        stride, kernel.shape[0], [-(-side // stride) * stride for side in x.shape[1:3]]
+    )
+    before = [a[0] - b[0] for a, b in zip(given, fit, strict=True)]
+    after = [-side % stride - first for side, first in zip(x.shape[1:3], before, strict=True)]
+    return jnp.pad(x, [(0, 0), *zip(before, after, strict=True), (0, 0)])
 
 
 def to_blocks(s: int, low: int, high: int, x: Array) -> Array:
@@ -41,11 +60,6 @@ def kernel_to_blocks(s: int, kernel: Array) -> Array:
     return jnp.moveaxis(blocks, 0, 3)
 
 
-def mirror(kernel: Array) -> Array:
-    """[k, k, C_in, C_out] → [k, k, C_out, C_in], rotated by 180°."""
-    return kernel[::-1, ::-1].swapaxes(2, 3)
-
-
 def phases(s: int, kernel: Array) -> Iterator[tuple[Array, list[tuple[int, int]]]]:
     """Yields the convolution that computes each of the s² pixels of a block, row by row.
 
@@ -56,7 +70,7 @@ def phases(s: int, kernel: Array) -> Iterator[tuple[Array, list[tuple[int, int]]
     _, low, _ = geometry(s, kernel)
     sides = [_taps(s, kernel.shape[0], place + low) for place in range(s)]
     for (rows, above_below), (columns, left_right) in itertools.product(sides, sides):
-        yield mirror(kernel[rows, columns]), [above_below, left_right]
+        yield looped_convolutions.mirror(kernel[rows, columns]), [above_below, left_right]
 
 
 def _taps(s: int, k: int, pixel: int) -> tuple[slice, tuple[int, int]]:

@@ -12,8 +12,18 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from pipeline.nn import looped_convolutions
 from pipeline.nn.autoregressive import dropout
 from pipeline.runtime import errors
+
+
+class Conv(nnx.Conv):
+    """`nnx.Conv(padding="VALID")` without strides, whose gradients are fast in loops too."""
+
+    def __call__(self, x: Array) -> Array:
+        """Applies it to [B, H, W, C_in]."""
+        x, kernel, bias = (a.astype(self.dtype) for a in (x, self.kernel[...], self.bias[...]))
+        return looped_convolutions.valid(x, kernel) + bias
 
 
 class Layer(nnx.Module):
@@ -27,8 +37,8 @@ class Layer(nnx.Module):
         options: dict[str, Any] = {"padding": "VALID", "dtype": dtype, "rngs": rngs}
         self.reach, self.own = reach, int(not first)
         rows = reach + self.own
-        self.down = nnx.Conv(dim, 2 * dim, (rows, 2 * reach + 1), **options)
-        self.right = nnx.Conv(dim, 2 * dim, (1, rows), **options)
+        self.down = Conv(dim, 2 * dim, (rows, 2 * reach + 1), **options)
+        self.right = Conv(dim, 2 * dim, (1, rows), **options)
         self.across = nnx.Linear(2 * dim, 2 * dim, dtype=dtype, rngs=rngs)
         self.conditions = nnx.Linear(dim, 4 * dim, use_bias=False, dtype=dtype, rngs=rngs)
         self.outputs = nnx.Linear(dim, dim, dtype=dtype, rngs=rngs)

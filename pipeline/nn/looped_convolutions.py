@@ -1,0 +1,77 @@
+"""Convolutions in the order of dimensions in which XLA's CPU compiler is fast inside loops.
+
+That order has images as NHWC and a kernel as HWIO. Outside of loops the compiler brings every
+convolution into it; inside, one in another order can take 50 times as long. JAX derives gradients
+in other orders, so they are written out here.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+ORDER = ("NHWC", "HWIO", "NHWC")
+
+
+def kernel_gradient(
+    x: jax.Array, dy: jax.Array, *, stride: int, pads: Sequence[tuple[int, int]]
+) -> jax.Array:
+    """Returns dK [k_h, k_w, C_in, C_out] of y = conv(x, K): a convolution of x with dilated dy.
+
+    The batch stands for the channels, and the channels of x for the batch.
+
+    Args:
+      x: [B, H, W, C_in].
+      dy: [B, h, w, C_out].
+      stride: of the convolution, along H and W.
+      pads: what it pads before and after H and W.
+    """
+    images, kernel = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
+    dilated = {"rhs_dilation": (stride, stride), "dimension_numbers": ORDER}
+    return lax.conv_general_dilated(images, kernel, (1, 1), pads, **dilated).transpose(1, 2, 0, 3)
+
+
+def mirror(kernel: jax.Array) -> jax.Array:
+    """[k_h, k_w, C_in, C_out] → [k_h, k_w, C_out, C_in], rotated by 180°."""
+    return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
+def valid(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves [B, H, W, C_in] with [k_h, k_w, C_in, C_out]: stride 1, no padding.
+
+    Returns:
+      [B, H − k_h + 1, W − k_w + 1, C_out], in x's dtype.
+    """
+    return lax.platform_dependent(*varying_alike(x, kernel), cpu=_valid, default=_xlas_valid)
+
+
+def varying_alike(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Casts both arrays to vary over the same mesh axes.
+
+    shard_map(check_vma=True) requires that a custom gradient varies over the axes of its input.
+    The cast comes before the custom gradient, so that its transpose sums over the mesh, as it does
+    for plain forms.
+    """
+    a_axes, b_axes = (jax.typeof(array).manual_axis_type.varying for array in (a, b))
+    return (
+        lax.pcast(a, tuple(b_axes - a_axes), to="varying"),
+        lax.pcast(b, tuple(a_axes - b_axes), to="varying"),
+    )
+
+
+def _xlas_valid(x, kernel):
+    return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=ORDER)
+
+
+_valid = jax.custom_vjp(_xlas_valid)
+
+
+def _gradients(saved, dy):
+    x, kernel = saved
+    full = [(0, 0), *[(side - 1, side - 1) for side in kernel.shape[:2]], (0, 0)]
+    dx = _valid(jnp.pad(dy, full), mirror(kernel))
+    return dx, kernel_gradient(x, dy, stride=1, pads=[(0, 0)] * 2)
+
+
+_valid.defvjp(lambda x, kernel: (_valid(x, kernel), (x, kernel)), _gradients)
