@@ -5,6 +5,7 @@ shard, and the results are added like a tournament: neighbours first, then neigh
 so on.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,21 +14,26 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
+# Parts whose results are kept and then added up in one pass. With pairs, each sum of two would be
+# written and read again.
+GROUP = 8
+
 
 def summed(
     function: Callable, examples: Any, extra: Any = None, *, axes: Any, devices: int, parts: int
 ) -> tuple[Any, Any]:
     """Sums as `reductions.by_all_reduce` does, with bits that depend only on devices × parts.
 
-    Write `parts` as an odd number times a power of 2. Memory holds the results of two parts for
-    each factor 2, and of as many more as the odd number.
+    Write `parts` as an odd number times a power of 2. Memory holds the results of GROUP parts for
+    each factor GROUP, and of as many more as the odd number.
     """
-    split, function, in_pairs = split_up(examples, parts), _alone(function), parts % 2 == 0
-    # These pairs of the tournament lie within one device; another mesh forms the same pairs.
+    split, function, grouped = split_up(examples, parts), _alone(function), parts % 2 == 0
+    # These groups of the tournament lie within one device; another mesh forms the same pairs.
     while parts % 2 == 0:
-        split, function = split_up(split, parts // 2), _of_pair(function, axes)
-        parts //= 2
-    if parts == 1 and in_pairs:  # what a pair does is in a loop already
+        size = math.gcd(parts, GROUP)
+        split, function = split_up(split, parts // size), _of_group(function, size, axes)
+        parts //= size
+    if parts == 1 and grouped:  # what a group does is in a loop already
         stacked = jax.tree.map(lambda x: x[None], function(jax.tree.map(lambda x: x[0], split)))
     else:
         stacked = _looped(function, split, parts, axes)
@@ -41,9 +47,7 @@ def summed(
     rows = jnp.pad(rows, ((0, 0), (0, -first.size % devices)))
     rows = lax.all_to_all(rows, axes, split_axis=1, concat_axis=0, tiled=True)
     # Rows lie in the order of the shards, which decides the pairs and so the bits.
-    while len(rows) > 1:
-        rows = _pairs(rows)
-    flat = lax.all_gather(rows[0], axes, tiled=True, to="invarying")[: first.size]
+    flat = lax.all_gather(_tournament(rows), axes, tiled=True, to="invarying")[: first.size]
     # What follows must not merge with the sum: merged code may round in another way.
     return unflatten(lax.optimization_barrier(flat))
 
@@ -83,12 +87,18 @@ def _looped(function: Callable, split: Any, parts: int, axes: Any) -> Any:
     return jax.tree.map(lambda x: x[:parts], stacked)
 
 
-def _of_pair(function: Callable, axes: Any) -> Callable:
-    """Returns the sum of two results of `function`; a loop calls it, so it is compiled once."""
-    return lambda two: jax.tree.map(lambda x: x[0] + x[1], _looped(function, two, 2, axes))
+def _of_group(function: Callable, size: int, axes: Any) -> Callable:
+    """Returns the sum of `size` results of `function`; a loop calls it, so it is compiled once."""
+    return lambda group: jax.tree.map(_tournament, _looped(function, group, size, axes))
 
 
-def _pairs(rows: Array) -> Array:
-    """Adds neighbours, [n, ...] → [⌈n/2⌉, ...]; a last row without a partner stays as it is."""
-    even = len(rows) // 2 * 2
-    return jnp.concatenate([rows[0:even:2] + rows[1:even:2], rows[even:]])
+def _tournament(rows: Array) -> Array:
+    """Adds neighbours, then neighbouring sums, and so on: [n, ...] → [...].
+
+    A last row without a partner stays as it is. The rows are read once.
+    """
+    left = list(rows)
+    while len(left) > 1:
+        sums = [a + b for a, b in zip(left[::2], left[1::2], strict=False)]
+        left = sums + left[2 * len(sums) :]
+    return left[0]
