@@ -11,6 +11,7 @@ RUN = $(basename $(notdir $(firstword $(subst :, ,$(CONFIG)))))
 POD_WORKDIR = $(if $(filter file,$(origin WORKDIR)),$(WORKDIR)_pod,$(WORKDIR))
 HOSTS ?= 4
 DEVICES ?= 1
+PROCESSES ?= 1
 CHAOS ?=
 ARGS ?=
 RUNS ?= runs
@@ -39,8 +40,8 @@ chaos: $(READY)  ## Hurt runs of all variants in many ways, and compare them wit
 bench: $(READY)  ## Measure what a step of CONFIG costs here, and what the loop adds to it.
 	$(BIN)/python -m pipeline.benchmark --config=$(CONFIG) $(ARGS)
 
-bench-peers: $(VENV)/.ready-bench  ## Install other frameworks, and time the same work in them.
-	$(BIN)/python -m pipeline.performance.frameworks.compare $(ARGS)
+bench-peers: $(VENV)/.ready-bench  ## Time the same work in other frameworks; PROCESSES=2 beside DDP.
+	$(BIN)/python -m pipeline.performance.frameworks.compare --processes=$(PROCESSES) $(ARGS)
 
 scaling: compilers  ## Plan all variants for pods and GPU nodes, and rewrite the table of how they scale.
 	$(VENV)-plan/bin/python -m pipeline.performance.scaling
