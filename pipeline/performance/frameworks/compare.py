@@ -136,7 +136,8 @@ def about(options: Options, figures: dict[str, dict[str, Any]]) -> dict[str, str
     cores = f"{processor.name()}, {os.cpu_count()} cores"
     return {
         "machine": cores,
-        "processes": f"{options.processes}, of {options.threads // options.processes} threads each",
+        "processes": str(options.processes),
+        "threads of each": str(options.threads // options.processes),
         "this pipeline": f"{ours['version']}, Python {platform.python_version()}",
         "rounds": str(options.rounds),
         **{f"{work}, ms a step here": f"{f[forms.OURS]['ms']:.4g}" for work, f in figures.items()},
