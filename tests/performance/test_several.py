@@ -143,6 +143,8 @@ def test_figures_compare_each_form_with_itself_and_with_ours():
     assert len(header) == len(first) == len(second)
     assert first[-2:] == ["–", "–"] and second[-2] == "2.750 (2.625 to 2.875)"
     json.dumps(found)
+    unknown = several.table(several.figures(seconds, sent | {"DDP": ()}, images=8))
+    assert unknown[2][5:7] == ["–", "–"] and unknown[2][:5] == second[:5]
 
 
 def test_ddp_keeps_freed_pages_in_every_form():

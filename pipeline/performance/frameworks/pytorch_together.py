@@ -64,8 +64,11 @@ def together(model: nn.Module, *, static: bool) -> tuple[nn.Module, list[CodeSum
 
 def all_reduces(steps: Any) -> tuple[int, ...]:
     """Returns the bytes of each all-reduce of one step, as PyTorch's profiler sees them."""
-    with torch.profiler.profile(record_shapes=True) as seen:
+    only_cpu = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=only_cpu, record_shapes=True) as seen:
         steps(1)
+        if dist.is_initialized():
+            dist.barrier()  # gloo's threads must not end their events after the profile has ended
     size = torch.float32.itemsize  # of all gradients and sums
     events = [event for event in seen.events() if event.name.endswith(":all_reduce")]
     return tuple(size * torch.Size(s).numel() for event in events for s in event.input_shapes)

@@ -100,7 +100,7 @@ def compare(
         screen.note(f"{work}: {rounds} rounds of {len(groups)} groups of processes")
         candidates = {key: group.round for key, group in groups.items()}
         taken = timing.in_turn(candidates, rounds=rounds)
-        sent = {name: groups[name, way].all_reduces() for name, way in groups if way == SEVERAL}
+        sent = {n: _sent(groups[n, way], n, screen) for n, way in groups if way == SEVERAL}
         versions = {name: groups[name, ONE].version for name in sent}
     seconds = {key: [s / groups[key].steps for s in taken[key]] for key in groups}
     found = figures(seconds, sent, images=processes * batch)
@@ -121,6 +121,15 @@ def _group(work: str, form: forms.Form, way: Way, batch: int, changes: str) -> G
         changes=f"{changes},{sizes}" if changes else sizes,
         processes=way.processes,
     )
+
+
+def _sent(group: Group, name: str, screen: terminal.Terminal) -> tuple[int, ...]:
+    """Returns the bytes of each all-reduce of a step; none if measuring them ends the process."""
+    try:
+        return group.all_reduces()
+    except Absent as reason:  # PyTorch's profiler can crash; the times are known by then
+        screen.note(f"no bytes of {name}: {reason}")
+        return ()
 
 
 def figures(
@@ -173,8 +182,8 @@ def table(found: dict[str, dict[str, Any]]) -> list[list[str]]:
                 str(figure["efficiency"]),
                 str(figure["cut"]),
                 "{:.2f} ({:.2f} to {:.2f})".format(*figure["added_ms"]),
-                str(figure["all_reduces"]),
-                f"{figure['bytes']:,}",
+                str(figure["all_reduces"] or "–"),
+                f"{figure['bytes']:,}" if figure["all_reduces"] else "–",
                 "–" if ours else str(figure["ratio"]),
                 "–" if ours else str(figure["gain"]),
             ]
