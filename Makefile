@@ -11,12 +11,13 @@ RUN = $(basename $(notdir $(firstword $(subst :, ,$(CONFIG)))))
 POD_WORKDIR = $(if $(filter file,$(origin WORKDIR)),$(WORKDIR)_pod,$(WORKDIR))
 HOSTS ?= 4
 DEVICES ?= 1
+PROCESSES ?= 1
 CHAOS ?=
 ARGS ?=
 RUNS ?= runs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train pod chaos bench bench-peers scaling test test-quick test-targets compilers check tensorboard clean
+.PHONY: help setup train pod chaos bench bench-peers bench-gpu scaling test test-quick test-targets compilers check tensorboard clean
 
 help:  ## List the targets.
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "  %-14s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,8 +40,12 @@ chaos: $(READY)  ## Hurt runs of all variants in many ways, and compare them wit
 bench: $(READY)  ## Measure what a step of CONFIG costs here, and what the loop adds to it.
 	$(BIN)/python -m pipeline.benchmark --config=$(CONFIG) $(ARGS)
 
-bench-peers: $(VENV)/.ready-bench  ## Install other frameworks, and time the same work in them.
-	$(BIN)/python -m pipeline.performance.frameworks.compare $(ARGS)
+bench-peers: $(VENV)/.ready-bench  ## Time the same work in other frameworks; PROCESSES=2 beside DDP.
+	$(BIN)/python -m pipeline.performance.frameworks.compare --processes=$(PROCESSES) $(ARGS)
+
+bench-gpu:  ## Take all figures of a GPU node in ten minutes, after a set-up with EXTRAS,cuda13.
+	@$(MAKE) --no-print-directory EXTRAS=$(EXTRAS)$(comma)cuda13 $(VENV)/.ready-bench
+	$(BIN)/python -m pipeline.performance.frameworks.gpu_node --out=$(RUNS)/gpu $(ARGS)
 
 scaling: compilers  ## Plan all variants for pods and GPU nodes, and rewrite the table of how they scale.
 	$(VENV)-plan/bin/python -m pipeline.performance.scaling

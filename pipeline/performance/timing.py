@@ -5,9 +5,11 @@ Load from elsewhere then slows both sides of a ratio alike.
 
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+
+Key = TypeVar("Key")  # the name of a candidate
 
 
 class Ratio(NamedTuple):
@@ -22,7 +24,7 @@ class Ratio(NamedTuple):
         return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
-def in_turn(candidates: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, list]:
+def in_turn(candidates: Mapping[Key, Callable[[], object]], *, rounds: int) -> dict[Key, list]:
     """Returns {name: seconds in each round}.
 
     Each candidate runs once untimed before the first round. Every second round runs them in
@@ -30,7 +32,7 @@ def in_turn(candidates: Mapping[str, Callable[[], object]], *, rounds: int) -> d
     """
     for run in candidates.values():
         run()
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    seconds: dict[Key, list[float]] = {name: [] for name in candidates}
     order = list(candidates)
     for _ in range(rounds):
         for name in order:
@@ -43,7 +45,11 @@ def in_turn(candidates: Mapping[str, Callable[[], object]], *, rounds: int) -> d
 
 def ratio(seconds: Mapping[str, list[float]], one: str, other: str) -> Ratio:
     """Returns the time of `one` over that of `other`, paired by the rounds of `in_turn`."""
-    ratios = np.asarray(seconds[one]) / np.asarray(seconds[other])
+    return quartiles(np.asarray(seconds[one]) / np.asarray(seconds[other]))
+
+
+def quartiles(ratios: np.ndarray) -> Ratio:
+    """Returns the median and the quartiles of the rounds' ratios."""
     return Ratio(*map(float, np.percentile(ratios, [50, 25, 75])))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.performance import timing
-from pipeline.performance.frameworks import compare, forms, worker, works
+from pipeline.performance.frameworks import compare, forms, groups, works
 from pipeline.runtime import errors
 
 
@@ -25,6 +25,7 @@ def test_all_works_are_compared_unless_some_are_named():
         ("--work=vae", "--work=vae is unknown: choose of conv_beta_vae"),
         ("--rounds=0", "--rounds=0 must be at least 1"),
         ("--threads=0", "--threads=0 must be at least 1"),
+        ("--processes=0", "--processes=0 must be at least 1"),
         ("conv_beta_vae", "is not a flag: write --work=NAME"),
         ("--round=3", "round"),
     ],
@@ -32,6 +33,15 @@ def test_all_works_are_compared_unless_some_are_named():
 def test_a_mistake_is_one_line(flag, words):
     with pytest.raises(errors.InputError, match=words):
         parse(flag)
+
+
+def test_more_processes_than_cores_are_refused(monkeypatch):
+    monkeypatch.setattr(compare, "CORES", 4)
+    assert parse("--processes=4", "--threads=4").processes == 4
+    with pytest.raises(errors.InputError, match="lends 4 cores, --threads=8; use --processes=4 or"):
+        parse("--processes=5", "--threads=8")
+    with pytest.raises(errors.InputError, match="--threads=2; use --processes=2 or fewer"):
+        parse("--processes=4", "--threads=2")
 
 
 def test_a_form_has_the_threads_of_all_others_and_what_its_process_had():
@@ -42,14 +52,14 @@ def test_a_form_has_the_threads_of_all_others_and_what_its_process_had():
 
 def test_a_form_that_has_no_such_work_says_why(monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
-    with pytest.raises(worker.Absent, match="is for VQ-VAEs"):
-        worker.Worker("conv_beta_vae", "lucidrains", (), environment={})
+    with pytest.raises(groups.Absent, match="is for VQ-VAEs"):
+        groups.Group("conv_beta_vae", "lucidrains", (), environment={})
 
 
 def test_a_process_that_fails_is_absent_with_its_last_words(monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
-    with pytest.raises(worker.Absent, match=r"it ended with 1: KeyError: 'no_such_work'"):
-        worker.Worker("no_such_work", "ours", (), environment={})
+    with pytest.raises(groups.Absent, match=r"it ended with 1: KeyError: 'no_such_work'"):
+        groups.Group("no_such_work", "ours", (), environment={})
 
 
 def test_the_best_rival_stands_in_the_last_row():

@@ -2,6 +2,7 @@
 
 `options` are those of a form in `forms`: `compile`, `channels-last` or `keep-freed`. `start` raises
 an ImportError if the framework is not installed, and `Unsuited` if the framework has no such work.
+A work's `batch_size` counts the images of all processes; `places.here()` says which one this is.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,8 @@ class Run(NamedTuple):
     ]  # runs this many steps, and returns after the device has finished them
     version: str  # of the framework
     device: str  # cpu, gpu or tpu
+    # Returns the bytes of each all-reduce of one step; all processes must call it together.
+    all_reduces: Callable[[], tuple[int, ...]] = tuple
 
 
 class Unsuited(Exception):

@@ -2,7 +2,8 @@
 
 Each form of each framework has a process of its own, and the processes run in turn, round by round.
 The table has the time of a step there over the time of a step here: above 1, this pipeline is
-faster. Exit codes are those of `pipeline.benchmark`.
+faster. `--processes` runs them in several processes, see `several`. Exit codes are those of
+`pipeline.benchmark`.
 """
 
 import contextlib
@@ -16,12 +17,13 @@ from typing import Any, NamedTuple
 
 from pipeline.display import terminal
 from pipeline.performance import timing
-from pipeline.performance.frameworks import forms, works
-from pipeline.performance.frameworks.worker import Absent, Worker
+from pipeline.performance.frameworks import forms, several, works
+from pipeline.performance.frameworks.groups import Absent, Group
 from pipeline.runtime import command_line, errors, exit_codes, files, flags, processor
 from pipeline.runtime.storage import faults
 
 BEST = "best of PyTorch and its libraries"
+CORES = len(os.sched_getaffinity(0))
 PYTORCH = ("pytorch", "pythae", "lucidrains")  # these frameworks run on PyTorch
 COMMAND = command_line.Command(
     "pipeline.performance.frameworks.compare",
@@ -30,11 +32,12 @@ COMMAND = command_line.Command(
         flags.Flag("work", "NAME[,…]", "what is timed", list(works.WORKS), "list", shown="all"),
         flags.integer("rounds", "rounds, in each of which every form runs once", 9, least=1),
         flags.integer(
-            "threads", "threads of every framework", len(os.sched_getaffinity(0)), least=1
+            "threads", "threads of every framework, over all its processes", CORES, least=1
         ),
+        flags.integer("processes", "processes; several are timed beside DDP, on CPUs", 1, least=1),
         flags.JSON,
     ),
-    ("--work=conv_beta_vae", "--work=sonnet_vq_vae --rounds=15"),
+    ("--work=conv_beta_vae", "--work=sonnet_vq_vae --rounds=15", "--processes=2"),
     instead="--work=NAME",
 )
 
@@ -45,6 +48,7 @@ class Options(NamedTuple):
     works: tuple[str, ...]
     rounds: int
     threads: int
+    processes: int
     json: Path | None
 
 
@@ -56,10 +60,15 @@ def parse(arguments: Sequence[str]) -> Options:
     """
     values = COMMAND.parse(arguments)
     for name in values.work:
-        if name not in works.WORKS:
-            raise errors.InputError(f"--work={name} is unknown: choose of {', '.join(works.WORKS)}")
+        works.check(name)
+    if values.processes > min(CORES, values.threads):
+        raise errors.InputError(
+            f"--processes={values.processes} needs a core and a thread for each: this machine "
+            f"lends {CORES} cores, --threads={values.threads}; use --processes="
+            f"{min(CORES, values.threads)} or fewer"
+        )
     file = flags.path_or_none(values.json)
-    return Options(tuple(values.work), values.rounds, values.threads, file)
+    return Options(tuple(values.work), values.rounds, values.threads, values.processes, file)
 
 
 def compare(work: str, options: Options, screen: terminal.Terminal) -> dict[str, Any]:
@@ -74,36 +83,36 @@ def compare(work: str, options: Options, screen: terminal.Terminal) -> dict[str,
     """
     with contextlib.ExitStack() as stack:
         # A form that can't run here is left out, but ours must run: all ratios refer to it.
-        workers: dict[str, Worker] = {}
+        groups: dict[str, Group] = {}
         for name, form in forms.forms().items():
             environment = forms.environment(form, options.threads)
             try:
-                worker = Worker(work, form.framework, form.options, environment=environment)
+                group = Group(work, form.framework, form.options, environment=environment)
             except Absent as reason:
                 if name == forms.OURS:
                     raise RuntimeError(f"{work}: {reason}") from None
                 screen.note(f"{work}: no {name}: {reason}")
                 continue
-            stack.callback(worker.close)
+            stack.callback(group.close)
             # Times on a CPU and on an accelerator must not be compared.
-            if worker.device == workers.get(forms.OURS, worker).device:
-                workers[name] = worker
+            if group.device == groups.get(forms.OURS, group).device:
+                groups[name] = group
             else:
-                screen.note(f"{work}: no {name}: it sees only a {worker.device}")
-        screen.note(f"{work}: {options.rounds} rounds of {len(workers)} forms")
-        candidates = {name: worker.round for name, worker in workers.items()}
+                screen.note(f"{work}: no {name}: it sees only a {group.device}")
+        screen.note(f"{work}: {options.rounds} rounds of {len(groups)} forms")
+        candidates = {name: group.round for name, group in groups.items()}
         rounds = timing.in_turn(candidates, rounds=options.rounds)
     # Forms may take different numbers of steps a round, so seconds are per step.
-    seconds = {n: [s / workers[n].steps for s in taken] for n, taken in rounds.items()}
+    seconds = {n: [s / groups[n].steps for s in taken] for n, taken in rounds.items()}
     figures: dict[str, Any] = {
         name: {
             "ms": 1000 * timing.median(seconds[name]),
             "ratio": timing.ratio(seconds, name, forms.OURS),
-            "version": worker.version,
+            "version": group.version,
         }
-        for name, worker in workers.items()
+        for name, group in groups.items()
     }
-    rivals = [n for n in workers if forms.forms()[n].framework in PYTORCH]
+    rivals = [n for n in groups if forms.forms()[n].framework in PYTORCH]
     if rivals:
         figures[BEST] = min((figures[n] for n in rivals), key=lambda f: f["ratio"].median)
     return figures
@@ -126,7 +135,9 @@ def about(options: Options, figures: dict[str, dict[str, Any]]) -> dict[str, str
     ours = next(iter(figures.values()))[forms.OURS]
     cores = f"{processor.name()}, {os.cpu_count()} cores"
     return {
-        "machine": f"{cores}, {options.threads} threads a process",
+        "machine": cores,
+        "processes": str(options.processes),
+        "threads of each": str(options.threads // options.processes),
         "this pipeline": f"{ours['version']}, Python {platform.python_version()}",
         "rounds": str(options.rounds),
         **{f"{work}, ms a step here": f"{f[forms.OURS]['ms']:.4g}" for work, f in figures.items()},
@@ -140,15 +151,31 @@ def main() -> int:
 
 def _command() -> None:
     options, screen = parse(sys.argv), terminal.Terminal()
-    figures = {work: compare(work, options, screen) for work in options.works}
+    figures = {work: _compared(work, options, screen) for work in options.works}
     screen.banner(about(options, figures))
-    screen.columns("Same work in other frameworks: median and quartiles", table(figures))
+    if options.processes > 1:
+        for work, found in figures.items():
+            screen.columns(f"{work} in {options.processes} processes", several.table(found))
+    else:
+        screen.columns("Same work in other frameworks: median and quartiles", table(figures))
     if options.json:
         written = {"about": about(options, figures), "works": figures}
         text = json.dumps(written, indent=2, ensure_ascii=False) + "\n"
         with faults.writing(options.json.parent), files.replacing(options.json) as file:
             file.write(text.encode())
         screen.note(str(options.json))
+
+
+def _compared(work: str, options: Options, screen: terminal.Terminal) -> dict[str, Any]:
+    if options.processes == 1:
+        return compare(work, options, screen)
+    return several.compare(
+        work,
+        processes=options.processes,
+        threads=options.threads,
+        rounds=options.rounds,
+        screen=screen,
+    )
 
 
 if __name__ == "__main__":

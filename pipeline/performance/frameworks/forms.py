@@ -2,7 +2,8 @@
 
 PyTorch runs plain, with images channels-last, compiled, and with both. Each of these runs with the
 C library's allocator and with one that keeps freed pages. That is tcmalloc or jemalloc if one is
-installed, else glibc's with the settings of `runtime.allocator`. The best form counts.
+installed, else glibc's with the settings of `runtime.allocator`. The best form counts. In several
+processes PyTorch only runs with the latter allocator, and with DistributedDataParallel (DDP).
 """
 
 import ctypes.util
@@ -38,6 +39,12 @@ def forms() -> dict[str, Form]:
         "lucidrains": Form("lucidrains"),
         LIMIT: Form("matrix_product"),
     }
+
+
+def together() -> dict[str, Form]:
+    """Returns {name: form} of those that run in several processes, ours first."""
+    kept = {n: f for n, f in forms().items() if f.preload or "keep-freed" in f.options}
+    return {OURS: forms()[OURS]} | {n.replace("PyTorch", "DDP"): f for n, f in kept.items()}
 
 
 def allocator_library() -> tuple[str, str]:

@@ -1,28 +1,34 @@
-"""This pipeline's own step, as `pipeline.train` runs it."""
+"""This pipeline's own step, as `pipeline.train` runs it, in one process or in several."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from pipeline.mesh import sharding
-from pipeline.performance.frameworks import Run
+from pipeline.performance import hlo
+from pipeline.performance.frameworks import Run, places
 from pipeline.performance.frameworks.works import Work
-from pipeline.runtime import allocator
+from pipeline.runtime import allocator, cluster, flags
 from pipeline.training import step
+
+JOIN_SECONDS = 120  # processes import JAX on the same cores before they meet
 
 
 def start(work: Work, options: Sequence[str]) -> Run:
     """Returns the run; `options` is ignored."""
     del options
     allocator.keep_freed()
+    place = places.here()
+    _join(place)
     mesh = sharding.make_mesh(work.config.mesh)
     # Without files: what a prior reads from them only decodes, which the step does not do.
     state = step.drawn_state(work.config, work.example, mesh)
-    mask = np.ones(work.config.batch_size, np.float32)
-    batch = jax.device_put(work.batch() | {"mask": mask}, sharding.batch_sharded(mesh))
-    stop = jax.device_put(np.zeros(mesh.size, np.float32), sharding.batch_sharded(mesh))
-    train_step = step.make_train_step(work.config, work.example, mesh)
+    rows = work.batch() | {"mask": np.ones(work.config.batch_size, np.float32)}
+    batch = sharding.to_global({name: place.own(rows[name]) for name in rows}, mesh)
+    stop = sharding.to_global(place.own(np.zeros(mesh.size, np.float32)), mesh)
+    train_step: Any = step.make_train_step(work.config, work.example, mesh)
 
     def steps(num: int) -> None:
         nonlocal state
@@ -30,4 +36,16 @@ def start(work: Work, options: Sequence[str]) -> Run:
             state, metrics, _ = train_step(state, batch, stop)
         jax.block_until_ready((state, metrics))
 
-    return Run(steps, f"jax {jax.__version__}", jax.default_backend())
+    def all_reduces() -> tuple[int, ...]:
+        text = train_step.lower(state, batch, stop).compile().as_text()
+        return tuple(found.bytes for found in hlo.collectives(text))
+
+    return Run(steps, f"jax {jax.__version__}", jax.default_backend(), all_reduces)
+
+
+def _join(place: places.Place) -> None:
+    """Joins the processes as `pipeline.train` does; if one is lost, the others end, too."""
+    if place.processes > 1:
+        address = f"{places.LOOPBACK}:{place.port}"
+        found = (address, place.processes, place.process, JOIN_SECONDS)
+        cluster.join(flags.Processes("auto", *found)).doing = "timing steps"

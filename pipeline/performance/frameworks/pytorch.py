@@ -1,16 +1,18 @@
 """The works in PyTorch as its guides advise. Options: `compile`, `channels-last`, `keep-freed`.
 
 Adam is fused, activations work in place, and gradients are set to None. Denormals are flushed to
-zero, as XLA does. `keep-freed` applies the settings of `runtime.allocator`.
+zero, as XLA does. `keep-freed` applies the settings of `runtime.allocator`. Several processes step
+together as `pytorch_together` says. Networks whose `compute_dtype` is bfloat16 run under autocast.
 """
 
+import functools
 import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from pipeline.performance.frameworks import Run, Unsuited, pytorch_models
+from pipeline.performance.frameworks import Run, Unsuited, places, pytorch_models, pytorch_together
 from pipeline.performance.frameworks.works import Work
 from pipeline.runtime import allocator
 
@@ -28,6 +30,7 @@ def train(work: Work, model: torch.nn.Module, options: Sequence[str]) -> Run:
     """Returns the run of a model whose `forward` maps a batch to its loss."""
     if "keep-freed" in options:
         allocator.keep_freed()
+    pytorch_together.join(places.here())
     torch.set_flush_denormal(True)
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it, as JAX's default
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -39,25 +42,56 @@ def train(work: Work, model: torch.nn.Module, options: Sequence[str]) -> Run:
             raise Unsuited("channels-last: the network has no convolution")
         model.to(memory_format=torch.channels_last)
         batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
-    update = make_update(work, model)
-    loss = _compiled(model, device) if "compile" in options else model
+    step = make_step(work, model, options)
 
     def steps(num: int) -> None:
         for _ in range(num):
-            loss(**batch).backward()
-            update()
+            step(batch)
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    return Run(steps, f"torch {torch.__version__}", "gpu" if device.type == "cuda" else "cpu")
+    name = "gpu" if device.type == "cuda" else "cpu"
+    exchange = functools.partial(pytorch_together.all_reduces, steps)
+    return Run(steps, f"torch {torch.__version__}", name, exchange)
+
+
+def make_step(
+    work: Work, model: torch.nn.Module, options: Sequence[str] = ()
+) -> Callable[[dict[str, Any]], torch.Tensor]:
+    """Returns a step of training: it maps this process's batch to its loss, before the update.
+
+    Raises:
+        Unsuited: `compile` finds no C++ compiler.
+    """
+    device = next(model.parameters()).device
+    together, sums = pytorch_together.together(model, static="compile" not in options)
+    update = make_update(work, model)
+    forward = _compiled(together, device) if "compile" in options else together
+    half = work.config.compute_dtype == "bfloat16"
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=half)
+
+    def step(batch: dict[str, Any]) -> torch.Tensor:
+        with autocast:
+            loss = forward(**batch)
+        # Statistics travel while gradients are computed.
+        for each in sums:
+            each.send()
+        loss.backward()
+        for each in sums:
+            each.receive()
+        update()
+        return loss
+
+    return step
 
 
 def tensors(work: Work, device: torch.device | None = None) -> dict[str, torch.Tensor]:
-    """Returns the work's batch: `image` [B, C, H, W] uint8, or `codes` [B, h, w] and `label` [B].
+    """Returns `image` [B, C, H, W] uint8, or `codes` [B, h, w], and `label` [B]; both int64.
 
-    Codes and labels are int64.
+    Their B examples are those of this process.
     """
-    batch = {name: torch.from_numpy(array).to(device) for name, array in work.batch().items()}
+    rows = {name: places.here().own(array) for name, array in work.batch().items()}
+    batch = {name: torch.from_numpy(array).to(device) for name, array in rows.items()}
     for name in ("codes", "label"):
         if name in batch:
             batch[name] = batch[name].long()

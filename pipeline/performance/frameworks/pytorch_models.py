@@ -90,10 +90,10 @@ class VAE(nn.Module):
         if self.embedding is not None:
             condition = torch.where(drop[:, None], self.null, self.embedding(label))
             inputs = torch.cat([x.flatten(1), condition], 1)
-        mean, log_variance = self.encoder(inputs).chunk(2, 1)
+        mean, log_variance = self.encoder(inputs).float().chunk(2, 1)
         log_variance = log_variance.clamp(-20.0, 20.0)
         z = mean + torch.exp(0.5 * log_variance) * epsilon
-        logits = self.decoder(z if condition is None else torch.cat([z, condition], 1))
+        logits = self.decoder(z if condition is None else torch.cat([z, condition], 1)).float()
         nll = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum()
         return (nll + self.beta * kl) / len(x)
@@ -113,6 +113,9 @@ class Quantizer(nn.Module):
         self.register_buffer("counts", torch.zeros(len(codes)))
         self.register_buffer("sums", torch.zeros_like(codes))
         self.register_buffer("weight", torch.zeros(()))
+        # What `forward` has seen, [K + K·D], for processes that first add it up; see `move`.
+        self.register_buffer("seen", torch.zeros(len(codes) + codes.numel()), persistent=False)
+        self.moves = True
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """[B, D, h, w] → the vectors of the codes [B, D, h, w], and the mean squared distance."""
@@ -122,17 +125,29 @@ class Quantizer(nn.Module):
             distances = torch.addmm(self.codes.square().sum(1), flat, self.codes.T, alpha=-2)
             indices = distances.argmin(1)
             values = F.embedding(indices, self.codes)
-            self._update(flat.detach(), indices)
+            self._see(flat.detach(), indices)
         commitment = F.mse_loss(flat, values)
         # Straight-through: the encoder gets the decoder's gradient as if nothing were rounded.
         values = flat + (values - flat).detach()
         return values.view(len(z), *z.shape[2:], -1).permute(0, 3, 1, 2), commitment
 
-    def _update(self, flat: Tensor, indices: Tensor) -> None:
-        """Moves the codes; `flat` [N, D] are the encodings, `indices` [N] their codes."""
-        num = len(self.codes)
-        counts = torch.bincount(indices, minlength=num).float()
+    def _see(self, flat: Tensor, indices: Tensor) -> None:
+        """Adds up the encodings `flat` [N, D] and their codes `indices` [N]."""
+        counts = torch.bincount(indices, minlength=len(self.codes)).float()
         sums = torch.zeros_like(self.codes).index_add_(0, indices, flat)
+        if self.moves:
+            self._move(counts, sums)
+        else:
+            torch.cat([counts, sums.flatten()], out=self.seen)
+
+    @torch.no_grad()
+    def move(self, seen: Tensor) -> None:
+        """Moves the codes; `seen` [K + K·D] has each code's count, then the sums of encodings."""
+        counts, sums = seen.split([len(self.codes), self.codes.numel()])
+        self._move(counts, sums.view_as(self.codes))
+
+    def _move(self, counts: Tensor, sums: Tensor) -> None:
+        num = len(self.codes)
         self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
@@ -155,8 +170,11 @@ class VQVAE(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Returns squared error / variance + β·‖z − e‖², means, of images [B, C, H, W] uint8."""
         x = image.float() / 255
-        values, commitment = self.quantizer(self.encoder(x - 0.5))
-        error = F.mse_loss(self.decoder(values) + 0.5, x)
+        encodings = self.encoder(x - 0.5).float()
+        # Distances at half precision would choose other codes.
+        with torch.autocast(x.device.type, enabled=False):
+            values, commitment = self.quantizer(encodings)
+        error = F.mse_loss(self.decoder(values).float() + 0.5, x)
         return error / self.variance + self.commitment * commitment
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from configs import beta_vae, conditional_vae, vq_vae, vq_vae_cifar10
 from configs import code_prior as code_prior_config
 from pipeline import datasets
-from pipeline.runtime import run_config
+from pipeline.runtime import errors, run_config
 
 Layer = tuple[Any, ...]
 RELU = ("relu",)
@@ -35,7 +35,7 @@ VARIANCE = 0.06  # of CIFAR-10's pixels, in [0, 1]
 
 
 class Work(NamedTuple):
-    """A training step that every framework computes alike, in float32."""
+    """A training step that every framework computes alike, in float32 unless changed."""
 
     config: Any
     shape: tuple[int, ...]  # [H, W, C] of an image; [h, w] of its codes, for a prior
@@ -121,6 +121,11 @@ def sonnet_vq_vae() -> Work:
     return Work(config, (32, 32, 3), encoder, decoder)
 
 
+def sonnet_vq_vae_256() -> Work:
+    """`sonnet_vq_vae` on images of 256×256×3: 64 times as much work for each image."""
+    return sonnet_vq_vae()._replace(shape=(256, 256, 3))
+
+
 def dense_conditional_vae() -> Work:
     """Conditional VAE with one hidden layer of 500, 28×28×1, batch 128, ten classes."""
     config = _changed(conditional_vae.get_config(), "model.network=dense")
@@ -149,6 +154,21 @@ WORKS = {
     "dense_conditional_vae": dense_conditional_vae,
     "code_prior": code_prior,
 }
+
+
+LARGE = "sonnet_vq_vae_256"  # takes seconds a step on CPUs, so it runs only if it is named
+
+
+def check(name: str) -> None:
+    """Raises an InputError if there is no work of that name."""
+    if name not in (*WORKS, LARGE):
+        raise errors.InputError(f"--work={name} is unknown: choose of {', '.join((*WORKS, LARGE))}")
+
+
+def make(name: str, changes: str = "") -> Work:
+    """Returns the work of that name, with changes FIELD=VALUE[,…] to its config."""
+    work = sonnet_vq_vae_256() if name == LARGE else WORKS[name]()
+    return work._replace(config=run_config.changed(work.config, changes)) if changes else work
 
 
 def _each(
