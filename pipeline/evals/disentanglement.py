@@ -6,6 +6,7 @@ sends its figures to all processes.
 """
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +26,8 @@ FEWEST_EXAMPLES = 200  # with fewer, the test would contain values that learners
 # Examples per device in a batch. It is not config.batch_size: rounding depends on the shapes that a
 # device computes, and the last bit can decide a tree's split or a vote.
 ROWS = 64
+MOST_SECONDS = 4 * 3600.0  # for which the other processes wait for the first one's learners
+MEETINGS = itertools.count()  # the same on all processes, because they evaluate in one order
 
 
 def for_report(config: Any) -> Any:
@@ -81,6 +84,8 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
         if known and jax.process_index() == 0:
             found = metrics.compute(chosen, sample, encoded, excluded=excluded, seed=config.seed)
             figures = np.array(found, np.float32)
+        if known and jax.process_count() > 1:
+            agreement.wait_patiently(f"scores {next(MEETINGS)}", seconds=MOST_SECONDS)
         for name, value in zip(names, agreement.chosen_by_first(figures), strict=True):
             yield f"heldout/{name}", float(value)
         if known:
