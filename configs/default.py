@@ -86,13 +86,14 @@ def get_config() -> ConfigDict:
     # "auto": JAX_COMPILATION_CACHE_DIR if it is set, else the user's cache folder; "": none
     config.compilation_cache = "auto"
     config.disentanglement = ConfigDict()  # of evals/disentanglement.py; the data set needs factors
-    # held-out examples, which are encoded once (Locatello et al.); 0: all
-    config.disentanglement.num_examples = 10_000
+    config.disentanglement.protocol = "auto"  # locatello (evaluate's auto), quick (training's auto)
+    config.disentanglement.num_images = 65_536  # of locatello: groups come from these; 0: all
+    config.disentanglement.num_examples = 10_000  # of quick: held-out, encoded once; 0: all
     config.disentanglement.metrics = (  # files in pipeline/evals/scores/
-        *("mig", "mig_chen", "dci", "sap", "factor_vae_score"),
-        *("beta_vae_score", "modularity", "explicitness", "irs"),
-    )
-    # factors without an order, which Chen et al. leave out of their MIG; unknown ones are ignored
+        "mig", "mig_chen", "dci", "sap", "factor_vae_score",
+        "beta_vae_score", "modularity", "explicitness", "irs",
+    )  # fmt: skip
+    # factors without an order: not in the MIG of Chen et al.; unknown ones are ignored
     config.disentanglement.chen_excludes = ("shape",)
     config.importance_weighted = ConfigDict()  # of evals/importance_weighted.py
     config.importance_weighted.num_samples = 200  # K draws of z an example; more are tighter

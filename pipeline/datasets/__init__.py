@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from pipeline.datasets import _classes, _codes, _pixels
+from pipeline.datasets import _classes, _codes, _joined, _pixels
 from pipeline.runtime import errors, registry
 
 # The abstract entries of an example that say more than a `jax.ShapeDtypeStruct`.
@@ -150,19 +150,13 @@ def load(config: Any) -> Splits:
     Raises:
         InputError: the files are missing or damaged, or too few examples remain for training.
     """
-    name, image = config.data.name, example_spec(config).get("image")
-    parts = {
-        part: source if image is None else _pixels.checked(source, image, name)
-        for part, source in _module(config).load(config.data).items()
-    }
+    name, parts = config.data.name, _parts(config)
     if "all" in parts:
         source = parts["all"]
         held = config.data.heldout_examples or heldout_share(len(source))
         if len(source) < 2:
-            raise errors.InputError(
-                f"config.data.name={name!r} has {len(source)} examples: it takes 2 or more, to "
-                "train on and to hold out"
-            )
+            text = "examples: it takes 2 or more, to train on and to hold out"
+            raise errors.InputError(f"config.data.name={name!r} has {len(source)} {text}")
         errors.check_range("config.data.heldout_examples", held, 1, len(source) - 1)
         # RandomState, not Generator: its stream is frozen (NEP 19), and a split must never change.
         drawn = np.random.RandomState(config.seed % 2**32).permutation(len(source))
@@ -170,9 +164,8 @@ def load(config: Any) -> Splits:
     else:
         splits = Splits(parts["train"], parts["heldout"])
     if num := config.data.train_examples:
-        errors.check_range(
-            "config.data.train_examples", num, 1, len(splits.train), hint=", or be 0 for all"
-        )
+        most, hint = len(splits.train), ", or be 0 for all"
+        errors.check_range("config.data.train_examples", num, 1, most, hint=hint)
         splits = splits._replace(train=Subset(splits.train, np.arange(num)))
     if len(splits.train) < config.batch_size:
         raise errors.InputError(
@@ -182,9 +175,25 @@ def load(config: Any) -> Splits:
     return splits
 
 
+def whole(config: Any) -> Source:
+    """Opens the data set and returns all of its examples, of all splits.
+
+    Raises:
+        InputError: the files are missing or damaged.
+    """
+    return _joined.whole(_parts(config))
+
+
 def heldout_share(num_examples: int) -> int:
     """Returns how many of so many examples are held out if the config leaves that open."""
     return max(1, min(num_examples // 10, 10_000))
+
+
+def _parts(config: Any) -> dict[str, Source]:
+    image, parts = example_spec(config).get("image"), _module(config).load(config.data)
+    if image is None:
+        return parts
+    return {part: _pixels.checked(one, image, config.data.name) for part, one in parts.items()}
 
 
 def _module(config: Any) -> Any:

@@ -24,8 +24,23 @@ class Figure(NamedTuple):
     within_run: str = ""  # as `direction`, if only checkpoints of one run can be compared by it
 
 
+# The metrics, each the name of a file in `evals/scores/`; a longer name comes before its beginning.
+METRICS = (
+    "mig_chen", "mig", "dci", "sap", "factor_vae_score", "beta_vae_score", "modularity",
+    "explicitness", "irs",
+)  # fmt: skip
+
+
 def _score(name: str, text: str, *, headline: int = 0) -> Figure:
     return Figure(name, "", text, "", "higher", "disentanglement", headline=headline)
+
+
+def _quick(row: Figure, more: str) -> Figure:
+    """Returns the row of a score by the quick protocol; a run with both shows the plain one."""
+    first = next(name for name in METRICS if row.name.startswith(name))
+    name, text = row.name.replace(first, f"{first}_quick", 1), f"As `{row.name}`, quick protocol"
+    shown = f"{text} on held-out examples, dimensionless."
+    return row._replace(name=name, text=shown, more=more, same_as=row.name)
 
 
 def _quality(name: str, unit: str, direction: str, text: str, more: str = "") -> Figure:
@@ -42,19 +57,31 @@ SCORES = (
     _score("mig_chen_means", "Mutual information gap, posterior means, without shape, 0 to 1."),
     _score("mig_chen_means_all_factors",
            "Mutual information gap, posterior means, all factors, 0 to 1."),
-    _score("dci_disentanglement", "Whether a latent serves one factor (boosted trees), 0 to 1."),
-    _score("dci_completeness", "Whether one latent serves a factor (boosted trees), 0 to 1."),
+    _score("dci_disentanglement",
+           "Whether a latent serves one factor (100 stages of boosted trees), 0 to 1."),
+    _score("dci_completeness",
+           "Whether one latent serves a factor (100 stages of boosted trees), 0 to 1."),
     _score("dci_informativeness",
-           "Accuracy of boosted trees on other examples, 0 to 1, over factors."),
+           "Accuracy of 100 stages of boosted trees on other examples, 0 to 1, over factors."),
     _score("sap",
            "Separated attribute predictability: gap in accuracy of two best latents, 0 to 1."),
     _score("factor_vae_score",
            "Kim & Mnih's accuracy of majority votes, 0 to 1; chance is 1/factors."),
     _score("beta_vae_score", "Higgins et al.'s accuracy of a linear classifier, 0 to 1."),
     _score("modularity", "Whether a latent tells of one factor alone, 0 to 1; noise isn't at 0."),
-    _score("explicitness", "Area under the ROC curve of logistic regressions, 0.5 (chance) to 1."),
+    _score("explicitness",
+           "Area under the ROC curve of multinomial regressions, 0.5 (chance) to 1."),
     _score("irs",
            "Interventional robustness: how still latents stay as other factors vary, 0 to 1."),
+)
+# The same metrics on held-out examples, with quicker learners: see `evals.scores.protocols`.
+QUICK = tuple(
+    _quick(row, more)
+    for row, more in zip(SCORES, (
+        *("",) * 5,
+        *("Its trees have 10 stages, each on a random half of the examples.",) * 3,
+        *("",) * 4, "Each value has a regression against the others.", "",
+    ), strict=True)
 )
 QUALITY = (
     _quality("mse", "", "lower", "Squared error of reconstructions, in [0, 1], mean over pixels."),

@@ -106,6 +106,7 @@ TABLE = (
            "Two evaluations in a row found it: a collapsed codebook or posterior."),
     Figure("config", "text", "Configuration of this run, as text."),
     *figure_rows.SCORES,
+    *figure_rows.QUICK,
     Figure("udr_lasso", "",
            "Likeness of a run's latents to other runs' (Duan et al. 2020), 0 to 1, lasso.",
            "`evaluate --compare` computes it.", "higher"),

@@ -15,7 +15,8 @@ everything that needs several processes, such as the model, before it yields the
 drawing to a function that only process 0 calls. So no other process imports matplotlib or waits for
 pixels that it does not use. Such a function that fails is named in a warning, and ends no run.
 
-A file that takes minutes sets `SLOW` to a text about it. It runs only if it is asked for.
+A file that takes minutes sets `SLOW` to a text about it. It runs only if it is asked for. A file
+whose figures may take longer in a report than in training has `for_report(config) → config`.
 """
 
 import time
@@ -92,7 +93,8 @@ def choose(asked: str, config: Any, mesh: Mesh, source: datasets.Source) -> Chos
         given = f"--evals={asked}" if wanted else f"config.evals={tuple(config.evals)}"
         module = registry.load("evals", name, field="evals", given=given)
         try:
-            evaluate = module.make(config, mesh, watched)
+            own = getattr(module, "for_report", lambda config: config)(config)
+            evaluate = module.make(own, mesh, watched)
         except errors.InputError as error:
             if wanted:
                 raise

@@ -1,11 +1,13 @@
-"""How well latents and factors match: the metrics of `pipeline.evals.scores` on held-out data.
+"""How well latents and factors match: the metrics of `pipeline.evals.scores`.
 
-The seed chooses the examples, and the mesh encodes them once. Only process 0 runs the learners; it
-then sends its figures to all processes.
+`config.disentanglement.protocol` says which images they see and how their learners are set. The
+seed chooses the images, and the mesh encodes them once. Only process 0 runs the learners; it then
+sends its figures to all processes.
 """
 
+import contextlib
+import itertools
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -14,41 +16,39 @@ from jax.sharding import Mesh
 
 from pipeline import datasets, evals
 from pipeline.display import plots, terminal
-from pipeline.evals.scores import (
-    beta_vae_score,
-    dci,
-    explicitness,
-    factor_vae_score,
-    irs,
-    mig,
-    mig_chen,
-    modularity,
-    mutual_information,
-    sap,
-)
+from pipeline.evals.scores import drawn, examples, metrics, mutual_information, protocols
 from pipeline.mesh import agreement
-from pipeline.runtime import errors, registry
+from pipeline.runtime import errors, registry, throttle
 from pipeline.training import batching, posteriors, step
 
-METRICS = {
-    module.__name__.rpartition(".")[2]: module
-    for module in (
-        mig,
-        mig_chen,
-        dci,
-        sap,
-        factor_vae_score,
-        beta_vae_score,
-        modularity,
-        explicitness,
-        irs,
-    )
-}
 SLOW = "minutes"
 FEWEST_EXAMPLES = 200  # with fewer, the test would contain values that learners never saw
 # Examples per device in a batch. It is not config.batch_size: rounding depends on the shapes that a
 # device computes, and the last bit can decide a tree's split or a vote.
 ROWS = 64
+MOST_SECONDS = 4 * 3600.0  # for which the other processes wait for the first one's learners
+MEETINGS = itertools.count()  # the same on all processes, because they evaluate in one order
+
+
+def for_report(config: Any) -> Any:
+    """Returns the config by which `pipeline.evaluate` evaluates: "auto" becomes locatello.
+
+    Raises:
+        InputError: "auto", and the protocol would take long with so many latents and factors.
+    """
+    if config.disentanglement.protocol != protocols.AUTO:
+        return config
+    factors = datasets.example_spec(config).get("factors")
+    latents = config.model.get("latent_dim", 0)
+    takes = protocols.minutes(latents, factors.num_classes) if factors is not None else 0.0
+    if takes > protocols.MOST_MINUTES:
+        raise errors.InputError(
+            f"config.disentanglement.protocol='auto' would take about {takes:.0f} minutes on two "
+            f"cores, for {latents} latents: choose locatello to run it all the same, or quick"
+        )
+    config = config.copy_and_resolve_references()
+    config.disentanglement.protocol = protocols.LOCATELLO
+    return config
 
 
 def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iterator]:
@@ -59,36 +59,63 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
     """
     # Mistakes in the config are found here, before anything is compiled.
     settings = config.disentanglement
-    factors = _check(config, len(source))
-    chosen = [
-        registry.choose(METRICS, name, field="disentanglement.metrics") for name in settings.metrics
-    ]
-    names = [name for module in chosen for name in module.Scores._fields]
+    registry.check(settings.protocol, protocols.NAMES, field="disentanglement.protocol")
+    protocol = protocols.QUICK if settings.protocol == protocols.AUTO else settings.protocol
+    factors = _check(config, protocol, len(source))
+    chosen = {
+        name: registry.choose(metrics.METRICS, name, field="disentanglement.metrics")
+        for name in settings.metrics
+    }
+    names = metrics.figures(chosen, protocol)
     excluded = [k for k, name in enumerate(factors.names) if name in settings.chen_excludes]
-    # RandomState, not Generator: its stream is frozen (NEP 19), so figures stay comparable.
-    order = np.random.RandomState(config.seed % 2**32).permutation(len(source))
-    subset = datasets.Subset(source, order[: settings.num_examples or len(order)])
+    images = drawn.images(config, source, protocol)
     config = config.copy_and_resolve_references()
-    config.batch_size = ROWS * mesh.size
+    config.batch_size, config.eval_batch_size = ROWS * mesh.size, 0
     encode = posteriors.encoder(config, mesh)
 
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
-        batches = (batch for _, batch in batching.heldout_batches(subset, config, mesh, num=0))
-        encoded = encode(state, batches)
+        with _progress(images) if protocol == protocols.LOCATELLO else contextlib.nullcontext():
+            batches = batching.heldout_batches(images.chosen, config, mesh, num=0)
+            encoded = encode(state, (batch for _, batch in batches))
+        sample = drawn.sample(images, encoded)
         # A diverged model has no figures. All processes hold the same encodings, so they agree.
         known = bool(np.isfinite([encoded.mean, encoded.log_variance]).all())
         figures = np.full(len(names), np.nan, np.float32)
         if known and jax.process_index() == 0:
-            figures = np.array(_scores(chosen, encoded, excluded, config.seed), np.float32)
+            found = metrics.compute(chosen, sample, encoded, excluded=excluded, seed=config.seed)
+            figures = np.array(found, np.float32)
+        if known and jax.process_count() > 1:
+            agreement.wait_patiently(f"scores {next(MEETINGS)}", seconds=MOST_SECONDS)
         for name, value in zip(names, agreement.chosen_by_first(figures), strict=True):
             yield f"heldout/{name}", float(value)
         if known:
-            yield "heldout/mutual_information", lambda: _picture(encoded, factors.names)
+            yield "heldout/mutual_information", lambda: _picture(sample, factors.names)
 
     return evaluate
 
 
-def _check(config: Any, num_heldout: int) -> Any:
+@contextlib.contextmanager
+def _progress(images: drawn.Images) -> Iterator[None]:
+    """Shows how many images were read, which takes most of the time until the metrics begin."""
+    screen = terminal.Terminal(active=jax.process_index() == 0)
+    report = throttle.Throttle(metrics.REPORT_SECONDS if screen.live else metrics.LOG_SECONDS)
+    total, done = len(images.rows), 0
+    with screen.progress(total, noun="image", transient=True) as progress:
+
+        def heard(number: int) -> None:
+            nonlocal done
+            done = min(done + number * jax.process_count(), total)
+            if report.due():
+                progress.report(done, "encoding")
+
+        images.source.heard = heard
+        try:
+            yield
+        finally:
+            images.source.heard = lambda number: None
+
+
+def _check(config: Any, protocol: str, num_heldout: int) -> Any:
     """Returns the data set's entry of factors, or raises an InputError if no figure is possible."""
     factors = datasets.example_spec(config).get("factors")
     if factors is None or max(factors.num_classes) < 2:
@@ -105,7 +132,7 @@ def _check(config: Any, num_heldout: int) -> Any:
             f"leaves no factor of {', '.join(factors.names)}: name fewer"
         )
     num = config.disentanglement.num_examples
-    if min(num or num_heldout, num_heldout) < FEWEST_EXAMPLES:
+    if protocol == protocols.QUICK and min(num or num_heldout, num_heldout) < FEWEST_EXAMPLES:
         raise errors.InputError(
             f"config.disentanglement.num_examples={num} of {num_heldout} held-out examples: give "
             f"{FEWEST_EXAMPLES} at least (by config.data.heldout_examples too), or 0 for all"
@@ -113,33 +140,14 @@ def _check(config: Any, num_heldout: int) -> Any:
     return factors
 
 
-def _scores(
-    chosen: list[ModuleType], encoded: posteriors.Encodings, excluded: list[int], seed: int
-) -> list[float]:
-    """Returns the figures of all metrics in their order, and shows progress."""
-    factors = encoded.attributes["factors"]
-    figures: list[float] = []
-    with terminal.Terminal().progress(len(chosen), noun="metric") as progress:
-        for done, module in enumerate(chosen):
-            progress.report(done, f"computing {module.__name__.rpartition('.')[2]}")
-            if module is mig_chen:
-                figures += mig_chen.scores(
-                    encoded.mean, encoded.log_variance, factors, seed=seed, excluded=excluded
-                )
-            else:
-                figures += module.scores(encoded.mean, factors, seed=seed)
-        progress.report(len(chosen), "disentanglement is known")
-    return figures
-
-
-def _picture(encoded: posteriors.Encodings, names: tuple[str, ...]) -> np.ndarray:
+def _picture(sample: examples.Sample, names: tuple[str, ...]) -> np.ndarray:
     """Returns the heat map of mutual information, [H, W, 3] uint8."""
-    factors = encoded.attributes["factors"]
+    codes, factors = sample.codes, sample.factors
     entropy = mutual_information.entropies(factors)
     varying = np.flatnonzero(entropy)
     return plots.heat_map(
-        mutual_information.between(encoded.mean, factors[:, varying]),
-        rows=[f"z{d}" for d in range(encoded.mean.shape[1])],
+        mutual_information.between(codes, factors[:, varying]),
+        rows=[f"z{d}" for d in range(codes.shape[1])],
         columns=[f"{names[k]}\nH = {entropy[k]:.2f}" for k in varying],
         title="Mutual information of latents and factors",
         unit="nats",

@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline import evals
 from pipeline.display import event_files, figures, pages, pictures, plots, texts
+from pipeline.outputs import saved_reports
 from pipeline.runtime import files, run_config
 
 Points = Mapping[str, Sequence[tuple[int, float]]]  # (step, value) by tag
@@ -37,7 +38,7 @@ def metrics(
     Markdown, and `files` the names of pictures and animations in the folder. `units` has a sentence
     for every name with its meaning and unit, or "" if the name has no row in the table of figures.
     """
-    whole: dict[str, Any] = {**about, "warnings": warnings}
+    whole: dict[str, Any] = {"format": saved_reports.FORMAT, **about, "warnings": warnings}
     whole |= {"figures": {}, "distributions": {}, "texts": {}, "files": {}, "units": {}}
     for value in values:
         name, content = value.name, value.content

@@ -14,7 +14,12 @@ from typing import Any
 
 from PIL import Image
 
+from pipeline.evals.scores import metrics
+
 LARGEST = 64 * 2**20  # bytes of a file that is read
+# Of metrics.json. Version 1 had the quick scores of disentanglement under the plain names, which
+# belong to the protocol of Locatello et al. since version 2.
+FORMAT = 2
 KINDS = {  # what a report must have, and of which type
     "step": int, "examples": int, "evaluations": list, "figures": dict, "files": dict,
     "left_out": dict,
@@ -29,7 +34,7 @@ def read(folder: Path, run: Path | None = None) -> dict[str, Any] | None:
     """Returns the folder's metrics.json; None if there is none.
 
     A figure that is not finite is None. Names of files that are no picture beside metrics.json are
-    left out.
+    left out. Scores of an older format have their names of today, and count as not evaluated.
 
     Args:
         folder: RUN/reports/<step>/, or a folder given by --out.
@@ -54,6 +59,10 @@ def read(folder: Path, run: Path | None = None) -> dict[str, Any] | None:
         for name, file in found["files"].items()
         if picture(folder, file, run) is not None
     }
+    if found.get("format", 1) < FORMAT:
+        known = metrics.renamed(known)
+        evaluated = [name for name in found["evaluations"] if name != "disentanglement"]
+        found = {**found, "evaluations": evaluated}
     return {**found, "figures": known, "files": pictures}
 
 
@@ -102,6 +111,8 @@ def _check(found: Any) -> None:
         raise Damaged("'evaluations' are no names")
     if not isinstance(found.get("data", {}), Mapping):
         raise Damaged("'data' is of the wrong type")
+    if type(found.get("format", 1)) is not int:
+        raise Damaged("'format' is no number")
     for name, value in found["figures"].items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise Damaged(f"the figure {name!r} is no number")

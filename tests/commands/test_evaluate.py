@@ -42,7 +42,7 @@ def make_config(module=beta_vae, **changes):
     config.model.hidden, config.batch_size, config.eval_examples = (16,), 64, NUM
     config.importance_weighted.num_samples = 5
     config.image_quality.num_examples, config.image_quality.lpips = 40, ("alex",)
-    config.disentanglement.num_examples = 230
+    config.disentanglement.num_examples, config.disentanglement.protocol = 230, "quick"
     config.disentanglement.metrics = ("mig", "mig_chen", "modularity", "irs")
     config.update_from_flattened_dict(changes)
     return config

@@ -3,6 +3,7 @@ import pytest
 
 from configs import beta_vae
 from pipeline import datasets
+from pipeline.datasets import sprites
 from pipeline.runtime import errors
 
 
@@ -72,6 +73,20 @@ class Numbers:
         return {
             "image": np.full((len(indices), 2, 2, 1), self.first + indices[:, None, None, None])
         }
+
+
+def test_the_whole_of_a_data_set_has_all_splits(monkeypatch):
+    config = beta_vae.get_config()
+    assert len(datasets.whole(config)) == 737_280
+    parts = [datasets.Subset(datasets.whole(config), np.arange(*ends)) for ends in ((5, 9), (0, 3))]
+    published = dict(zip(("train", "heldout"), parts, strict=True))
+    monkeypatch.setattr(sprites, "load", lambda section: published)
+    found = datasets.whole(config)
+    assert len(found) == 7
+    rows = np.array([6, 0, 3, 4, 0])
+    expected = sprites.Sprites().read(np.array([2, 5, 8, 0, 5]))
+    for name, values in found.read(rows).items():
+        np.testing.assert_array_equal(values, expected[name])
 
 
 def test_some_examples_stand_for_a_source_that_has_no_fingerprint():

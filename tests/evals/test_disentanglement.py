@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from configs import beta_vae, conditional_vae, vq_vae
-from pipeline import datasets
+from pipeline import datasets, evals
 from pipeline.display import figures, plots
 from pipeline.evals import disentanglement
-from pipeline.evals.scores import irs, mig, mig_chen
+from pipeline.evals.scores import drawn, examples, irs, mig, mig_chen, protocols
+from pipeline.evals.scores import metrics as scores
 from pipeline.mesh import sharding
 from pipeline.runtime import errors, run_config
 from pipeline.training import batching, posteriors, step
@@ -26,6 +27,7 @@ QUICK = ("mig", "mig_chen", "modularity", "irs")
 def config_of(module=beta_vae, presets="sprites,smoke", metrics=QUICK, **changes):
     config = module.get_config(presets)
     config.disentanglement.num_examples = FEW
+    config.disentanglement.protocol = "quick"
     config.disentanglement.metrics = metrics
     config.update_from_flattened_dict(changes)
     return config
@@ -60,11 +62,11 @@ def refusal(config):
 
 
 def test_all_figures_are_the_same_on_any_devices_and_for_any_batch_size(monkeypatch):
-    for module in (disentanglement.factor_vae_score, disentanglement.beta_vae_score):
+    for module in (scores.factor_vae_score, scores.beta_vae_score):
         monkeypatch.setattr(module, "NUM_TRAIN", 300)
         monkeypatch.setattr(module, "NUM_TEST", 100)
-    monkeypatch.setattr(disentanglement.dci, "NUM_STAGES", 2)
-    every = tuple(disentanglement.METRICS)
+    monkeypatch.setattr(scores.dci, "NUM_STAGES", 2)
+    every = tuple(scores.METRICS)
     one, *_ = evaluated(config_of(metrics=every, batch_size=16))
     four, *_ = evaluated(config_of(metrics=every, batch_size=96), devices=4)
     picture = one.pop("heldout/mutual_information")()
@@ -86,12 +88,74 @@ def test_figures_are_the_metrics_of_random_heldout_examples():
     factors = encoded.attributes["factors"]
     assert len(mean) == FEW
     expected = {
-        **mig.scores(mean, factors)._asdict(),
-        **irs.scores(mean, factors)._asdict(),
+        **mig.scores(examples.quick(mean, factors))._asdict(),
+        **irs.scores(examples.quick(mean, factors))._asdict(),
         **mig_chen.scores(mean, log_variance, factors, excluded=[1])._asdict(),
     }
-    for name, value in expected.items():
+    for name, value in scores.renamed(expected).items():
         assert found[f"heldout/{name}"] == pytest.approx(value, abs=1e-3), name
+
+
+@pytest.fixture
+def few_images(monkeypatch):
+    """Lets locatello draw 300 images, and 150 votes."""
+    monkeypatch.setattr(protocols, "NUM_TRAIN", 200)
+    monkeypatch.setattr(protocols, "NUM_TEST", 100)
+    for module in (scores.factor_vae_score, scores.beta_vae_score):
+        monkeypatch.setattr(module, "NUM_TRAIN", 100)
+        monkeypatch.setattr(module, "NUM_TEST", 50)
+    monkeypatch.setattr(scores.dci.boosted_trees, "NUM_STAGES", 1)
+
+
+def test_locatellos_figures_have_the_plain_names_and_are_the_same_on_any_devices(few_images):
+    every = tuple(scores.METRICS)
+    changes = {"disentanglement.protocol": "locatello", "disentanglement.num_images": 250}
+    one, *_ = evaluated(config_of(metrics=every, **changes))
+    four, *_ = evaluated(config_of(metrics=every, **changes), devices=4)
+    names = [f"heldout/{name}" for name in scores.figures(scores.METRICS, "locatello")]
+    assert list(one) == [*names, "heldout/mutual_information"] == list(four)
+    for name in names:
+        assert four[name] == pytest.approx(one[name], abs=1e-5), name
+
+
+def test_locatello_draws_from_all_images_and_groups_from_a_pool(few_images):
+    config = config_of(metrics=("mig", "beta_vae_score"))
+    config.disentanglement.num_images = 250
+    heldout = datasets.load(config).heldout
+    found = drawn.images(config, heldout, "locatello")
+    whole = datasets.whole(config)
+    assert (len(found.source), found.num_drawn, len(found.rows)) == (len(whole), 300, 550)
+    assert len(set(found.rows[300:])) == 250  # the pool has no image twice
+    assert found.rows[:300].max() > 0.9 * len(whole) > len(heldout)
+    quick = drawn.images(config, heldout, "quick")
+    assert (len(quick.source), len(quick.rows)) == (len(heldout), FEW)
+    config.disentanglement.metrics = ("mig",)  # draws no groups
+    assert len(drawn.images(config, heldout, "locatello").rows) == 300
+
+
+def test_auto_is_quick_in_training_and_locatello_in_evaluate(few_images):
+    config = config_of(metrics=("mig",), **{"disentanglement.protocol": "auto"})
+    trained, state, source = evaluated(config)
+    chosen = evals.choose("disentanglement", config, mesh_of(1), source)
+    reported = dict(chosen.evaluations["disentanglement"](state))
+    assert [*trained] == ["heldout/mig_quick", "heldout/mutual_information"]
+    assert [*reported] == ["heldout/mig", "heldout/mutual_information"]
+
+
+def test_auto_says_so_if_locatello_would_take_long():
+    config = config_of(**{"disentanglement.protocol": "auto"})
+    source = datasets.load(config).heldout
+    config.model.latent_dim = 128
+    with pytest.raises(
+        errors.InputError, match="about 14 minutes on two cores, for 128 latents: c"
+    ):
+        disentanglement.for_report(config)
+    for protocol in ("quick", "locatello"):
+        config.disentanglement.protocol = protocol
+        assert disentanglement.for_report(config) is config
+    config.disentanglement.protocol = "exact"
+    with pytest.raises(errors.InputError, match=r"disentanglement\.protocol='exact' is unknown"):
+        disentanglement.make(config, mesh_of(1), source)
 
 
 def test_a_model_that_diverged_has_no_figures():

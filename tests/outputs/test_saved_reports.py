@@ -45,6 +45,7 @@ def test_a_whole_report_is_read_and_a_missing_one_is_none(run):
         "[" * 100_000, WHOLE | {"step": "5"}, WHOLE | {"step": True}, WHOLE | {"figures": []},
         WHOLE | {"figures": {"elbo": "high"}}, WHOLE | {"figures": {"elbo": True}},
         WHOLE | {"figures": {"elbo": [1]}}, WHOLE | {"files": None}, WHOLE | {"evaluations": [1]},
+        WHOLE | {"format": "2"},
         WHOLE | {"left_out": []}, WHOLE | {"data": "sprites"}, WHOLE | {"examples": 2.5},
         {name: value for name, value in WHOLE.items() if name != "step"},
     ],
@@ -53,6 +54,16 @@ def test_damage_is_said_in_one_line(run, content):
     with pytest.raises(saved_reports.Damaged) as raised:
         read(run, content)
     assert str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_scores_of_an_older_report_have_the_names_of_their_protocol(run):
+    old = WHOLE | {"evaluations": ["heldout", "disentanglement"]}
+    old |= {"figures": {"elbo": -1.5, "mig": 0.3, "dci_completeness": 0.2}}
+    found = read(run, old)
+    assert found["figures"] == {"elbo": -1.5, "mig_quick": 0.3, "dci_quick_completeness": 0.2}
+    assert found["evaluations"] == ["heldout"]  # so a comparison evaluates it again
+    new = old | {"format": saved_reports.FORMAT}
+    assert read(run, new) == new
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "1" + "0" * 400])

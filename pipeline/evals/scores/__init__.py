@@ -1,8 +1,8 @@
 """How well latents and factors match: one metric per file, on NumPy arrays, without a model.
 
-Each file defines `Scores`, a NamedTuple of its figures, and `scores(codes, factors, seed=0)`. codes
-[N, D] are posterior means, and factors [N, F] are class indices. The N examples must be in random
-order: the first two thirds train the learners, and the rest test them. Factors of a single value
-carry no information and are dropped. `mig_chen` needs whole posteriors, and `udr` needs the
+Each file defines `Scores`, a NamedTuple of its figures, and `scores(sample, seed=0)`. The sample
+(`examples.Sample`) has the codes, which are posterior means [N, D], and the factors, class indices
+[N, F]. `protocols` says how the two protocols differ, and names their figures. Factors of a single
+value carry no information and are dropped. `mig_chen` needs whole posteriors, and `udr` needs the
 posteriors of several runs.
 """

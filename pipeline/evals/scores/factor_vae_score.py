@@ -23,23 +23,22 @@ class Scores(NamedTuple):
     factor_vae_score: float  # accuracy, 0 to 1; 1/F is chance
 
 
-def scores(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> Scores:
+def scores(sample: examples.Sample, *, seed: int = 0) -> Scores:
     """Returns the classifier's accuracy on other votes than its own; 0 if all latents collapsed.
 
     Args:
-        codes: [N, D] posterior means.
-        factors: [N, F] class indices.
+        sample: the encoded examples.
         seed: of the votes.
     """
-    factors = examples.varying(factors)
-    variance = codes.var(axis=0, ddof=1, dtype=np.float64)
+    factors = examples.varying(sample.pool_factors)
+    variance = sample.codes.var(axis=0, ddof=1, dtype=np.float64)
     active = np.sqrt(variance) >= LEAST_DEVIATION
     if not active.any():
         return Scores(0.0)
     random = np.random.default_rng(seed)
     columns = random.integers(factors.shape[1], size=NUM_TRAIN + NUM_TEST)
     rows = examples.sharing(factors, columns, GROUP, random=random)
-    latents = votes(codes[:, active], variance[active], rows)
+    latents = votes(sample.pool_codes[:, active], variance[active], rows)
     counts = np.zeros((active.sum(), factors.shape[1]), np.int64)
     np.add.at(counts, (latents[:NUM_TRAIN], columns[:NUM_TRAIN]), 1)
     guess = counts.argmax(axis=1)[latents[NUM_TRAIN:]]

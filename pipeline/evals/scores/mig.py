@@ -16,19 +16,18 @@ class Scores(NamedTuple):
     mig: float  # 0 to 1
 
 
-def scores(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> Scores:
+def scores(sample: examples.Sample, *, seed: int = 0) -> Scores:
     """Returns the mean over factors of (I(z_1; v) − I(z_2; v))/H(v).
 
     z_1 and z_2 are the two latents with the most information about the factor v.
 
     Args:
-        codes: [N, D] posterior means.
-        factors: [N, F] class indices.
+        sample: the encoded examples.
         seed: not used.
     """
     del seed
-    factors = examples.varying(factors)
-    information = mutual_information.between(codes, factors)
+    factors = examples.varying(sample.factors)
+    information = mutual_information.between(sample.codes, factors)
     return Scores(float(gaps(information / mutual_information.entropies(factors)).mean()))
 
 

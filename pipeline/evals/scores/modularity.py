@@ -13,16 +13,16 @@ class Scores(NamedTuple):
     modularity: float  # 0 to 1
 
 
-def scores(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> Scores:
+def scores(sample: examples.Sample, *, seed: int = 0) -> Scores:
     """Returns the mean over latents; `scores.mutual_information` measures the information.
 
     Args:
-        codes: [N, D] posterior means.
-        factors: [N, F] class indices.
+        sample: the encoded examples.
         seed: not used.
     """
     del seed
-    return Scores(of_information(mutual_information.between(codes, examples.varying(factors))))
+    factors = examples.varying(sample.factors)
+    return Scores(of_information(mutual_information.between(sample.codes, factors)))
 
 
 def of_information(information: np.ndarray) -> float:

@@ -19,28 +19,25 @@ class Scores(NamedTuple):
     sap: float  # 0 to 1
 
 
-def scores(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> Scores:
+def scores(sample: examples.Sample, *, seed: int = 0) -> Scores:
     """Returns the mean gap over factors, on held-out examples.
 
     Args:
-        codes: [N, D] posterior means, in random order.
-        factors: [N, F] class indices.
-        seed: of the learners.
+        sample: the encoded examples.
+        seed: not used.
     """
-    return Scores(float(mig.gaps(accuracies(codes, factors, seed=seed)).mean()))
+    del seed
+    return Scores(float(mig.gaps(accuracies(sample.split)).mean()))
 
 
-def accuracies(codes: np.ndarray, factors: np.ndarray, *, seed: int = 0) -> np.ndarray:
+def accuracies(part: examples.Split) -> np.ndarray:
     """Returns the accuracy on held-out examples of every factor from every latent, [D, F]."""
     from sklearn import svm  # slow to import: no training start needs it
 
-    part = examples.split(codes, factors)
-    found = np.empty((codes.shape[1], part.train_factors.shape[1]))
+    found = np.empty((part.train_codes.shape[1], part.train_factors.shape[1]))
     for d, k in np.ndindex(found.shape):
         # dual=False is faster with more examples than latents, and draws no random numbers.
-        learner = svm.LinearSVC(
-            C=PENALTY, class_weight="balanced", dual=False, random_state=seed % 2**32
-        )
+        learner = svm.LinearSVC(C=PENALTY, class_weight="balanced", dual=False)
         learner.fit(part.train_codes[:, [d]], part.train_factors[:, k])
         found[d, k] = learner.score(part.test_codes[:, [d]], part.test_factors[:, k])
     return found

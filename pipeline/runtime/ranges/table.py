@@ -64,6 +64,7 @@ RANGES = {
     **dict.fromkeys(
         (
             *("eval_examples", "eval_batch_size", "disentanglement.num_examples"),
+            "disentanglement.num_images",
             *("data.resize", "data.max_corrupt_files", "guard.max_rollbacks"),
             *("checkpoint.keep_best", "checkpoint.keep_every_steps", "model.sampling.top_k"),
             "image_quality.num_examples",
