@@ -6,6 +6,7 @@ holds a contiguous run of rows of every global batch. The data's order relies on
 devices do not depend on it.
 """
 
+import collections
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -133,13 +134,16 @@ def _check_shards(shards: int, mesh: Mesh, accumulation_steps: int) -> None:
             "or other devices"
         )
     # A CPU's matrix products depend on the size of the thread pool. That is NPROC if set, else the
-    # number of cores, and at least the process's number of devices, which `shards` bounds.
+    # number of cores, and at least the number of the process's devices.
     if mesh.devices.flat[0].platform == "cpu":
         threads = os.environ.get("NPROC", "")
-        if not threads.isdecimal() or int(threads) < shards:
+        needed = max(collections.Counter(d.process_index for d in mesh.devices.flat).values())
+        if not threads.isdecimal() or int(threads) < needed:
             raise errors.InputError(
                 f"{given} on CPUs needs NPROC, the number of threads, which last bits depend on: "
-                f"it is {threads or 'not set'}; set NPROC={shards}, or more, alike at every start"
+                f"it is {threads or 'not set'}; set it to the number of cores, at least to the "
+                f"most devices that a process will ever have, {needed} or more, alike at every "
+                "start"
             )
 
 
