@@ -105,7 +105,7 @@ def run(
             num = take_steps.num_steps(at)
             if num not in compiled:
                 folder.check()
-                logged.write(at)  # its lap must not include the compilation
+                logged.write(at, now=True)  # its lap must not include the compilation
             watched.mark(f"reading data for step {at + 1}", timed=bool(compiled))
             asked = time.perf_counter()
             taken = [next(batches) for _ in range(num)]
@@ -132,14 +132,16 @@ def run(
             # Most steps end here: what follows would take the host longer than a launch.
             evaluated = at % config.eval_every_steps == 0 or ending
             saving = evaluated or at % config.checkpoint.every_steps == 0
-            logging = logged.due(at) or saving
-            if not (logging or unread.due(at)):
+            if not (saving or logged.due(at) or unread.due(at)):
                 continue
 
             # All processes read the same verdict: does the run stop here, and was a step bad?
             found = unread.read(at, now=saving)
             saving |= found.stopping
             folder.check(now=saving)
+            # All points up to step k must exist before its checkpoint, or before an error.
+            if logged.write(at, now=saving or found.bad_step > 0):
+                traced.look(at)
             if found.bad_step and config.guard.action != "off":
                 state, text = recover.go_back(found, at, take_steps.state(arrays))
                 arrays = take_steps.arrays(state)
@@ -148,9 +150,6 @@ def run(
                 saving = True  # so that a restart continues from here, as this process does
                 unread.forget()
 
-            # Log, evaluate, save: a checkpoint of step k promises that all points up to k exist.
-            if (logging or saving) and logged.write(at):
-                traced.look(at)
             # Even if the run stops here: a resumed run starts after this step and would skip it.
             if evaluated:
                 watched.mark(f"evaluating step {at}")

@@ -14,7 +14,7 @@ from pipeline.training import clock
 
 
 class Points:
-    """The metrics of logged steps; at most one step's wait to be written."""
+    """The metrics of logged steps that wait to be written."""
 
     def __init__(
         self,
@@ -25,28 +25,34 @@ class Points:
     ):
         """Logs the multiples of `every_steps` by `writer` and `shown`, with the laps of `speed`."""
         self._every, self._writer, self._shown, self._speed = every_steps, writer, shown, speed
-        self._waiting: tuple[int, Any] | None = None
+        self._waiting: list[tuple[int, Any]] = []
 
     def add(self, at: int, metrics: dict[str, jax.Array], *, last: bool) -> None:
         """Keeps the metrics of step `at` if it is logged; the last step always is."""
         if last or at % self._every == 0:
-            self._waiting = at, metrics
+            self._waiting.append((at, metrics))
 
     def due(self, at: int) -> bool:
-        """Says whether a point waits, and the newest step `at` is a later one."""
-        return self._waiting is not None and self._waiting[0] < at
+        """Says whether a point waits whose step is before `at`, the newest."""
+        return bool(self._waiting) and self._waiting[0][0] < at
 
-    def write(self, at: int) -> bool:
-        """Writes the point that waits, and says whether there was one; `at` is the newest step.
+    def write(self, at: int, *, now: bool = False) -> bool:
+        """Writes the points before step `at`, the newest, and says whether there were any.
 
-        This waits for the point's step, but for no later one.
+        This waits for the points' steps, but for no later one.
+
+        Args:
+            at: the newest step.
+            now: write the point of step `at`, too.
         """
-        if self._waiting is None:
-            return False
-        (step, metrics), self._waiting = self._waiting, None
-        values = jax.device_get(metrics) | self._speed.lap(in_flight=at - step)
-        for name, value in values.items():
-            self._writer.write(f"train/{name}", value, step)
-        self._shown.update(step, metrics=values)
-        self._writer.show()
-        return True
+        written = False
+        while self._waiting and (now or self.due(at)):
+            step, metrics = self._waiting.pop(0)
+            values = jax.device_get(metrics) | self._speed.lap(in_flight=at - step)
+            for name, value in values.items():
+                self._writer.write(f"train/{name}", value, step)
+            self._shown.update(step, metrics=values)
+            written = True
+        if written:
+            self._writer.show()
+        return written

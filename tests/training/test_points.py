@@ -41,10 +41,19 @@ def test_a_point_is_due_only_after_a_later_step_and_is_written_once():
     assert seen.shown == [(2, {"loss"})] and seen.flushed == 1
 
 
+def test_a_step_that_is_logged_after_another_loses_neither():
+    one, seen, _ = logged(every=1)
+    for at in range(1, 4):
+        one.add(at, {"loss": jnp.float32(at)}, last=False)
+        assert one.due(at) == one.write(at) == (at > 1)
+    assert one.write(3, now=True)
+    assert [step for tag, _, step in seen.points if tag == "train/loss"] == [1, 2, 3]
+
+
 def test_the_last_step_is_logged_whatever_its_number():
     one, seen, _ = logged(every=50)
     one.add(7, {"loss": jnp.float32(7.0)}, last=True)
-    assert one.write(7)
+    assert not one.write(7) and one.write(7, now=True)
     assert seen.points == [("train/loss", 7.0, 7)]
 
 
@@ -55,8 +64,7 @@ def test_steps_in_flight_count_for_the_next_point(monkeypatch):
     for at in range(1, 10):
         now[0] += 0.01 if at < 6 else 0.02  # the point of step 4 is written at that of step 5
         speed.waited(now[0], 1, None)
-        if one.due(at):
-            one.write(at)
         one.add(at, {}, last=False)
+        one.write(at)
     found = [(step, round(value, 6)) for tag, value, step in seen.points if "ms" in tag]
     assert found == [(4, 12.5), (8, 20.0)]
