@@ -21,6 +21,7 @@ def get_config(presets: str = "") -> ConfigDict:
     config.eval_every_steps = 10 * 469
     config.eval_examples = 0
     config.checkpoint.every_steps = 5 * 469  # every 8 s on two cores; a save takes 0.15 s
+    config.look_every_steps = 16  # 50 ms; the host wakes up less often between short steps
     config.data.name = "mnist"
     config.data.binarize = True
     config.data.prefetch_batches = 64  # 6 MB; a batch costs less if more are read at once

@@ -31,6 +31,7 @@ SECTIONS = (
     "input",
     "safety",
     "logging",
+    "host",
     "loop",
     "against",
 )

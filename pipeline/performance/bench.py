@@ -56,8 +56,13 @@ def first_state(bench: Bench) -> step.TrainState:
     return step.create_state(bench.ready.config, bench.ready.example, bench.ready.mesh)
 
 
+def first_arrays(bench: Bench) -> list[jax.Array]:
+    """Returns the arrays of `first_state`, which is what a compiled step takes."""
+    return jax.tree.leaves(first_state(bench))
+
+
 def compiled_step(bench: Bench) -> Any:
-    """Returns the training step, compiled for these devices."""
+    """Returns the training step of `train`, compiled for these devices."""
     return planning.trace(bench.ready).lower().compile()
 
 
@@ -71,10 +76,10 @@ def stepper(bench: Bench, compiled: Any, *, num: int = 0) -> tuple[Callable[[], 
 
     Args:
         bench: the config whose first batch every step uses.
-        compiled: the step, (state, batch, stop) → (state, metrics, verdict).
+        compiled: the step, (arrays of the state, batch, stop) → (arrays, metrics, verdict).
         num: steps per call; 0: as many as take ROUND_SECONDS, and at least one.
     """
-    state, stop = first_state(bench), no_stop(bench.ready.mesh)
+    state, stop = first_arrays(bench), no_stop(bench.ready.mesh)
     if not num:
         # The fastest of three steps sets the number: a slow first step must not make it too small.
         seconds = []

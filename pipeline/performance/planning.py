@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.mesh import layouts, sharding
 from pipeline.performance import flops, hlo, roofline, topologies
 from pipeline.runtime import errors
-from pipeline.training import batching, setup, step
+from pipeline.training import batching, dispatch, setup
 
 # Makes the TPU compiler search less: the option's name in jax 0.10, and its name in 0.11.
 QUICK = {"jax_exec_time_optimization_effort": -1.0, "jax_optimization_level": "O1"}
@@ -112,12 +112,12 @@ def plan(ready: setup.Setup, topology: topologies.Topology) -> dict[str, Any]:
 
 
 def trace(ready: setup.Setup) -> Any:
-    """Returns the training step, traced for the devices of the mesh from shapes only."""
+    """Returns the single step of `dispatch`, traced for the mesh's devices from shapes only."""
     config, mesh = ready.config, ready.mesh
     stop = jax.ShapeDtypeStruct((mesh.size,), np.float32, sharding=sharding.batch_sharded(mesh))
-    train_step: Any = step.make_train_step(config, ready.example, mesh)
-    state = layouts.laid_out(ready.abstract, mesh)
-    return train_step.trace(state, batching.abstract_batch(config, mesh), stop)
+    take_steps = dispatch.Dispatcher(config, ready.example, mesh)
+    arrays = take_steps.arrays(layouts.laid_out(ready.abstract, mesh))
+    return take_steps.trace(arrays, batching.abstract_batch(config, mesh), stop)
 
 
 def rows(plan: dict[str, Any], topology: topologies.Topology) -> dict[str, str]:

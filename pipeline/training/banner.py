@@ -63,6 +63,25 @@ def _schedules(config: Any) -> dict[str, str]:
     return {"schedules": "; ".join(said)}
 
 
+def show_start(
+    screen: terminal.Terminal, ready: setup.Setup, shown: dict[str, str], *, unsaved: bool
+) -> None:
+    """Shows what is about to run, and which settings may surprise its author.
+
+    Args:
+        screen: where to show it.
+        ready: the run.
+        shown: from `of_start`, and what else is to be shown.
+        unsaved: the run was started before, and no checkpoint was committed.
+    """
+    screen.banner(shown)
+    for caution in setup.cautions(ready):
+        screen.warn(caution)
+    # The user expects the run to resume, so an empty folder of checkpoints needs a word.
+    if unsaved:
+        screen.note("No checkpoint was committed yet: starting at step 0.")
+
+
 def show_end(
     screen: terminal.Terminal,
     steps: int,

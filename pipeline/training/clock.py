@@ -4,9 +4,7 @@ The host launches steps ahead of the devices. A wait for data costs nothing whil
 work on the step before, so such a wait is not counted.
 """
 
-import contextlib
 import time
-from collections.abc import Iterator
 from typing import Any
 
 
@@ -22,24 +20,31 @@ class Clock:
         """Starts the lap again: what was timed since the last lap does not count."""
         self._since, self._steps, self._waited = time.perf_counter(), 0, 0.0
 
-    @contextlib.contextmanager
-    def waiting(self, num_steps: int, before: Any) -> Iterator[None]:
-        """Times the block as waiting for the data of `num_steps` steps.
+    def waited(self, since: float, num_steps: int, before: Any) -> None:
+        """Counts `num_steps` steps, whose data came now.
 
-        The wait counts only if the devices are idle when it ends, which is when `before` is ready.
-        `before` is a result of the newest step, or None if there is no step yet.
+        The wait counts only if the devices are idle now, which they are if `before` is ready.
+
+        Args:
+            since: `time.perf_counter()` when the data were asked for.
+            num_steps: how many steps are launched with these data.
+            before: a result of the newest step, or None if there is no step yet.
         """
-        began = time.perf_counter()
-        yield
         if before is None or before.is_ready():
-            self._waited += time.perf_counter() - began
+            self._waited += time.perf_counter() - since
         self._steps += num_steps
 
-    def lap(self) -> dict[str, float]:
-        """Returns the figures to log, or none if no step was timed, and starts the next lap."""
-        seconds, steps, waited = time.perf_counter() - self._since, self._steps, self._waited
+    def lap(self, *, in_flight: int = 0) -> dict[str, float]:
+        """Returns the figures to log, or none if no step was timed, and starts the next lap.
+
+        Args:
+            in_flight: steps that were launched after those of this lap, and belong to the next one.
+        """
+        seconds, steps = time.perf_counter() - self._since, self._steps - in_flight
+        waited = self._waited
         self.restart()
-        if not steps:
+        self._steps = in_flight
+        if steps <= 0:
             return {}
         return {
             "images_per_second": steps * self._batch_size / seconds,

@@ -5,10 +5,14 @@ that logs, evaluates or saves: if one is less than N steps ahead, single steps l
 run can stop after any step and resume there with another N. Results match single steps up to
 rounding, and the order of the data is the same. A stop request takes effect when the dispatch ends.
 
+Between steps the state is a list of its arrays. JAX takes a model's tree apart in Python, so a
+launch with the tree takes the host about a quarter longer.
+
 Steps follow each other in a `lax.scan`, so N steps compile as fast as one.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -52,23 +56,49 @@ class Dispatcher:
             # The host logs no step in between, so only the last metrics leave the program.
             return state, jax.tree.map(lambda values: values[-1], metrics), verdicts
 
-        self._one = step.make_train_step(config, example, mesh)
-        self._several = compiling.jit(several_steps, mesh, donate_argnums=0)
+        self._form: Any = None
+        self._one = compiling.jit(self._on_arrays(one_step), mesh, donate_argnums=0)
+        self._several = compiling.jit(self._on_arrays(several_steps), mesh, donate_argnums=0)
+
+    def arrays(self, state: step.TrainState) -> list[Array]:
+        """Returns the state in the form that steps take: the list of its arrays."""
+        arrays, self._form = jax.tree.flatten(state)
+        return arrays
+
+    def state(self, arrays: list[Array]) -> step.TrainState:
+        """Returns the state of these arrays, from `arrays` or from a step."""
+        return jax.tree.unflatten(self._form, arrays)
 
     def num_steps(self, at: int) -> int:
         """Returns how many steps to take after step `at`: N, or 1 if the host is needed earlier."""
+        if self._num == 1:
+            return 1
         stop = min(self._last, *((at // every + 1) * every for every in self._stops))
         return self._num if at + self._num <= stop else 1
 
-    def __call__(self, state: step.TrainState, batches: Sequence[models.Batch], stop: Array) -> Any:
-        """Takes one step per batch; returns the new state, the last metrics and all verdicts.
+    def __call__(self, arrays: list[Array], batches: Sequence[models.Batch], stop: Array) -> Any:
+        """Takes one step per batch; returns the new arrays, the last metrics and all verdicts.
 
         There are 1 or N batches, and the verdicts are [2] or [N, 2]; see `step.sharded_step`. The
-        state is donated.
+        given arrays are donated.
         """
         if len(batches) > 1:
-            return self._several(state, batches, stop)
-        return self._one(state, batches[0], stop)
+            return self._several(arrays, batches, stop)
+        return self._one(arrays, batches[0], stop)
+
+    def trace(self, arrays: list[Any], batch: Any, stop: Any) -> Any:
+        """Returns the single step, traced from shapes, dtypes and shardings."""
+        return self._one.trace(arrays, batch, stop)
+
+    def _on_arrays(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns a function of states as one of their arrays."""
+
+        @functools.wraps(function)  # the name of the program
+        def on_arrays(arrays, *arguments):
+            state, metrics, verdict = function(self.state(arrays), *arguments)
+            return jax.tree.leaves(state), metrics, verdict
+
+        return on_arrays
 
 
 def _stops(config: Any) -> dict[str, int]:

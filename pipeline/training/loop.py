@@ -15,6 +15,7 @@ from pipeline.training import (
     evaluation,
     example_file,
     fingerprint,
+    points,
     recovery,
     run_folder,
     setup,
@@ -70,7 +71,7 @@ def run(
     steps = checkpoints.steps()
     start_up = f"imports {imported:.1f} s, config and data {time.perf_counter() - began:.1f} s"
     shown = banner.of_start(ready, workdir, steps) | {"start-up": start_up}
-    _introduce(ready, shown, screen, unsaved=resuming and not steps)
+    banner.show_start(screen, ready, shown, unsaved=resuming and not steps)
     at, state = _newest(checkpoints, ready, screen)
     complete = at >= config.total_steps
     if complete or agreement.any_process(mesh, stop.signal is not None):
@@ -81,6 +82,7 @@ def run(
 
     # Build what takes the steps, what feeds it and what watches it. Nothing compiles yet.
     take_steps = dispatch.Dispatcher(config, ready.example, mesh)
+    arrays = take_steps.arrays(state)
     batches = batching.ahead(splits.train, config, mesh, first_step=at)
     stop_flags = verdicts.StopFlags(mesh, stop)
     unread = verdicts.Verdicts(config.look_every_steps)
@@ -97,18 +99,25 @@ def run(
         screen.progress(config.total_steps, at) as progress,
         checkpoints,  # left first: after an error it finishes a save that is under way
     ):
+        logged = points.Points(config.log_every_steps, writer, progress, speed)
         while at < config.total_steps:
             # The host only launches one step, or several at once; it does not wait for them.
             num = take_steps.num_steps(at)
+            if num not in compiled:
+                folder.check()
+                logged.write(at, now=True)  # its lap must not include the compilation
             watched.mark(f"reading data for step {at + 1}", timed=bool(compiled))
-            with speed.waiting(num, verdict):
-                taken = [next(batches) for _ in range(num)]
+            asked = time.perf_counter()
+            taken = [next(batches) for _ in range(num)]
+            speed.waited(asked, num, verdict)
             doing = f"{'' if num in compiled else 'compiling and '}running step {at + 1}"
             watched.mark(doing, waiting=True, timed=num in compiled)
             progress.move(at, "" if num in compiled else "compiling")
-            state, metrics, verdict = take_steps(state, taken, stop_flags())
+            arrays, metrics, verdict = take_steps(arrays, taken, stop_flags())
             at += num
+            ending = at == config.total_steps
             unread.add(at, verdict)
+            logged.add(at, metrics, last=ending)
             traced.after(at, metrics)
             if num not in compiled:
                 jax.block_until_ready(metrics)
@@ -120,39 +129,41 @@ def run(
                 compiled.add(num)
                 speed.restart()  # no lap may include a compilation
 
-            # All processes read the same verdict: does the run stop here, and was a step bad?
-            ending = at == config.total_steps
+            # Most steps end here: what follows would take the host longer than a launch.
             evaluated = at % config.eval_every_steps == 0 or ending
             saving = evaluated or at % config.checkpoint.every_steps == 0
+            if not (saving or logged.due(at) or unread.due(at)):
+                continue
+
+            # All processes read the same verdict: does the run stop here, and was a step bad?
             found = unread.read(at, now=saving)
             saving |= found.stopping
             folder.check(now=saving)
+            # All points up to step k must exist before its checkpoint, or before an error.
+            if logged.write(at, now=saving or found.bad_step > 0):
+                traced.look(at)
             if found.bad_step and config.guard.action != "off":
-                state, text = recover.go_back(found, at, state)
+                state, text = recover.go_back(found, at, take_steps.state(arrays))
+                arrays = take_steps.arrays(state)
                 screen.warn(text)
                 writer.write("train/rollbacks", text, at)
                 saving = True  # so that a restart continues from here, as this process does
                 unread.forget()
 
-            # Log, evaluate, save: a checkpoint of step k promises that all points up to k exist.
-            if at % config.log_every_steps == 0 or ending:
-                values = jax.device_get(metrics) | speed.lap()
-                for name, value in values.items():
-                    writer.write(f"train/{name}", value, at)
-                progress.update(at, metrics=values)
-                writer.show()
-                traced.look(at)
             # Even if the run stops here: a resumed run starts after this step and would skip it.
             if evaluated:
                 watched.mark(f"evaluating step {at}")
                 progress.move(at, "evaluating")
+                state = take_steps.state(arrays)
                 heldout, state = recover.evaluated(evaluate, state, writer, at, warn=screen.warn)
+                arrays = take_steps.arrays(state)
                 speed.restart()
             checkpoints.check()
             if saving:
                 watched.mark(f"saving step {at}")
                 writer.promise(at)
-                checkpoints.save(at, state, (heldout or None) if evaluated else None)
+                figures = (heldout or None) if evaluated else None
+                checkpoints.save(at, take_steps.state(arrays), figures)
             if found.stopping:
                 break
         traced.close()
@@ -169,18 +180,6 @@ def run(
         screen.note(f"Stopped at step {at}, which is saved: the same command resumes there.")
     checkpoints.close()
     return 0 if complete else stop.exit_code
-
-
-def _introduce(
-    ready: setup.Setup, shown: dict[str, str], screen: terminal.Terminal, *, unsaved: bool
-) -> None:
-    """Shows what is about to run, and which settings may surprise its author."""
-    screen.banner(shown)
-    for caution in setup.cautions(ready):
-        screen.warn(caution)
-    # The user expects the run to resume, so an empty folder of checkpoints needs a word.
-    if unsaved:
-        screen.note("No checkpoint was committed yet: starting at step 0.")
 
 
 def _newest(

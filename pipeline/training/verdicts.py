@@ -58,6 +58,11 @@ class Verdicts:
         """
         self._unread.append((at, verdict))
 
+    def due(self, at: int) -> bool:
+        """Says whether a read is due after step `at`, the newest."""
+        # A dispatch may pass over a multiple, so `at` itself need not be one.
+        return at // self._every > self._last_step // self._every
+
     def read(self, at: int, *, now: bool) -> Verdict:
         """Returns the combined verdict of all dispatches before the newest, if a read is due.
 
@@ -68,9 +73,7 @@ class Verdicts:
             at: the newest step.
             now: read at any `at`, and wait for the verdict of the newest step, too.
         """
-        # A dispatch may pass over a multiple, so `at` itself need not be one.
-        due = at // self._every > self._last_step // self._every
-        num = len(self._unread) if now else len(self._unread) - 1 if due else 0
+        num = len(self._unread) if now else len(self._unread) - 1 if self.due(at) else 0
         self._last_step = at
         found = self._first(num)
         if found.stopping and not found.bad_step:
@@ -80,9 +83,11 @@ class Verdicts:
     def _first(self, num: int) -> Verdict:
         """Reads and removes the first `num` verdicts, and returns them combined."""
         read, self._unread = self._unread[:num], self._unread[num:]
+        # The newest first: the host then sleeps and wakes once, not once for each.
+        arrays = [np.asarray(values) for _, values in reversed(read)]
         verdicts = []
-        for last, values in read:
-            rows = np.asarray(values).reshape(-1, 2).tolist()
+        for (last, _), values in zip(read, reversed(arrays), strict=True):
+            rows = values.reshape(-1, 2).tolist()
             verdicts += [(last - len(rows) + n, *row) for n, row in enumerate(rows, 1)]
         stopping = any(stopped > 0 for _, stopped, _ in verdicts)
         bad = ((number, found) for number, _, found in verdicts if found != guard.GOOD)

@@ -16,6 +16,7 @@ from pipeline import plan as command
 from pipeline.mesh import sharding
 from pipeline.performance import hlo, planning, topologies
 from pipeline.runtime import errors
+from pipeline.training import step
 from tests.support import small_models
 from tests.support.commands import train
 
@@ -176,8 +177,8 @@ def test_any_compiler_is_given_one_all_reduce_of_float32(variant, scalars):
     config = small_models.make_config(variant, compute_dtype="bfloat16")
     mesh = sharding.make_mesh({"data": -1}, devices=jax.devices()[:8])
     batch, stop = small_models.batch_on(mesh, small_models.IMAGES)
-    state = planning.step.abstract_state(config, EXAMPLE)
-    lowered = planning.step.make_train_step(config, EXAMPLE, mesh).lower(state, batch, stop)
+    state = step.abstract_state(config, EXAMPLE)
+    lowered = step.make_train_step(config, EXAMPLE, mesh).lower(state, batch, stop)
     module = lowered.as_text()
     assert re.findall(r"stablehlo\.(all_\w+|reduce_scatter|collective_\w+)", module) == [
         "all_reduce"
@@ -194,8 +195,8 @@ def test_accumulation_puts_no_collective_into_its_loop(variant):
     config = small_models.make_config(variant, accumulation_steps=4)
     mesh = sharding.make_mesh({"data": -1}, devices=jax.devices()[:2])
     batch, stop = small_models.batch_on(mesh, small_models.IMAGES)
-    state = planning.step.abstract_state(config, EXAMPLE)
-    lowered = planning.step.make_train_step(config, EXAMPLE, mesh).lower(state, batch, stop)
+    state = step.abstract_state(config, EXAMPLE)
+    lowered = step.make_train_step(config, EXAMPLE, mesh).lower(state, batch, stop)
     (found,) = hlo.collectives(lowered.compile().as_text())
     assert found.kind == "all-reduce" and found.dtype == "f32" and not found.in_loop
 

@@ -12,9 +12,9 @@ def lap(*ready):
     """Returns the figures after steps whose data took 20 ms; the step before was `ready` or not."""
     speed = clock.Clock(batch_size=8)
     for one in ready:
-        before = types.SimpleNamespace(is_ready=lambda one=one: one)
-        with speed.waiting(2, before):
-            time.sleep(0.02)
+        began = time.perf_counter()
+        time.sleep(0.02)
+        speed.waited(began, 2, types.SimpleNamespace(is_ready=lambda one=one: one))
     return speed.lap()
 
 
@@ -29,7 +29,14 @@ def test_steps_are_counted_and_a_lap_starts_anew():
     assert figures["ms_per_step"] == pytest.approx(1000 * 8 / figures["images_per_second"])
     assert figures["ms_per_step"] < 1000
     speed = clock.Clock(batch_size=8)
-    with speed.waiting(1, None):
-        pass
+    speed.waited(time.perf_counter(), 1, None)
     speed.restart()
     assert speed.lap() == {}
+
+
+def test_steps_in_flight_belong_to_the_next_lap():
+    speed = clock.Clock(batch_size=8)
+    speed.waited(time.perf_counter(), 3, None)
+    assert speed.lap(in_flight=3) == {}
+    figures = speed.lap()
+    assert figures["images_per_second"] * figures["ms_per_step"] == pytest.approx(8 * 1000)

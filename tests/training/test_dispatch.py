@@ -37,21 +37,42 @@ def test_state_and_words_are_those_of_single_steps(variant, network, devices):
     def batches():
         return batching.ahead(source, config, mesh, first_step=0)
 
-    state, words, losses = step.create_state(config, example, mesh), [], []
+    words, losses = [], []
+    arrays = take_steps.arrays(step.create_state(config, example, mesh))
     for _, batch in zip(range(6), batches(), strict=False):
-        state, metrics, word = take_steps(state, [batch], stop)
+        arrays, metrics, word = take_steps(arrays, [batch], stop)
         words.append(np.asarray(word))
         losses.append(float(metrics["loss"]))
-    together, said, last = step.create_state(config, example, mesh), [], []
+    said, last = [], []
+    together = take_steps.arrays(step.create_state(config, example, mesh))
     ahead = batches()
     for _ in range(2):
         batch = [next(ahead) for _ in range(3)]
         together, metrics, rows = take_steps(together, batch, stop)
         said.append(np.asarray(rows))
         last.append(float(metrics["loss"]))
-    assert_near(together, state)
+    assert_near(take_steps.state(together), take_steps.state(arrays))
     np.testing.assert_array_equal(np.concatenate(said), np.stack(words))
     np.testing.assert_allclose(last, [losses[2], losses[5]], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("variant", "devices"), [("beta", 1), ("vq", 2), ("capacity", 1)])
+def test_a_step_on_the_state_s_arrays_has_the_bits_of_one_on_its_tree(variant, devices):
+    config, mesh = small_models.make_config(variant), small_models.mesh_of(devices)
+    example = datasets.example_spec(config)
+    take_steps, state = dispatch.Dispatcher(config, example, mesh), None
+    train_step = step.make_train_step(config, example, mesh)
+    batches = batching.ahead(datasets.load(config).train, config, mesh, first_step=0)
+    stop = verdicts.StopFlags(mesh, NEVER)()
+    state, other = (step.create_state(config, example, mesh) for _ in range(2))
+    arrays = take_steps.arrays(other)
+    for _, batch in zip(range(3), batches, strict=False):
+        state, *said = train_step(state, batch, stop)
+        given = arrays
+        arrays, *heard = take_steps(given, [batch], stop)
+        assert all(array.is_deleted() for array in given)
+        jax.tree.map(np.testing.assert_array_equal, heard, said)
+    jax.tree.map(np.testing.assert_array_equal, take_steps.state(arrays), state)
 
 
 def test_no_dispatch_goes_over_a_step_behind_which_the_host_has_work():

@@ -111,6 +111,34 @@ def test_verdicts_are_read_at_steps_of_their_number_or_at_once():
     assert unread.read(8, now=True) == nothing
 
 
+def test_a_read_is_due_once_for_each_multiple_however_many_steps_are_launched_at_once():
+    unread, due = verdicts.Verdicts(4), []
+    for at in (3, 5, 6, 8, 13):
+        unread.add(at, np.float32([0, guard.GOOD]))
+        due.append(unread.due(at))
+        if due[-1]:
+            unread.read(at, now=False)
+    assert due == [False, True, False, True, True]
+
+
+def test_the_newest_verdict_is_waited_for_first_so_that_the_host_wakes_up_once():
+    asked = []
+
+    class Row:
+        def __init__(self, at):
+            self.at = at
+
+        def __array__(self, dtype=None, copy=None):
+            asked.append(self.at)
+            return np.float32([0, guard.LEAP if self.at == 2 else guard.GOOD])
+
+    unread = verdicts.Verdicts(4)
+    for at in (1, 2, 3):
+        unread.add(at, Row(at))
+    assert unread.read(3, now=True) == verdicts.Verdict(False, 2, guard.LEAP)
+    assert asked == [3, 2, 1]
+
+
 def test_a_stop_is_read_together_with_all_that_was_launched_after_it():
     unread = verdicts.Verdicts(2)
     unread.add(1, np.float32([1, guard.GOOD]))

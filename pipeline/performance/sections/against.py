@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.performance import timing
-from pipeline.performance.bench import Bench, compiled_step, prepare, stepper
+from pipeline.performance.bench import Bench, compiled_step, first_state, prepare, stepper
 from pipeline.runtime import run_config
 from pipeline.training import dispatch
 
@@ -38,5 +38,6 @@ def _dispatches(bench: Bench, num: int) -> Callable[[], None]:
     """Returns a function that runs `num` steps, as many per dispatch as a run does."""
     together = bench.ready.config.steps_per_dispatch
     take_steps = dispatch.Dispatcher(bench.ready.config, bench.ready.example, bench.ready.mesh)
+    take_steps.arrays(first_state(bench))  # from which it learns the tree that the arrays are of
     several = bench._replace(batch=[bench.batch] * together)
     return stepper(several, take_steps, num=num // together)[0]

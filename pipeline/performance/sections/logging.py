@@ -11,7 +11,7 @@ from rich.console import Console
 
 from pipeline.display import tensorboard, terminal
 from pipeline.performance import timing
-from pipeline.performance.bench import Bench, compiled_step, first_state, no_stop, stepper
+from pipeline.performance.bench import Bench, compiled_step, first_arrays, no_stop, stepper
 
 POINTS = 20  # in a round
 
@@ -20,7 +20,7 @@ def measure(bench: Bench) -> dict[str, Any]:
     """Returns the time to write one logged point, flushed, and its share of the steps' time."""
     # One step's metrics serve for all points, so that only the logging is timed.
     compiled = compiled_step(bench)
-    _, metrics, _ = compiled(first_state(bench), bench.batch, no_stop(bench.ready.mesh))
+    _, metrics, _ = compiled(first_arrays(bench), bench.batch, no_stop(bench.ready.mesh))
     jax.block_until_ready(metrics)
     at = 0
     with (

@@ -10,7 +10,14 @@ from typing import Any
 import jax
 
 from pipeline.performance import timing
-from pipeline.performance.bench import NEVER, Bench, compiled_step, first_state, stepper
+from pipeline.performance.bench import (
+    NEVER,
+    Bench,
+    compiled_step,
+    first_arrays,
+    first_state,
+    stepper,
+)
 from pipeline.runtime import peers, watchdog
 from pipeline.runtime.processes import traits
 from pipeline.training import fingerprint, run_folder, verdicts
@@ -49,7 +56,7 @@ def measure(bench: Bench) -> dict[str, Any]:
         "digests, ms": digest_ms,
         "digests, share of the time between saves": digest_ms / between,
         "all of these and digests, share of a step": added.median - 1 + digest_ms / between,
-        "check of the lease and of the folder, share of a step": check_ms / ms,
+        "a check of the lease and of the folder, share of a step": check_ms / ms,
         "fingerprint of the data, ms, once a start": _ms(lambda: fingerprint.of(opened), rounds),
         "what processes compare, ms, once a start": _ms(lambda: traits.of([""], config), rounds),
         "taking and leaving the lease, ms, once a start": _ms(lambda: _taken(bench), rounds),
@@ -68,19 +75,20 @@ def _guarded(
     folder: run_folder.Folder,
 ) -> Callable[[], None]:
     """Returns a function that runs `num` steps, and does at each step what the loop does."""
-    state, unread = first_state(bench), verdicts.Verdicts(bench.ready.config.look_every_steps)
+    arrays, unread = first_arrays(bench), verdicts.Verdicts(bench.ready.config.look_every_steps)
     flags = verdicts.StopFlags(bench.ready.mesh, NEVER)
 
     def run() -> None:
-        nonlocal state
+        nonlocal arrays
         for at in range(num):
             watched.mark(f"reading data for step {at + 1}")
-            folder.check()
             watched.mark(f"running step {at + 1}", waiting=True)
-            state, _, verdict = compiled(state, bench.batch, flags())
+            arrays, _, verdict = compiled(arrays, bench.batch, flags())
             unread.add(at + 1, verdict)
-            unread.read(at + 1, now=False)
-            checkpoints.check()
+            if unread.due(at + 1):
+                unread.read(at + 1, now=False)
+                folder.check()
+                checkpoints.check()
         jax.block_until_ready(verdict)
 
     return run
@@ -92,7 +100,7 @@ def _held(bench: Bench, workdir: Path) -> AbstractContextManager[run_folder.Fold
 
 
 def _checks(folder: run_folder.Folder) -> None:
-    """Checks the folder `CHECKS` times, as the loop does at each step."""
+    """Checks the folder `CHECKS` times, as the loop does at each look."""
     for _ in range(CHECKS):
         folder.check()
 
