@@ -90,7 +90,7 @@ def run(
     speed = clock.Clock(config.batch_size)
     traced = tracing.Tracing(workdir, wanted=profile, active=first_process, note=screen.note)
     heldout: dict[str, float] = {}
-    compiled: set[int] = set()  # numbers of steps for which a program is compiled
+    compiled = False
     verdict: jax.Array | None = None
     events, last = workdir / "tensorboard", at if steps else None
     with (
@@ -103,30 +103,26 @@ def run(
         while at < config.total_steps:
             # The host only launches one step, or several at once; it does not wait for them.
             num = take_steps.num_steps(at)
-            if num not in compiled:
-                folder.check()
-                logged.write(at, now=True)  # its lap must not include the compilation
-            watched.mark(f"reading data for step {at + 1}", timed=bool(compiled))
+            watched.mark(f"reading data for step {at + 1}", timed=compiled)
             asked = time.perf_counter()
             taken = [next(batches) for _ in range(num)]
             speed.waited(asked, num, verdict)
-            doing = f"{'' if num in compiled else 'compiling and '}running step {at + 1}"
-            watched.mark(doing, waiting=True, timed=num in compiled)
-            progress.move(at, "" if num in compiled else "compiling")
+            doing = f"{'' if compiled else 'compiling and '}running step {at + 1}"
+            watched.mark(doing, waiting=True, timed=compiled)
+            progress.move(at, "" if compiled else "compiling")
             arrays, metrics, verdict = take_steps(arrays, taken, stop_flags())
             at += num
             ending = at == config.total_steps
             unread.add(at, verdict)
             logged.add(at, metrics, last=ending)
             traced.after(at, metrics)
-            if num not in compiled:
+            if not compiled:
                 jax.block_until_ready(metrics)
-                if not compiled:
-                    writer.about(dashboards.of_run(ready.given, metrics))
-                    traced.look(at)
-                    took = imported + time.perf_counter() - began
-                    screen.note(f"The first step was done {took:.1f} s after the command.")
-                compiled.add(num)
+                writer.about(dashboards.of_run(ready.given, metrics))
+                traced.look(at)
+                took = imported + time.perf_counter() - began
+                screen.note(f"The first step was done {took:.1f} s after the command.")
+                compiled = True
                 speed.restart()  # no lap may include a compilation
 
             # Most steps end here: what follows would take the host longer than a launch.

@@ -15,7 +15,7 @@ from pipeline import datasets
 from pipeline.mesh import sharding
 from pipeline.runtime import errors, ranges, reads, registry, run_config
 from pipeline.runtime.workdir import saved_config
-from pipeline.training import batching, dispatch, evaluation, guard, step, variance
+from pipeline.training import batching, evaluation, guard, step, variance
 from pipeline.training import cautions as own_cautions
 from pipeline.training.saving import checkpoint_folder
 
@@ -64,7 +64,6 @@ def prepare(
     if workdir is None or not saved_config.exists(workdir):
         ranges.check_new_seed(config.seed)
     guard.check(config.guard)
-    dispatch.check(config)
     mesh = sharding.make_mesh(config.mesh, devices=devices)
     config = run_config.settled(config, mesh.devices.flat[0].platform, workdir)
     batching.check_batch(config, mesh)

@@ -136,7 +136,7 @@ def test_two_processes_two_devices_and_one_have_the_same_bits(tmp_path):
         (6, 24, 1, "8", "shards=6 is not divisible by 4 devices: use 4 or 8 or other devices"),
         (8, 20, 1, "8", "=20 is not divisible by config.deterministic_shards = 8: use 16 or 24"),
         (8, 16, 2, "8", "accumulation_steps=2 don't go together: .*; set accumulation_steps=1"),
-        (8, 16, 1, None, "it is not set; set it to the number of cores, at least to .*, 4 or more,"),
+        (8, 16, 1, None, "it is not set; set it to .*, 4 or more,"),
         (8, 16, 1, "3", "it is 3; .*4 or more, alike at every start"),
     ],
 )  # fmt: skip
