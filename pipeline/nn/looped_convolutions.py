@@ -28,8 +28,11 @@ def kernel_gradient(
       pads: what it pads before and after H and W.
     """
     images, kernel = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
-    dilated = {"rhs_dilation": (stride, stride), "dimension_numbers": ORDER}
-    return lax.conv_general_dilated(images, kernel, (1, 1), pads, **dilated).transpose(1, 2, 0, 3)
+    dilation = stride, stride
+    gradient = lax.conv_general_dilated(
+        images, kernel, (1, 1), pads, rhs_dilation=dilation, dimension_numbers=ORDER
+    )
+    return gradient.transpose(1, 2, 0, 3)
 
 
 def mirror(kernel: jax.Array) -> jax.Array:

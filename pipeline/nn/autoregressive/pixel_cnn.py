@@ -17,15 +17,6 @@ from pipeline.nn.autoregressive import dropout
 from pipeline.runtime import errors
 
 
-class Conv(nnx.Conv):
-    """`nnx.Conv(padding="VALID")` without strides, whose gradients are fast in loops too."""
-
-    def __call__(self, x: Array) -> Array:
-        """Applies it to [B, H, W, C_in]."""
-        x, kernel, bias = (a.astype(self.dtype) for a in (x, self.kernel[...], self.bias[...]))
-        return looped_convolutions.valid(x, kernel) + bias
-
-
 class Layer(nnx.Module):
     """Both stacks once, each gated by the condition (their equation 4)."""
 
@@ -35,10 +26,11 @@ class Layer(nnx.Module):
         The inputs of later layers know nothing of their own site, so these may see it.
         """
         options: dict[str, Any] = {"padding": "VALID", "dtype": dtype, "rngs": rngs}
+        options["conv_general_dilated"] = _valid
         self.reach, self.own = reach, int(not first)
         rows = reach + self.own
-        self.down = Conv(dim, 2 * dim, (rows, 2 * reach + 1), **options)
-        self.right = Conv(dim, 2 * dim, (1, rows), **options)
+        self.down = nnx.Conv(dim, 2 * dim, (rows, 2 * reach + 1), **options)
+        self.right = nnx.Conv(dim, 2 * dim, (1, rows), **options)
         self.across = nnx.Linear(2 * dim, 2 * dim, dtype=dtype, rngs=rngs)
         self.conditions = nnx.Linear(dim, 4 * dim, use_bias=False, dtype=dtype, rngs=rngs)
         self.outputs = nnx.Linear(dim, dim, dtype=dtype, rngs=rngs)
@@ -99,6 +91,11 @@ class PixelCNN(nnx.Module):
             vertical, horizontal = layer(vertical, horizontal, condition, drop)
         features = jax.nn.relu(self.last(jax.nn.relu(horizontal)))
         return features.reshape(vectors.shape)
+
+
+def _valid(x: Array, kernel: Array, *unused: Any, **options: Any) -> Array:
+    """Convolves for `nnx.Conv`, whose options here say no more than that nothing is padded."""
+    return looped_convolutions.valid(x, kernel)
 
 
 def _gate(x: Array) -> Array:
