@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -256,6 +257,14 @@ def test_bits_are_the_same_on_any_mesh(folder, network):
         state, found, _ = train(config, devices, num_steps=3)
         np.testing.assert_array_equal(found, losses)
         jax.tree.map(np.testing.assert_array_equal, state.params, one.params)
+
+
+def test_convolutions_of_a_loop_have_the_order_that_is_fast(folder):
+    config = config_of(folder, **{"model.network": "pixel_cnn", "accumulation_steps": 2})
+    example, mesh = datasets.example_spec(config), mesh_of(1)
+    arguments = step.abstract_state(config, example), batch_of(config, 64), np.zeros(1, np.float32)
+    text = step.make_train_step(config, example, mesh).lower(*arguments).compile().as_text()
+    assert set(re.findall(r"dim_labels=(\w+->\w+)", text)) == {"b01f_01io->b01f"}
 
 
 def test_attention_is_a_softmax_over_the_places_that_are_seen():

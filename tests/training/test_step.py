@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +47,21 @@ def test_the_loss_curve_is_the_same_on_any_mesh_and_with_accumulation(variant, n
         config.accumulation_steps = parts
         losses = train(config, devices, num_steps=num_steps)[1]
         np.testing.assert_allclose(losses, reference, rtol=1e-5)
+
+
+# Inside loops XLA's CPU compiler is fast only for this order of dimensions; see
+# `nn/looped_convolutions`.
+@pytest.mark.parametrize(
+    ("variant", "network"),
+    [("beta", "conv"), ("beta", "locatello"), ("vq", "residual"), ("vq", "scalable")],
+)
+def test_all_convolutions_of_a_loop_have_the_order_that_is_fast(variant, network):
+    config = make_config(variant, **{"model.network": network, "accumulation_steps": 2})
+    mesh, images = mesh_of(1), np.zeros((16, 32, 32, 1), np.uint8)
+    example = {"image": jax.ShapeDtypeStruct(images.shape[1:], np.uint8)}
+    arguments = step.abstract_state(config, example), *batch_on(mesh, images)
+    text = step.make_train_step(config, example, mesh).lower(*arguments).compile().as_text()
+    assert set(re.findall(r"dim_labels=(\w+->\w+)", text)) == {"b01f_01io->b01f"}
 
 
 def test_the_first_state_is_the_same_on_any_mesh():
