@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import benchmark, evaluate, export, generate, plan, prepare, train
-from pipeline.performance import scaling
+from pipeline.performance import loops, scaling
 from pipeline.performance.frameworks import compare, inputs
 from pipeline.runtime import errors
 
@@ -19,7 +19,7 @@ COMMANDS = {
     command.COMMAND.module: command
     for command in (
         *(train, generate, evaluate, export, prepare, plan, benchmark),
-        *(compare, inputs, scaling),
+        *(compare, inputs, loops, scaling),
     )
 }
 

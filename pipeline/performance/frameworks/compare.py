@@ -37,7 +37,7 @@ COMMAND = command_line.Command(
         flags.integer("processes", "processes; several are timed beside DDP, on CPUs", 1, least=1),
         flags.JSON,
     ),
-    ("--work=conv_beta_vae", "--work=sonnet_vq_vae --rounds=15", "--processes=2"),
+    ("--work=sonnet_vq_vae --rounds=15", "--processes=2"),
     instead="--work=NAME",
 )
 
