@@ -78,7 +78,7 @@ def get_config() -> ConfigDict:
     config.log_every_steps = 50  # steps between points in TensorBoard
     config.eval_every_steps = 500  # steps between evaluations
     config.eval_examples = 2048  # held-out examples of an evaluation; 0: all
-    config.eval_batch_size = 0  # of an evaluation; 0: batch_size; figures don't depend on it
+    config.eval_batch_size = 0  # of an evaluation; 0: batch_size; only coupled terms depend on it
     # files in pipeline/evals/, or modules as above
     config.evals = ("heldout", "reconstructions", "samples")
 

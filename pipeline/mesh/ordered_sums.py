@@ -52,6 +52,17 @@ def summed(
     return unflatten(lax.optimization_barrier(flat))
 
 
+def mapped(function: Callable, examples: Any, *, axes: Any, parts: int) -> Any:
+    """Returns `function` of every part, stacked as [parts, ...], with bits as `summed` has."""
+    return _looped(_alone(function), split_up(examples, parts), parts, axes)
+
+
+def alone(function: Callable, whole: Any) -> Any:
+    """Returns `function(whole)` of what is equal on all devices, with bits as `summed` has."""
+    split = jax.tree.map(lambda x: x[None], whole)
+    return jax.tree.map(lambda x: x[0], _looped(_alone(function), split, 1, ()))
+
+
 def split_up(examples: Any, parts: int) -> Any:
     """Returns examples [rows, ...] as [parts, rows / parts, ...]."""
     return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), examples)

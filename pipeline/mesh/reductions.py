@@ -20,7 +20,7 @@ from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
-from pipeline.mesh import flat_buffers, layouts, ordered_sums
+from pipeline.mesh import dependence, flat_buffers, layouts, ordered_sums
 from pipeline.mesh.sharding import FSDP
 
 
@@ -63,6 +63,34 @@ def make_for_gradients(
         return gradients, jnp.sqrt(squares), sums, extra
 
     return everywhere
+
+
+def means_read(
+    function: Callable, forward: Callable, examples: Any, *, summed: Callable, count: int
+) -> Any:
+    """Returns the means of `forward` that `function` reads; all others are NaN.
+
+    So a mean that is read by mistake shows at once.
+
+    Args:
+        function: takes the means.
+        forward: maps some of a device's examples to a pytree of sums over them.
+        examples: this device's examples, a pytree of [rows, ...].
+        summed: from `make`; it is called only if some mean is read.
+        count: number of examples of the global batch.
+    """
+    shapes = jax.eval_shape(forward, examples)
+    means = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
+    leaves, structure = jax.tree.flatten(means)
+    needed = enumerate(dependence.inputs_read(function, means))
+    read = [index for index, is_read in needed if is_read]
+    if not read:
+        return means
+    # Only the means that are read: the compiler drops the rest of this forward pass.
+    few = lambda part: [jax.tree.leaves(forward(part))[i] for i in read]  # noqa: E731
+    for index, total in zip(read, summed(few, examples)[0], strict=True):
+        leaves[index] = total / count
+    return jax.tree.unflatten(structure, leaves)
 
 
 def by_all_reduce(

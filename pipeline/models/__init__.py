@@ -15,7 +15,7 @@ from jax import Array
 
 from pipeline.nn import streams
 from pipeline.nn.metrics import Metrics
-from pipeline.runtime import reads, registry, run_config
+from pipeline.runtime import errors, reads, registry, run_config
 
 Batch = dict[str, Array]
 
@@ -31,6 +31,17 @@ class Model(Protocol):
       the batch that training uses; evaluation does not call it.
     - A model with a Gaussian posterior has `posterior(batch)`, which returns its mean and
       log-variance, [B, D] each. It also has `nll(z, batch)`, which returns −log p(x|z) [B] in nats.
+    - A model whose terms need other examples of the batch has `shown` and `coupled`:
+
+      `shown(batch, *, keys, step)` returns what each example of a shard shows the others, a pytree
+      of small float arrays [B, ...]. `terms` then gets it as the keyword `shown`.
+
+      `coupled(shown, *, mask, step)` returns further terms, a NamedTuple of [N, ...], from what all
+      N examples of the global batch show; `mask` [N] is 0 for padding, which must not count. It
+      sees no shard. Gradients reach the parameters through `shown` of every example, and directly
+      if `coupled` reads parameters.
+
+      `objective` and `metrics` get the pair (means of the terms, means of the coupled terms).
     """
 
     def terms(self, batch: Batch, *, keys: Array, step: Array) -> tuple[Any, Any]:
@@ -85,6 +96,32 @@ def make(config: Any, example: Any) -> tuple[nnx.GraphDef, Callable[[], tuple[An
 
     graphdef = nnx.split(nnx.eval_shape(build), nnx.Param, ...)[0]
     return graphdef, init
+
+
+def couples(config: Any) -> bool:
+    """Returns whether the model that a config names has coupled terms.
+
+    Raises:
+        InputError: it has one of the methods `shown` and `coupled` without the other.
+    """
+    model = registry.load("models", config.model.name, field="model.name").Model
+    missing = [name for name in ("shown", "coupled") if not hasattr(model, name)]
+    if len(missing) == 1:
+        raise errors.InputError(
+            f"config.model.name={config.model.name!r} has no `{missing[0]}`, which coupled terms "
+            "need: define both `shown` and `coupled`, or neither"
+        )
+    return not missing
+
+
+def augmented(model: Any, batch: Batch, *, keys: Array) -> Batch:
+    """Returns the batch that training uses."""
+    return model.augment(batch, keys=keys) if hasattr(model, "augment") else batch
+
+
+def updated_stats(model: Any, stats: Any, sums: Any) -> Any:
+    """Returns the `stats` of the next step, from the global sums."""
+    return model.updated_stats(sums) if hasattr(model, "updated_stats") else stats
 
 
 def first_stats(config: Any, example: Any, stats: Any) -> Any:

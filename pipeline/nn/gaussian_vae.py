@@ -120,3 +120,29 @@ class GaussianVAE(nnx.Module):
                 distortion=means.reconstruction, rate=means.kl, num_dims=math.prod(self.shape)
             ),
         }
+
+
+class Shown(NamedTuple):
+    """What an example of a `CoupledVAE` shows the others, [B, D] each."""
+
+    z: Array  # a sample of q(z|x)
+    mean: Array
+    log_variance: Array
+
+
+class CoupledVAE(GaussianVAE):
+    """A `GaussianVAE` whose variant also defines `coupled`; see the contract in `models`."""
+
+    def shown(self, batch: Batch, *, keys: Array, step: Array) -> Shown:
+        """Returns a sample of z for each example, and its posterior."""
+        del step
+        mean, log_variance = self.posterior(batch)
+        return Shown(losses.sample_normal(mean, log_variance, keys), mean, log_variance)
+
+    def terms(  # type: ignore[override]
+        self, batch: Batch, *, keys: Array, step: Array, shown: Shown
+    ) -> tuple[Any, dict]:
+        """Returns the terms of every example at the z that it shows, and no sums."""
+        del keys, step
+        kl = losses.kl_to_standard_normal(shown.mean, shown.log_variance).sum(axis=-1)
+        return Terms(self.nll(shown.z, batch), kl), {}

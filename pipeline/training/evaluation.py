@@ -22,9 +22,8 @@ from pipeline.mesh import compiling, layouts, reductions
 from pipeline.nn import streams
 from pipeline.nn.metrics import Metrics
 from pipeline.runtime import errors, registry
-from pipeline.training import batching, examples, guard, optimizer, step
+from pipeline.training import batching, coupling, examples, guard, optimizer, step
 from pipeline.training.saving import ranking
-from pipeline.training.step import TrainState
 
 FIRST = "pipeline.evals.heldout"
 
@@ -32,7 +31,7 @@ FIRST = "pipeline.evals.heldout"
 def make_eval_step(
     config: Any, example: Any, mesh: Mesh, *, terms: Callable | None = None
 ) -> Callable:
-    """Returns the jitted (state, batch, first_position) → sums over the batch's true examples.
+    """Returns the jitted (state, batch, first position) → sums over the batch's true examples.
 
     The sums are (terms, sums, number of examples). Add them over batches for `make_summary`.
 
@@ -42,35 +41,37 @@ def make_eval_step(
         mesh: the devices over which a batch is cut.
         terms: is summed instead of `Model.terms`; takes the model first, then the same arguments.
     """
-    graphdef, _ = models.make(config, example)
-    axes = mesh.axis_names
-    summed = reductions.make(mesh, parts=1, shards=config.deterministic_shards)
+    (graphdef, _), axes = models.make(config, example), mesh.axis_names
+    parts = {"parts": 1, "shards": config.deterministic_shards}
+    summed, (gathered, computed) = reductions.make(mesh, **parts), coupling.make(mesh, **parts)
+    couples, score = terms is None and models.couples(config), terms or coupling.terms
 
-    def local_step(state: TrainState, batch: models.Batch, first_position: Array):
+    def local_step(state: step.TrainState, batch: models.Batch, first: Array):
         model = _model(graphdef, state)
 
-        def sums_of(part):
+        def scored(part):
             batch, keys = examples.scaled(part[0], example), part[1]
-            score = model.terms if terms is None else functools.partial(terms, model)
-            values, sums = score(batch, keys=keys, step=state.step)
-            return examples.summed(values, batch["mask"]), sums, batch["mask"].sum()
+            values, sums, *shown = score(model, batch, keys=keys, step=state.step)
+            return (examples.summed(values, batch["mask"]), sums, batch["mask"].sum()), shown
 
-        ours = examples.by_position(
-            batch, config.seed, streams.EVALUATION, axes, first=first_position
-        )
-        return summed(sums_of, ours)[0]
+        ours = examples.by_position(batch, config.seed, streams.EVALUATION, axes, first=first)
+        own, sums, count = summed(lambda part: scored(part)[0], ours)[0]
+        if couples:
+            whole = gathered(lambda part: scored(part)[1][0], ours)
+            own = own, computed(lambda whole: coupling.summed(model, whole, step=state.step), whole)
+        return own, sums, count
 
     sharded = jax.shard_map(
         local_step, mesh=mesh, in_specs=(P(), P(axes), P()), out_specs=P(), check_vma=False
     )
 
-    def eval_step(state: TrainState, batch: models.Batch, first_position: Array):
-        return sharded(_evaluated(state), batch, first_position)
+    def eval_step(state: step.TrainState, batch: models.Batch, first: Array):
+        return sharded(_evaluated(state), batch, first)
 
     return compiling.jit(eval_step, mesh)
 
 
-def make_summary(config: Any, example: Any) -> Callable[[TrainState, Any], Metrics]:
+def make_summary(config: Any, example: Any) -> Callable[[step.TrainState, Any], Metrics]:
     """Returns the jitted (state, summed eval steps) → the model's metrics and `loss`."""
     graphdef, _ = models.make(config, example)
 
@@ -93,20 +94,20 @@ def method(config: Any, example: Any, name: str) -> Callable:
     """Returns (state, *arguments) → `Model.<name>(*arguments)`, for use in other programs."""
     graphdef, _ = models.make(config, example)
 
-    def call(state: TrainState, *arguments: Any):
+    def call(state: step.TrainState, *arguments: Any):
         given = examples.arguments(name, arguments, example)
         return getattr(_model(graphdef, _evaluated(state)), name)(*given)
 
     return call
 
 
-def _evaluated(state: TrainState) -> TrainState:
+def _evaluated(state: step.TrainState) -> step.TrainState:
     """Returns the state with whole, possibly averaged parameters, and no optimizer state."""
     params = optimizer.evaluation_params(state.params, state.opt_state)
     return dataclasses.replace(state, params=layouts.whole(params), opt_state=())
 
 
-def _model(graphdef: nnx.GraphDef, state: TrainState) -> Any:
+def _model(graphdef: nnx.GraphDef, state: step.TrainState) -> Any:
     return nnx.merge(graphdef, state.params, state.stats, copy=True)
 
 
@@ -128,8 +129,7 @@ class Evaluations:
         ordered = sorted(ready.evaluations, key=lambda one: one.__name__ != FIRST)
         self._evaluations = [module.make(config, ready.mesh, heldout) for module in ordered]
         variant = registry.load("models", config.model.name, field="model.name")
-        modules = [variant, *ready.evaluations]
-        self._warning = [module for module in modules if hasattr(module, "warnings")]
+        self._warning = [m for m in (variant, *ready.evaluations) if hasattr(m, "warnings")]
         self._before: dict[Any, list[str]] = {}
 
     def __call__(
@@ -165,7 +165,7 @@ class Evaluations:
         return scalars
 
 
-def _finite(values: Iterable[tuple[str, Any]], state: TrainState, at: int) -> Iterator:
+def _finite(values: Iterable[tuple[str, Any]], state: step.TrainState, at: int) -> Iterator:
     """Yields the values of an evaluation, which all processes compute; see `NotFinite`."""
     try:
         for tag, value in values:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from pipeline.mesh import flat_buffers, layouts
 from pipeline.runtime import errors, registry
 
 
@@ -100,6 +101,14 @@ def make(
     if config.ema_decay:
         parts.append(average_params(config.ema_decay))
     return optax.chain(*parts)
+
+
+def make_for(gradients: Any, norm: Array, config: Any) -> optax.GradientTransformation:
+    """Returns the optimizer for gradients as they lie on the mesh; `norm` is their global norm."""
+    if not layouts.is_flat(gradients):
+        return make(config)
+    # A device updates its piece of one flat buffer, which shows neither the norm nor the shapes.
+    return make(config, grad_norm=norm, decayed=flat_buffers.in_matrices(gradients))
 
 
 def average_params(decay: float) -> optax.GradientTransformation:

@@ -86,8 +86,8 @@ def prepare_evaluation(
 ) -> Setup:
     """Prepares the evaluation of a saved run on all available devices, on any mesh.
 
-    Figures depend on the batch size only in their last bits. So the run's own size is kept if
-    these devices divide it, and is rounded up if they do not.
+    Figures depend on the batch size only in their last bits, except means of coupled terms. So the
+    run's own size is kept if these devices divide it, and is rounded up if they do not.
 
     Args:
         config: of the run, locked.
@@ -127,7 +127,7 @@ def with_data(ready: Setup) -> Setup:
         return ready
     splits = datasets.load(reads.View(ready.given, ready.seen))
     given = _with_share(ready.given, len(splits.heldout), ready.seen)
-    config = variance.measured(given, splits.train)
+    config = _with_count(variance.measured(given, splits.train), len(splits.train))
     return ready._replace(config=config, given=given, splits=splits)
 
 
@@ -150,6 +150,15 @@ def _with_share(config: Any, num_heldout: int, seen: set[str]) -> Any:
         return config
     config = config.copy_and_resolve_references()
     config.data.heldout_examples = num_heldout
+    return config
+
+
+def _with_count(config: Any, num_train: int) -> Any:
+    """Returns the config with the number of training examples, if a model asks for it by a 0."""
+    if config.model.get("num_examples", 1):
+        return config
+    config = config.copy_and_resolve_references()
+    config.model.num_examples = num_train
     return config
 
 

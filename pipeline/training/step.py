@@ -19,8 +19,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from pipeline import models
-from pipeline.mesh import compiling, dependence, flat_buffers, layouts, reductions, sharding
-from pipeline.training import examples, guard, optimizer
+from pipeline.mesh import compiling, flat_buffers, layouts, reductions, sharding
+from pipeline.training import coupling, examples, guard, optimizer
 
 
 @jax.tree_util.register_dataclass
@@ -89,6 +89,7 @@ def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
     parts = {"parts": config.accumulation_steps, "shards": config.deterministic_shards}
     summed = reductions.make(mesh, **parts)
     summed_with_gradients = reductions.make_for_gradients(mesh, **parts)
+    couples, (gathered, computed) = models.couples(config), coupling.make(mesh, **parts)
 
     def local_step(state: TrainState, batch: models.Batch, stop: Array):
         # If the state is cut, this is the step's one all-gather; otherwise it does nothing.
@@ -97,60 +98,70 @@ def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
         def model(params):
             return nnx.merge(graphdef, params, state.stats, copy=True)
 
-        def objective(means):
-            return model(everywhere).objective(means, step=state.step)
+        def objective(own, coupled):
+            return model(everywhere).objective(coupling.joined(own, coupled), step=state.step)
 
         def summed_terms(params, part):
             batch, keys = examples.scaled(part[0], example), part[1]
             shard = model(params)
-            terms, sums = shard.terms(_augmented(shard, batch, keys), keys=keys, step=state.step)
+            batch = models.augmented(shard, batch, keys=keys)
+            terms, sums, shown = coupling.terms(shard, batch, keys=keys, step=state.step)
             # The sums feed statistics and metrics; they must add nothing to the gradient.
-            return examples.summed(terms, batch["mask"]), lax.stop_gradient(sums)
+            return (examples.summed(terms, batch["mask"]), shown), lax.stop_gradient(sums)
 
         # Gradients must stay local until the one sum: else JAX adds each array up on its own.
         params = lax.pcast(everywhere, axes, to="varying")
         ours = examples.by_position(batch, config.seed, state.step, axes)
 
-        def forward(part):
-            return summed_terms(params, part)[0]
+        def coupled_totals(params, whole):
+            return coupling.summed(model(params), whole, step=state.step)
+
+        # Coupled terms need what all examples show. From that, each device computes all of them.
+        coupled = slopes_of_all = direct = None
+        if couples:
+            # Of this forward pass the compiler drops all but what the examples show.
+            whole = gathered(lambda part: summed_terms(params, part)[0][1], ours)
+            totals = computed(lambda whole: coupled_totals(everywhere, whole), whole)
+            coupled = jax.tree.map(lambda total: total / batch_size, totals)
 
         # The gradient needs the objective's derivative by each mean. It depends on a mean only if
         # the objective is not linear in it; that mean must be known before the backward pass.
-        # All others stay NaN, so a mean that is read by mistake shows at once.
-        shapes = jax.eval_shape(forward, ours)
-        means = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
-        needed = dependence.inputs_read(jax.grad(objective), means)
-        if any(needed):
-            read = [index for index, is_read in enumerate(needed) if is_read]
-            leaves, structure = jax.tree.flatten(means)
-            # Only the means that are read: the compiler drops the rest of this forward pass.
-            few = lambda part: [jax.tree.leaves(forward(part))[i] for i in read]  # noqa: E731
-            for index, total in zip(read, summed(few, ours)[0], strict=True):
-                leaves[index] = total / batch_size
-            means = jax.tree.unflatten(structure, leaves)
-        weights = jax.tree.map(lambda w: w / batch_size, jax.grad(objective)(means))
+        slopes = jax.grad(objective, argnums=(0, 1))
+        forward = lambda part: summed_terms(params, part)[0][0]  # noqa: E731
+        read = lambda means: slopes(means, coupled)  # noqa: E731
+        means = reductions.means_read(read, forward, ours, summed=summed, count=batch_size)
+        weights, of_coupled = jax.tree.map(lambda w: w / batch_size, slopes(means, coupled))
+        if couples:
+            direct, slopes_of_all = computed(
+                lambda given: coupling.slopes(coupled_totals, everywhere, *given),
+                (whole, of_coupled),
+            )
 
         def backward(part):
-            totals, pullback, sums = jax.vjp(
+            (totals, _), pullback, sums = jax.vjp(
                 lambda params: summed_terms(params, part), params, has_aux=True
             )
-            return pullback(lax.pcast(weights, axes, to="varying"))[0], (totals, sums)
+            position = part[0]["position"]
+            slopes_of_shown = coupling.rows_at(slopes_of_all, position)
+            gradients = pullback((lax.pcast(weights, axes, to="varying"), slopes_of_shown))[0]
+            return coupling.added_once(gradients, direct, position), (totals, sums)
 
         # The stop requests travel with the sums, so they cost no message of their own.
         gradients, norm, (totals, sums), stopped = summed_with_gradients(backward, ours, stop.sum())
 
         # Sums are equal on all devices from here on, so nothing below needs another exchange.
         means = jax.tree.map(lambda total: total / batch_size, totals)
-        metrics = model(everywhere).metrics(means, sums, step=state.step) | {
-            "loss": objective(means),
+        joined = coupling.joined(means, coupled)
+        metrics = model(everywhere).metrics(joined, sums, step=state.step) | {
+            "loss": objective(means, coupled),
             "grad_norm": norm,
             "learning_rate": jnp.asarray(rate(state.step), jnp.float32),
         }
-        update = _optimizer(config.optimizer, gradients, norm).update
+        update = optimizer.make_for(gradients, norm, config.optimizer).update
         updates, opt_state = update(gradients, state.opt_state, state.params)
         new_params = jax.tree.map(jnp.add, state.params, updates)
         # Statistics change last, because this step's forward pass used the old ones throughout.
-        stats = _updated_stats(model(everywhere), state.stats, sums)
+        stats = models.updated_stats(model(everywhere), state.stats, sums)
         # Judged on the device, so that no process has to read the loss to agree with the others.
         trend, judgement = guard.judge(state.trend, metrics["loss"], norm, config.guard)
         new_state = TrainState(state.step + 1, new_params, stats, opt_state, trend)
@@ -177,19 +188,3 @@ def _initial_state(config: Any, example: Any, *, of: Callable = lambda tree: tre
     params = of(params)
     opt_state = optimizer.make(config.optimizer).init(params)
     return TrainState(jnp.zeros((), jnp.int32), params, stats, opt_state, guard.first_trend())
-
-
-def _optimizer(section: Any, gradients: Any, norm: Array) -> Any:
-    if not layouts.is_flat(gradients):
-        return optimizer.make(section)
-    # A device updates its piece of one flat buffer, which shows neither the norm nor the shapes.
-    decayed = flat_buffers.in_matrices(gradients)
-    return optimizer.make(section, grad_norm=norm, decayed=decayed)
-
-
-def _augmented(model: Any, batch: models.Batch, keys: Array) -> models.Batch:
-    return model.augment(batch, keys=keys) if hasattr(model, "augment") else batch
-
-
-def _updated_stats(model: Any, stats: Any, sums: Any) -> Any:
-    return model.updated_stats(sums) if hasattr(model, "updated_stats") else stats

@@ -5,7 +5,7 @@ import re
 import jax
 import numpy as np
 
-from configs import beta_vae, capacity_vae, conditional_vae, vq_vae
+from configs import beta_tcvae, beta_vae, capacity_vae, conditional_vae, vq_vae
 from pipeline import datasets
 from pipeline.mesh import sharding
 from pipeline.training import step
@@ -22,6 +22,7 @@ VARIANTS = {
     "concat": conditional_vae,
     "film": conditional_vae,
     "vq": vq_vae,
+    "tc": beta_tcvae,
 }
 
 
@@ -37,6 +38,8 @@ def make_config(variant, **changes):
         config.model.capacity.steps = 10_000
     if variant == "film":
         config.model.conditioning = "film"
+    if variant == "tc":
+        config.model.num_examples = 64
     if variant == "vq":
         config.model.channels = 8
         config.model.blocks_per_level = 1

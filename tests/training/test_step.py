@@ -27,6 +27,7 @@ NETWORKS = {
     "concat": ("dense", "conv"),
     "film": ("dense",),  # it acts only on dense layers
     "vq": ("dense", "conv", "residual", "scalable"),
+    "tc": ("dense",),  # its networks are beta's
 }
 CASES = [(variant, network) for variant in VARIANTS for network in NETWORKS[variant]]
 SMALL_CASES = [case for case in CASES if case[1] in ("dense", "conv")]

@@ -67,7 +67,7 @@ RANGES = {
             "disentanglement.num_images",
             *("data.resize", "data.max_corrupt_files", "guard.max_rollbacks"),
             *("checkpoint.keep_best", "checkpoint.keep_every_steps", "model.sampling.top_k"),
-            "image_quality.num_examples",
+            *("image_quality.num_examples", "model.num_examples"),
         ),
         COUNT,
     ),
@@ -108,6 +108,7 @@ RANGES = {
         SCHEDULED,
     ),
     **dict.fromkeys(("model.sigma", "optimizer.learning_rate"), POSITIVE),
+    "model.alpha": AMOUNT,
     "model.gamma": AMOUNT._replace(infinite="must not be negative"),
     **dict.fromkeys(
         ("model.label_dropout", "model.dropout", "optimizer.ema_decay"), SWITCHED_SHARE
