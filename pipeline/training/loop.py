@@ -16,14 +16,13 @@ from pipeline.training import (
     example_file,
     fingerprint,
     points,
-    recovery,
     run_folder,
     setup,
     step,
     tracing,
     verdicts,
 )
-from pipeline.training.saving import checkpoint
+from pipeline.training.saving import checkpoint, recovery
 
 
 def run(

@@ -1,1 +1,1 @@
-"""What a run saves: its checkpoints, which of them stay, and what is damaged among them."""
+"""What a run saves: its checkpoints, which stay, what is damaged, and how a run goes back to one."""
