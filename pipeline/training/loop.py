@@ -10,19 +10,18 @@ from pipeline.runtime import peers, run_config, signals, watchdog
 from pipeline.training import (
     banner,
     batching,
-    clock,
     dispatch,
     evaluation,
     example_file,
     fingerprint,
-    points,
+    recovery,
     run_folder,
     setup,
     step,
-    tracing,
     verdicts,
 )
-from pipeline.training.saving import checkpoint, recovery
+from pipeline.training.logged import clock, points, tracing
+from pipeline.training.saving import checkpoint
 
 
 def run(

@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from pipeline.training import clock
+from pipeline.training.logged import clock
 
 
 def lap(*ready):

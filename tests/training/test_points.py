@@ -4,7 +4,7 @@ import types
 
 import jax.numpy as jnp
 
-from pipeline.training import clock, points
+from pipeline.training.logged import clock, points
 
 
 class Seen:

@@ -1,6 +1,6 @@
 import jax.numpy as jnp
 
-from pipeline.training import tracing
+from pipeline.training.logged import tracing
 
 
 def test_a_touched_file_starts_one_trace_and_is_removed(tmp_path):

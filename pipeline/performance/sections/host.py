@@ -19,13 +19,11 @@ from pipeline.performance.bench import NEVER, Bench, compiled_step, first_state,
 from pipeline.runtime import errors, peers, watchdog
 from pipeline.training import (
     batching,
-    clock,
     dispatch,
-    points,
     run_folder,
-    tracing,
     verdicts,
 )
+from pipeline.training.logged import clock, points, tracing
 from pipeline.training.saving import checkpoint
 
 

@@ -1,1 +1,1 @@
-"""What a run saves: its checkpoints, which stay, what is damaged, and the way back to one."""
+"""What a run saves: its checkpoints, which of them stay, and what is damaged among them."""

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from pipeline.display import progress, tensorboard
-from pipeline.training import clock
+from pipeline.training.logged import clock
 
 
 class Points:
