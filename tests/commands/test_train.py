@@ -233,7 +233,7 @@ def test_the_kl_follows_the_capacity_up_its_ramp(tmp_path):
         ("--config.model.hidden=(64.5,)", "config.model.hidden=(64.5,) must hold whole numbers"),
         ("--config.model.hidden=('a',)", "config.model.hidden=('a',) must hold whole numbers"),
         ("--config.evals=('heldout','heldout')", "must name each evaluation once"),
-        ("--config.model.name=vae3", "'vae3' is unknown: choose one of beta_vae"),
+        ("--config.model.name=vae3", "'vae3' is unknown: choose one of beta_tcvae, beta_vae"),
         ("--config.data.name=cats", "'cats' is unknown: choose one of"),
         ("--config.model.likelihood=poisson", "'poisson' is unknown: choose one of bernoulli"),
         ("--config.model.network=vit", "'vit' is unknown: choose one of conv"),
