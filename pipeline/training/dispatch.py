@@ -42,8 +42,7 @@ class Dispatcher:
         self._one_step = step.sharded_step(config, example, mesh)
         self._one = compiling.jit(self._on_arrays(self._one_step), mesh, donate_argnums=0)
         self._several = compiling.jit(self._on_arrays(self._steps), mesh, donate_argnums=0)
-        # Placed once, so that a call transfers nothing.
-        self._counts = sharding.everywhere(list(np.arange(self._num + 1, dtype=np.int32)), mesh)
+        self._mesh = mesh
 
     def arrays(self, state: step.TrainState) -> list[Array]:
         """Returns the state in the form that steps take: the list of its arrays."""
@@ -72,6 +71,12 @@ class Dispatcher:
             return self._one(arrays, batches[0], stop)
         filled = [*batches, *[batches[-1]] * (self._num - len(batches))]
         return self._several(arrays, filled, self._counts[len(batches)], stop)
+
+    @functools.cached_property
+    def _counts(self) -> list[Array]:
+        """Numbers of steps, placed once, so that a call transfers nothing."""
+        # Not before the first call: the devices of a plan hold no arrays.
+        return sharding.everywhere(list(np.arange(self._num + 1, dtype=np.int32)), self._mesh)
 
     def trace(self, arrays: list[Any], batch: Any, stop: Any) -> Any:
         """Returns the single step, traced from shapes, dtypes and shardings."""
