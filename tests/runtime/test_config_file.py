@@ -92,7 +92,10 @@ def test_a_value_of_another_type_in_a_config_is_one_line(tmp_path, line, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--config=nowhere.py"], "--config=nowhere.py: there is no such file; ours are beta_tcvae, beta_vae"),
+        (
+            ["--config=nowhere.py"],
+            "--config=nowhere.py: there is no such file; ours are beta_tcvae, beta_vae",
+        ),
         (["--config=beta_vae", "--batch_size=3"], "did you mean --config.batch_size?"),
         (["--config=beta_vae", "--beta.steps=3"], "'beta.steps'"),
         (["--config=beta_vae", "--config.latent_dim=3"], "did you mean model.latent_dim?"),
