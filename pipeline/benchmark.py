@@ -8,20 +8,18 @@ TensorBoard. The command writes nothing else but the figures that `--json` asks 
 Exit codes: 0 complete; 2 a mistake in the input; 130 after Ctrl-C; 1 a fault.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.performance import figures_file
 from pipeline.runtime import (
     allocator,
     command_line,
     exit_codes,
-    files,
     flags,
     output,
 )
-from pipeline.runtime.storage import faults
 
 SECTIONS = (
     "machine",
@@ -113,8 +111,7 @@ def _command() -> None:
     options = parse(sys.argv)
     sections = run(options)
     if options.json:
-        with faults.writing(options.json.parent), files.replacing(options.json) as file:
-            file.write(f"{json.dumps(sections, indent=2)}\n".encode())
+        figures_file.write(options.json, sections)
         print(options.json)
     else:
         output.check_kept("--json=FILE writes the figures to a file")

@@ -7,14 +7,12 @@ Exit codes: 0 it fits; 2 a mistake in the input, or a step that does not fit; 3 
 (--max_collectives, --max_gib) is exceeded; 1 a fault.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.performance import topologies
-from pipeline.runtime import command_line, errors, exit_codes, files, flags, output
-from pipeline.runtime.storage import faults
+from pipeline.performance import figures_file, topologies
+from pipeline.runtime import command_line, errors, exit_codes, flags, output
 
 OVER_BUDGET = 3
 COMMAND = command_line.Command(
@@ -81,9 +79,7 @@ def run(values: Any, asked: topologies.Asked) -> int:
     if topology.chip.bfloat16:
         screen.note(f"Assumed: {roofline.ASSUMED}.")
     if values.json:
-        path = flags.path(values.json)
-        with faults.writing(path.parent), files.replacing(path) as file:
-            file.write(f"{json.dumps(plans, indent=2)}\n".encode())
+        figures_file.write(flags.path(values.json), plans)
     else:
         output.check_kept("--json=FILE writes the figures to a file")
     if values.sweep and largest:

@@ -13,13 +13,13 @@ from pipeline.performance.frameworks import works
 from pipeline.performance.sections import machine
 from pipeline.training import dispatch, step
 
-PLAIN, PARTS, SHARDS = "a plain step", 4, 8
-FORMS = {
-    PLAIN: "",
-    f"accumulation_steps={PARTS}": f"accumulation_steps={PARTS}",
-    f"deterministic_shards={SHARDS}": f"deterministic_shards={SHARDS}",
-    "steps_per_dispatch=5": "steps_per_dispatch=5",
-}
+PLAIN = "a plain step"
+# Changes to a work's config, and over how much memory they pass beside a plain step's, in multiples
+# of the parameters' bytes. Each further part reads all parameters twice and writes their gradients
+# once. Accumulation adds each to a sum: two reads and one write. Shards are read once more, all
+# together.
+PASSES = {"accumulation_steps=4": 3 * (3 + 3), "deterministic_shards=8": 7 * 3 + 8}
+FORMS = (PLAIN, *PASSES, "steps_per_dispatch=5")
 ROUND_SECONDS = 0.5  # the least time of a round
 
 
@@ -67,7 +67,7 @@ def compare(work: str, rounds: int) -> dict[str, dict[str, Any]]:
         {form: `ms` a step, its `ratio` to the plain step's with quartiles, `compile_s` of its first
         call, `temporaries_mib`, and the ratio `bound`, for which see there}.
     """
-    started = {name: start(works.make(work, changes)) for name, changes in FORMS.items()}
+    started = {name: start(works.make(work, "" if name == PLAIN else name)) for name in FORMS}
     began = time.perf_counter()
     started[PLAIN].run(5)
     # A multiple of all dispatches, so that all forms take the same number of steps.
@@ -75,10 +75,7 @@ def compare(work: str, rounds: int) -> dict[str, dict[str, Any]]:
     candidates = {name: lambda form=form: form.run(num) for name, form in started.items()}
     seconds = timing.in_turn(candidates, rounds=rounds)
     plain = timing.median(seconds[PLAIN]) / num
-    num_bytes = sum(
-        math.prod(leaf.shape) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(_params(works.make(work)))
-    )
+    num_bytes = _num_bytes(works.make(work))
     return {
         name: {
             "ms": 1000 * timing.median(seconds[name]) / num,
@@ -92,19 +89,20 @@ def compare(work: str, rounds: int) -> dict[str, dict[str, Any]]:
 
 
 def bound(form: str, num_bytes: int, plain: float) -> float:
-    """Returns the ratio to a plain step of `plain` seconds if only memory traffic were added.
+    """Returns the ratio to a plain step of `plain` seconds if only `PASSES` were added.
 
-    Each further part reads all parameters twice and writes their gradients once. Accumulation adds
-    each to a sum: two reads and one write. Shards are read once more, all together. Bytes move at
-    the rate of a large copy; parameters that stay in a cache move faster.
+    Bytes move at the rate of a large copy; parameters that stay in a cache move faster.
+
+    Args:
+        form: its name.
+        num_bytes: of all parameters.
+        plain: seconds.
     """
-    passes = {
-        f"accumulation_steps={PARTS}": (PARTS - 1) * (3 + 3),
-        f"deterministic_shards={SHARDS}": (SHARDS - 1) * 3 + SHARDS,
-    }
     rate = machine.peak(jax.devices()[0], "float32").bytes
-    return 1 + passes.get(form, 0) * num_bytes / rate / plain
+    return 1 + PASSES.get(form, 0) * num_bytes / rate / plain
 
 
-def _params(work: works.Work) -> Any:
-    return step.abstract_state(work.config, work.example).params
+def _num_bytes(work: works.Work) -> int:
+    """Returns the size of all parameters."""
+    params = step.abstract_state(work.config, work.example).params
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))

@@ -5,17 +5,15 @@ A loop runs over parts of the batch (`accumulation_steps`, `deterministic_shards
 turn. Exit codes are those of `pipeline.benchmark`.
 """
 
-import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from pipeline.display import terminal
+from pipeline.performance import figures_file
 from pipeline.performance.frameworks import works
-from pipeline.runtime import allocator, command_line, exit_codes, files, flags
-from pipeline.runtime.storage import faults
+from pipeline.runtime import allocator, command_line, exit_codes, flags
 
 NAMES = ("conv_beta_vae", "tutorial_vq_vae", "sonnet_vq_vae", "dense_conditional_vae")
 COMMAND = command_line.Command(
@@ -87,9 +85,7 @@ def _command() -> None:
     figures = {work: looped_steps.compare(work, values.rounds) for work in values.work}
     screen.columns("Steps with loops: median and quartiles", table(figures))
     if file := flags.path_or_none(values.json):
-        text = json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
-        with faults.writing(Path(file).parent), files.replacing(Path(file)) as opened:
-            opened.write(text.encode())
+        figures_file.write(file, figures)
         screen.note(str(file))
 
 

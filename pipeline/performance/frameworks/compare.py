@@ -7,7 +7,6 @@ faster. `--processes` runs them in several processes, see `several`. Exit codes 
 """
 
 import contextlib
-import json
 import os
 import platform
 import sys
@@ -16,11 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.display import terminal
-from pipeline.performance import timing
+from pipeline.performance import figures_file, timing
 from pipeline.performance.frameworks import forms, several, works
 from pipeline.performance.frameworks.groups import Absent, Group
-from pipeline.runtime import command_line, errors, exit_codes, files, flags, processor
-from pipeline.runtime.storage import faults
+from pipeline.runtime import command_line, errors, exit_codes, flags, processor
 
 BEST = "best of PyTorch and its libraries"
 CORES = len(os.sched_getaffinity(0))
@@ -159,10 +157,7 @@ def _command() -> None:
     else:
         screen.columns("Same work in other frameworks: median and quartiles", table(figures))
     if options.json:
-        written = {"about": about(options, figures), "works": figures}
-        text = json.dumps(written, indent=2, ensure_ascii=False) + "\n"
-        with faults.writing(options.json.parent), files.replacing(options.json) as file:
-            file.write(text.encode())
+        figures_file.write(options.json, {"about": about(options, figures), "works": figures})
         screen.note(str(options.json))
 
 

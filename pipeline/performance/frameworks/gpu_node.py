@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.display import terminal
-from pipeline.performance import timing
+from pipeline.performance import figures_file, timing
 from pipeline.performance.frameworks import forms, gpu_card, gpu_page, places, worker, works
 from pipeline.performance.frameworks.groups import Absent, Group
 from pipeline.runtime import command_line, exit_codes, files, flags
@@ -180,8 +180,7 @@ def _command() -> None:
         # A node that is lost later has then delivered what it had.
         figures.update(part)
         figures["about"]["seconds"] = f"{time.monotonic() - began:.0f}"
-        text = json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
-        files.write(out / "gpu.json", text)
+        figures_file.write(out / "gpu.json", figures)
         files.write(out / "gpu.md", gpu_page.markdown(figures, values.work, list(FORMS)))
         screen.note(f"{', '.join(part) or 'start'}: {figures['about']['seconds']} s")
 

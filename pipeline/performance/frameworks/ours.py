@@ -1,7 +1,6 @@
 """This pipeline's own step, as `pipeline.train` runs it, in one process or in several."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -11,7 +10,7 @@ from pipeline.performance import hlo
 from pipeline.performance.frameworks import Run, places
 from pipeline.performance.frameworks.works import Work
 from pipeline.runtime import allocator, cluster, flags
-from pipeline.training import step
+from pipeline.training import dispatch, step
 
 JOIN_SECONDS = 120  # processes import JAX on the same cores before they meet
 
@@ -25,19 +24,20 @@ def start(work: Work, options: Sequence[str]) -> Run:
     mesh = sharding.make_mesh(work.config.mesh)
     # Without files: what a prior reads from them only decodes, which the step does not do.
     state = step.drawn_state(work.config, work.example, mesh)
+    take_steps = dispatch.Dispatcher(work.config, work.example, mesh)
+    arrays = take_steps.arrays(state)
     rows = work.batch() | {"mask": np.ones(work.config.batch_size, np.float32)}
     batch = sharding.to_global({name: place.own(rows[name]) for name in rows}, mesh)
     stop = sharding.to_global(place.own(np.zeros(mesh.size, np.float32)), mesh)
-    train_step: Any = step.make_train_step(work.config, work.example, mesh)
 
     def steps(num: int) -> None:
-        nonlocal state
+        nonlocal arrays
         for _ in range(num):
-            state, metrics, _ = train_step(state, batch, stop)
-        jax.block_until_ready((state, metrics))
+            arrays, metrics, _ = take_steps(arrays, [batch], stop)
+        jax.block_until_ready((arrays, metrics))
 
     def all_reduces() -> tuple[int, ...]:
-        text = train_step.lower(state, batch, stop).compile().as_text()
+        text = take_steps.trace(arrays, batch, stop).lower().compile().as_text()
         return tuple(found.bytes for found in hlo.collectives(text))
 
     return Run(steps, f"jax {jax.__version__}", jax.default_backend(), all_reduces)
