@@ -8,6 +8,7 @@ import tempfile
 
 import pytest
 
+from pipeline.runtime import signals
 from tests.support import environment, quick
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -30,6 +31,16 @@ def pytest_configure(config):
 
 
 @pytest.fixture(autouse=True)
+def handlers_of_signals():
+    """Puts back what a test, or a command that it ran in this process, did with signals."""
+    before = [(number, signal.getsignal(number)) for number in signals.SIGNALS]
+    yield
+    signal.set_wakeup_fd(-1)
+    for number, handler in before:
+        signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
 def cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
@@ -44,9 +55,7 @@ def signals_of_terminals():
     """Lets processes receive signals, even if the tests run under nohup or in a background."""
     numbers = (signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)
     handlers = (signal.SIG_DFL, signal.SIG_DFL, signal.default_int_handler)
-    before = [signal.signal(number, new) for number, new in zip(numbers, handlers, strict=True)]
-    yield
-    for number, handler in zip(numbers, before, strict=True):
+    for number, handler in zip(numbers, handlers, strict=True):
         signal.signal(number, handler)
 
 

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing import event_file_loader
 
 from pipeline import train as command
 from pipeline.display import event_files
-from pipeline.runtime import allocator, signals
+from pipeline.runtime import allocator
 from tests.support.commands import finish, start, train
 from tests.support.processes import LENGTHS, SCALARS, free_port
 from tests.support.runs import assert_equal_trees, committed, scalars, state
@@ -46,16 +46,12 @@ def tags_of_the_run(workdir):
 @pytest.fixture
 def main(monkeypatch, capfd):
     """Runs the command in this process; returns (exit code, what it wrote to stderr)."""
-    handlers = {number: signal.getsignal(number) for number in signals.SIGNALS}
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["pipeline.train", *arguments])
         return command.main(), capfd.readouterr().err
 
-    yield run
-    signal.set_wakeup_fd(-1)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return run
 
 
 def test_memory_is_seen_to_before_the_first_thread(main, monkeypatch):
