@@ -39,6 +39,11 @@ TABLE = (
            "With `estimator=weighted` it is too high by (D − 1)·log N for D latents."),
     Figure("dimension_wise_kl", "nats",
            "Sum over latents of KL(q(z_j)‖p(z_j)), estimated from batches, nats."),
+    Figure("covariance_off_diagonal", "", within_run="lower", text=
+           "Sum over pairs of latents of their covariance squared, Σ_{i≠j} C_ij², dimensionless.",
+           more="Of `dip_vae`, as the next; C is that of the means of q(z|x), or of q(z)."),
+    Figure("covariance_diagonal", "", within_run="lower", text=
+           "Sum over latents of their variance's squared distance from 1, dimensionless."),
     Figure("beta", "", "Weight β of the KL term, dimensionless.", "It is β at this step.",
            train_only=True, chart="Objective: β", curve="weight β of the KL"),
     Figure("beta_normalised", "",

@@ -54,6 +54,7 @@ def results(variant, network, num_devices, *, shards=8):
         ("vq", "dense", (8,)),
         ("beta", "conv", (8,)),
         ("tc", "dense", (2, 8)),
+        ("dip", "dense", (8,)),
     ],
 )
 def test_bits_are_the_same_on_any_mesh(variant, network, meshes):

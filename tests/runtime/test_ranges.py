@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from configs import beta_vae, capacity_vae, default, vq_vae
+from configs import beta_vae, capacity_vae, default, dip_vae, vq_vae
 from pipeline.runtime import errors, ranges, registry, run_config
 from pipeline.training import setup
 from tests.support.processes import ROOT
@@ -95,6 +95,8 @@ def test_a_value_out_of_its_range_is_refused_before_anything_is_built(field, val
     [
         (capacity_vae, "model.gamma", float("inf")),
         (capacity_vae, "model.capacity.end", float("nan")),
+        (dip_vae, "model.lambda_od", -1.0),
+        (dip_vae, "model.lambda_d", float("nan")),
         (vq_vae, "model.quantizer.temperature", float("nan")),
         (vq_vae, "model.quantizer.levels", (8, 1)),
         (vq_vae, "model.channel_multipliers", (1, 2.5)),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from configs import beta_vae, capacity_vae, conditional_vae, default, vq_vae
+from configs import beta_vae, capacity_vae, conditional_vae, default, dip_vae, vq_vae
 from pipeline import models
 from pipeline.runtime import errors, reads, registry, run_config
 from pipeline.training import optimizer, setup, step
@@ -135,6 +135,7 @@ QUANTIZED |= {"model.quantizer.entropy_bits": 4}
     [
         (beta_vae, SMALL | {"model.likelihood": "gaussian"}),
         (capacity_vae, SMALL),
+        (dip_vae, SMALL),
         (conditional_vae, SMALL | {"model.conditions": ("label",)}),
         *((vq_vae, QUANTIZED | {"model.quantizer.name": name})
           for name in ("vq", "residual_vq", "fsq", "lfq")),

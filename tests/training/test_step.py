@@ -28,6 +28,7 @@ NETWORKS = {
     "film": ("dense",),  # it acts only on dense layers
     "vq": ("dense", "conv", "residual", "scalable"),
     "tc": ("dense",),  # its networks are beta's
+    "dip": ("dense",),
 }
 CASES = [(variant, network) for variant in VARIANTS for network in NETWORKS[variant]]
 SMALL_CASES = [case for case in CASES if case[1] in ("dense", "conv")]
@@ -86,6 +87,11 @@ def test_one_device_reduces_nothing(variant):
 def test_capacity_adds_one_scalar_before_the_backward_pass(num_devices):
     num_params, found = all_reduces(make_config("capacity"), num_devices)
     assert found == ["f32[]", f"f32[{num_params + 4}]"]
+
+
+def test_dip_adds_its_moments_before_the_backward_pass():
+    num_params, found = all_reduces(make_config("dip", **{"model.latent_dim": 3}), 8)
+    assert found == ["f32[12]", f"f32[{num_params + 15}]"]  # reconstruction, KL, stop, moments
 
 
 @pytest.mark.parametrize("variant", ["concat", "film"])
