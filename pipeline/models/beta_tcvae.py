@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from flax import nnx
 from jax import Array
 
-from pipeline.nn import aggregate_posterior, gaussian_vae, metrics, schedules
+from pipeline.nn import gaussian_vae, metrics, schedules
+from pipeline.nn.aggregate_posterior import densities
 from pipeline.runtime import registry
 
 
@@ -26,7 +27,7 @@ class Model(gaussian_vae.CoupledVAE):
 
     def __init__(self, config: Any, example: Any, *, rngs: nnx.Rngs):
         """Reads `alpha`, `beta`, `gamma`, `estimator` and N; builds `CoupledVAE`'s networks."""
-        section, estimators = config.model, aggregate_posterior.ESTIMATORS
+        section, estimators = config.model, densities.ESTIMATORS
         self.alpha, self.gamma = section.alpha, section.gamma
         self.num_examples = section.num_examples
         self.beta = schedules.make(section.beta, field="model.beta")
@@ -36,9 +37,9 @@ class Model(gaussian_vae.CoupledVAE):
     def coupled(self, shown: gaussian_vae.Shown, *, mask: Array, step: Array) -> Coupled:
         """Returns the parts of the KL of every example, from what the whole batch shows."""
         log_weights = self.weights(mask, self.num_examples)
-        log_qz, log_qz_j = aggregate_posterior.log_densities(*shown, log_weights)
-        log_qz_n = aggregate_posterior.log_normal(*shown).sum(axis=-1)
-        log_pz = aggregate_posterior.log_normal(shown.z, 0.0, 0.0).sum(axis=-1)
+        log_qz, log_qz_j = densities.log_densities(*shown, log_weights)
+        log_qz_n = densities.log_normal(*shown).sum(axis=-1)
+        log_pz = densities.log_normal(shown.z, 0.0, 0.0).sum(axis=-1)
         marginals = log_qz_j.sum(axis=-1)
         return Coupled(log_qz_n - log_qz, log_qz - marginals, marginals - log_pz)
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pipeline.nn import aggregate_posterior
+from pipeline.nn.aggregate_posterior import densities
 
 N, BATCH, LATENTS = 50, 6, 3
 RANDOM = np.random.default_rng(0)
@@ -32,8 +32,8 @@ def weight(name, i, j, rows):
 @pytest.mark.parametrize("mask", [(1, 1, 1, 1, 1, 1), (1, 1, 1, 0, 1, 0), (0, 1, 1, 0, 0, 0)])
 def test_the_estimates_are_the_papers_sums_over_true_examples(name, mask):
     given = jnp.float32(mask)
-    log_weights = aggregate_posterior.ESTIMATORS[name](given, N)
-    joint, each = aggregate_posterior.log_densities(
+    log_weights = densities.ESTIMATORS[name](given, N)
+    joint, each = densities.log_densities(
         *(jnp.float32(x) for x in (Z, MEAN, LOG_VARIANCE)), log_weights
     )
     assert np.isfinite(joint).all()
@@ -41,40 +41,40 @@ def test_the_estimates_are_the_papers_sums_over_true_examples(name, mask):
     rows = [i for i in range(BATCH) if mask[i]]
     for i in rows:
         weights = np.array([weight(name, i, j, rows) for j in rows])
-        densities = np.array([density(i, j) for j in rows])
-        expected = np.log(weights @ densities.prod(axis=1))
+        of_pairs = np.array([density(i, j) for j in rows])
+        expected = np.log(weights @ of_pairs.prod(axis=1))
         np.testing.assert_allclose(joint[i], expected, rtol=1e-5)
-        np.testing.assert_allclose(each[i], np.log(weights @ densities), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(each[i], np.log(weights @ of_pairs), rtol=1e-5, atol=1e-6)
 
 
 def test_stratified_weights_of_an_example_add_up_to_one_and_weighted_ones_to_1_over_n():
     mask = jnp.float32([1, 0, 1, 1, 1, 0])
     for name, expected in (("stratified", 1.0), ("weighted", 1 / N)):
-        sums = jnp.exp(aggregate_posterior.ESTIMATORS[name](mask, N)).sum(axis=1)
+        sums = jnp.exp(densities.ESTIMATORS[name](mask, N)).sum(axis=1)
         np.testing.assert_allclose(sums[mask > 0], expected, rtol=1e-6)
 
 
 def test_stratified_is_unbiased():
-    log_weights = aggregate_posterior.stratified(jnp.ones(BATCH), BATCH)
+    log_weights = densities.stratified(jnp.ones(BATCH), BATCH)
     estimates = []
     # Each order of a batch of the whole data set gives another example the small weight.
     for shift in range(BATCH - 1):
         order = np.array([0, *np.roll(range(1, BATCH), shift)])
         arrays = (jnp.float32(x[order]) for x in (Z, MEAN, LOG_VARIANCE))
-        estimates.append(np.exp(aggregate_posterior.log_densities(*arrays, log_weights)[0][0]))
+        estimates.append(np.exp(densities.log_densities(*arrays, log_weights)[0][0]))
     mixture = np.mean([density(0, j).prod() for j in range(BATCH)])
     np.testing.assert_allclose(np.mean(estimates), mixture, rtol=1e-5)
     assert np.std(estimates) > 0.01 * mixture
 
 
 def test_one_true_example_has_finite_estimates():
-    for estimator in aggregate_posterior.ESTIMATORS.values():
+    for estimator in densities.ESTIMATORS.values():
         log_weights = estimator(jnp.float32([0, 1, 0]), N)
         np.testing.assert_allclose(log_weights[1], [-np.inf, -np.log(N), -np.inf], rtol=1e-6)
 
 
 def test_the_density_is_that_of_scipy():
     stats = pytest.importorskip("scipy.stats")
-    found = aggregate_posterior.log_normal(*(jnp.float32(x) for x in (Z, MEAN, LOG_VARIANCE)))
+    found = densities.log_normal(*(jnp.float32(x) for x in (Z, MEAN, LOG_VARIANCE)))
     expected = stats.norm.logpdf(Z, MEAN, np.exp(LOG_VARIANCE / 2))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

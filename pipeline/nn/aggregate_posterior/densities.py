@@ -1,4 +1,4 @@
-"""The aggregate posterior q(z) = 1/N Σ_n q(z|n) of N examples, estimated from one batch of them.
+"""Densities of the aggregate posterior q(z) = 1/N Σ_n q(z|n), estimated from one batch.
 
 Chen et al. 2018 (arXiv:1802.04942), section 4.1 and appendix C. An estimator is a matrix of weights
 W: q(z_i) ≈ Σ_j W_ij q(z_i|n_j), for z_i ~ q(z|n_i). The functions return log W, [B, B], and leave
