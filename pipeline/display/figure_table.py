@@ -44,6 +44,9 @@ TABLE = (
            more="Of `dip_vae`, as the next; C is that of the means of q(z|x), or of q(z)."),
     Figure("covariance_diagonal", "", within_run="lower", text=
            "Sum over latents of their variance's squared distance from 1, dimensionless."),
+    Figure("mmd", "", within_run="lower", text=
+           "Squared maximum mean discrepancy of q(z) and the prior, from batches, dimensionless.",
+           more="Of `info_vae`; the estimate has no bias, so it may be negative."),
     Figure("beta", "", "Weight β of the KL term, dimensionless.", "It is β at this step.",
            train_only=True, chart="Objective: β", curve="weight β of the KL"),
     Figure("beta_normalised", "",

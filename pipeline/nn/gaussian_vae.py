@@ -14,6 +14,7 @@ from jax import Array
 
 from pipeline import datasets
 from pipeline.nn import likelihoods, losses, metrics, networks
+from pipeline.runtime import errors
 
 Batch = dict[str, Array]
 
@@ -132,6 +133,16 @@ class Shown(NamedTuple):
 
 class CoupledVAE(GaussianVAE):
     """A `GaussianVAE` whose variant also defines `coupled`; see the contract in `models`."""
+
+    def __init__(self, config: Any, example: Any, *, rngs: nnx.Rngs):
+        """Builds the networks of `GaussianVAE`.
+
+        Raises:
+            InputError: a batch holds one example, or a value of `config.model` cannot work.
+        """
+        hint = ": this model compares the examples of a batch"
+        errors.check_range("config.batch_size", config.batch_size, 2, hint=hint)
+        super().__init__(config, example, rngs=rngs)
 
     def shown(self, batch: Batch, *, keys: Array, step: Array) -> Shown:
         """Returns a sample of z for each example, and its posterior."""

@@ -12,4 +12,5 @@ RESTARTS = 2**32 - 3  # the vectors of a batch from which unused codes restart; 
 QUALITY = 2**32 - 4  # the samples of an evaluation of image quality; then folds the sample's number
 # Folded into an example's key. Importance-weighted samples of z use the numbers from 0.
 CONDITIONS = 2**32 - 1  # whether its conditions are dropped, and the conditions of a sample
+PRIOR = 2**32 - 2  # its draw of the prior, beside its sample of z
 DROPOUT = 2**31  # which features are dropped: from here on, a number for each call

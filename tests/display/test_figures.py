@@ -10,7 +10,15 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing import plugin_event_accumulator
 
-from configs import beta_tcvae, beta_vae, capacity_vae, conditional_vae, dip_vae, vq_vae
+from configs import (
+    beta_tcvae,
+    beta_vae,
+    capacity_vae,
+    conditional_vae,
+    dip_vae,
+    info_vae,
+    vq_vae,
+)
 from pipeline import datasets, evals
 from pipeline.display import dashboards, figures, marked_pages, pages, tensorboard, terminal
 from pipeline.mesh import sharding
@@ -123,7 +131,8 @@ def test_every_figure_that_an_evaluation_yields_has_a_row():
 
 
 @pytest.mark.parametrize(
-    "variant", [beta_tcvae, beta_vae, capacity_vae, conditional_vae, dip_vae, vq_vae]
+    "variant",
+    [beta_tcvae, beta_vae, capacity_vae, conditional_vae, dip_vae, info_vae, vq_vae],
 )
 def test_every_figure_that_a_variant_logs_has_a_row(variant):
     config = variant.get_config("smoke")

@@ -5,7 +5,15 @@ import re
 import jax
 import numpy as np
 
-from configs import beta_tcvae, beta_vae, capacity_vae, conditional_vae, dip_vae, vq_vae
+from configs import (
+    beta_tcvae,
+    beta_vae,
+    capacity_vae,
+    conditional_vae,
+    dip_vae,
+    info_vae,
+    vq_vae,
+)
 from pipeline import datasets
 from pipeline.mesh import sharding
 from pipeline.training import step
@@ -24,6 +32,7 @@ VARIANTS = {
     "vq": vq_vae,
     "tc": beta_tcvae,
     "dip": dip_vae,
+    "info": info_vae,
 }
 
 

@@ -29,6 +29,7 @@ NETWORKS = {
     "vq": ("dense", "conv", "residual", "scalable"),
     "tc": ("dense",),  # its networks are beta's
     "dip": ("dense",),
+    "info": ("dense",),
 }
 CASES = [(variant, network) for variant in VARIANTS for network in NETWORKS[variant]]
 SMALL_CASES = [case for case in CASES if case[1] in ("dense", "conv")]

@@ -108,7 +108,7 @@ RANGES = {
         SCHEDULED,
     ),
     **dict.fromkeys(("model.sigma", "optimizer.learning_rate"), POSITIVE),
-    **dict.fromkeys(("model.alpha", "model.lambda_od", "model.lambda_d"), AMOUNT),
+    **dict.fromkeys(("model.alpha", "model.lambda_od", "model.lambda_d", "model.lambda_mmd"), AMOUNT),
     "model.gamma": AMOUNT._replace(infinite="must not be negative"),
     **dict.fromkeys(
         ("model.label_dropout", "model.dropout", "optimizer.ema_decay"), SWITCHED_SHARE
