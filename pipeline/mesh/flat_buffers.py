@@ -7,6 +7,7 @@ the tree. To optax's transformations a buffer is a tree with one leaf.
 import dataclasses
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -33,6 +34,11 @@ class Form(NamedTuple):
     def order(self) -> list[int]:
         """The leaves' order in the buffer: matrices first, so that one number separates them."""
         return sorted(range(len(self.shapes)), key=lambda index: len(self.shapes[index]) <= 1)
+
+    @property
+    def ends(self) -> list[int]:
+        """Where each leaf of this order ends in the buffer."""
+        return list(itertools.accumulate(math.prod(self.shapes[index]) for index in self.order))
 
     @property
     def num_in_matrices(self) -> int:
@@ -75,11 +81,10 @@ def flatten(tree: Any, mesh: Mesh) -> Flat:
 def unflatten(flat: Flat) -> Any:
     """Returns the tree of a whole buffer."""
     form = flat.form
-    sizes = [math.prod(form.shapes[index]) for index in form.order]
-    ends = itertools.accumulate(sizes)
-    leaves: list[Any] = [None] * len(sizes)
-    for index, size, end in zip(form.order, sizes, ends, strict=True):
-        leaves[index] = flat.values[end - size : end].reshape(form.shapes[index])
+    leaves: list[Any] = [None] * len(form.shapes)
+    for index, end in zip(form.order, form.ends, strict=True):
+        shape = form.shapes[index]
+        leaves[index] = flat.values[end - math.prod(shape) : end].reshape(shape)
     return jax.tree.unflatten(form.structure, leaves)
 
 
@@ -95,3 +100,18 @@ def in_matrices(piece: Flat) -> Array:
     """Returns which values of this device's piece lie in matrices, [values] bool."""
     size = len(piece.values)
     return lax.axis_index(FSDP) * size + jnp.arange(size) < piece.form.num_in_matrices
+
+
+def of_leaves(piece: Flat, numbers: Callable[[Any], Any]) -> Array:
+    """Returns the number of each value's leaf, for this device's piece, [values] float32.
+
+    Args:
+        piece: of a buffer; padding gets the number of the last leaf.
+        numbers: maps a tree of the buffer's form to one with a number for each leaf.
+    """
+    form, size = piece.form, len(piece.values)
+    found = jax.tree.leaves(numbers(jax.tree.unflatten(form.structure, range(len(form.shapes)))))
+    in_order = jnp.array([found[index] for index in form.order], jnp.float32)
+    position = lax.axis_index(FSDP) * size + jnp.arange(size)
+    leaf = jnp.searchsorted(jnp.array(form.ends), position, side="right")
+    return in_order[jnp.minimum(leaf, len(found) - 1)]

@@ -34,6 +34,9 @@ def learning_rate(config: Any) -> optax.Schedule:
         raise errors.InputError(
             f"config.optimizer.learning_rate={config.learning_rate} must be positive"
         )
+    for name, own in _own_rates(config).items():
+        if not (math.isfinite(own) and own > 0):
+            raise errors.InputError(f"config.optimizer.own_rates.{name}={own} must be positive")
     errors.check_not_negative("config.optimizer.warmup_steps", config.warmup_steps)
     registry.check(config.schedule, ("constant", "cosine"), field="optimizer.schedule")
     after = optax.constant_schedule(config.learning_rate)
@@ -55,16 +58,30 @@ def learning_rate(config: Any) -> optax.Schedule:
 def describe(config: Any, total_steps: int) -> str:
     """Returns a text about the learning rate: its highest value, and where its changes end."""
     warmup = f"after a warm-up to step {config.warmup_steps:,}" if config.warmup_steps else ""
+    own = "".join(f", {name}'s {rate:g}" for name, rate in _own_rates(config).items())
     if config.schedule == "constant":
-        return f"constant at {config.learning_rate:g} {warmup}".strip()
-    text = f"{config.schedule} from {config.learning_rate:g} {warmup}".strip()
+        return f"constant at {config.learning_rate:g}{own} {warmup}".strip()
+    text = f"{config.schedule} from {config.learning_rate:g}{own} {warmup}".strip()
     return f"{text} to 0, ends at step {config.decay_steps:,} of {total_steps:,}"
 
 
+def check_parts(config: Any, params: Any) -> None:
+    """Raises an InputError if a part with a rate of its own is none of the model's."""
+    for name in _own_rates(config):
+        registry.check(name, list(params), field="optimizer.own_rates")
+
+
 def make(
-    config: Any, *, grad_norm: Array | None = None, decayed: Array | None = None
+    config: Any,
+    *,
+    grad_norm: Array | None = None,
+    decayed: Array | None = None,
+    factors: Array | None = None,
 ) -> optax.GradientTransformation:
     """Returns the optimizer that the section `optimizer` describes.
+
+    A model's config may add a section `own_rates`: learning rates of parts of the model, by the
+    names of its attributes. They follow the same warm-up and decay, in proportion.
 
     If a device updates only a piece of a flat buffer, the arguments say what the piece does not
     show. The optimizer's state has the same form with and without them.
@@ -74,6 +91,7 @@ def make(
         grad_norm: norm of the whole gradient, scalar; None: that of the gradients passed.
         decayed: which values of the single array of parameters are decayed, bool [values]; None:
             those of all matrices.
+        factors: `rate_factors` of each value of that array, float32 [values].
 
     Raises:
         InputError: a name is unknown, or a value is out of its range.
@@ -97,6 +115,8 @@ def make(
     parts.append(optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps))
     if config.name == "adamw":
         parts.append(_decay(config.weight_decay, decayed))
+    if _own_rates(config):
+        parts.append(_scale(config, factors))
     parts.append(optax.scale_by_learning_rate(learning_rate(config)))
     if config.ema_decay:
         parts.append(average_params(config.ema_decay))
@@ -108,7 +128,19 @@ def make_for(gradients: Any, norm: Array, config: Any) -> optax.GradientTransfor
     if not layouts.is_flat(gradients):
         return make(config)
     # A device updates its piece of one flat buffer, which shows neither the norm nor the shapes.
-    return make(config, grad_norm=norm, decayed=flat_buffers.in_matrices(gradients))
+    return make(
+        config,
+        grad_norm=norm,
+        decayed=flat_buffers.in_matrices(gradients),
+        factors=flat_buffers.of_leaves(gradients, lambda tree: rate_factors(config, tree)),
+    )
+
+
+def rate_factors(config: Any, params: Any) -> Any:
+    """Returns for each array of the parameters its learning rate over that of most."""
+    own, rate = _own_rates(config), config.learning_rate
+    part = lambda path: jax.tree_util.keystr(path[:1], simple=True)  # noqa: E731
+    return jax.tree.map_with_path(lambda path, leaf: own.get(part(path), rate) / rate, params)
 
 
 def average_params(decay: float) -> optax.GradientTransformation:
@@ -153,3 +185,15 @@ def _decay(rate: float, decayed: Array | None) -> optax.GradientTransformation:
         )
     every = lambda params: jax.tree.map(lambda leaf: True, params)  # noqa: E731
     return optax.add_decayed_weights(rate * decayed, mask=every)
+
+
+def _own_rates(config: Any) -> dict[str, float]:
+    """Returns the rates of parts that have their own; most configs lack this section."""
+    return dict(config.get("own_rates", {}))
+
+
+def _scale(config: Any, factors: Array | None) -> optax.GradientTransformation:
+    """Adam's updates do not depend on the gradient's scale, so the updates are scaled after it."""
+    one = lambda tree: jax.tree.map(lambda leaf: factors, tree)  # noqa: E731
+    of = one if factors is not None else lambda tree: rate_factors(config, tree)
+    return optax.stateless(lambda updates, params: jax.tree.map(jnp.multiply, updates, of(updates)))

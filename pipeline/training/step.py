@@ -185,6 +185,7 @@ def _initial_state(config: Any, example: Any, *, of: Callable = lambda tree: tre
     """Returns the state of step 0 with `of(params)` as its parameters."""
     config = models.settled(config)
     params, stats = models.make(config, example)[1]()
+    optimizer.check_parts(config.optimizer, params)
     params = of(params)
     opt_state = optimizer.make(config.optimizer).init(params)
     return TrainState(jnp.zeros((), jnp.int32), params, stats, opt_state, guard.first_trend())
