@@ -36,7 +36,8 @@ TABLE = (
            "Of `beta_tcvae`, as the next two; the three add up to the rate."),
     Figure("total_correlation", "nats",
            "Total correlation KL(q(z)‖Π q(z_j)) of the latents, estimated from batches, nats.",
-           "With `estimator=weighted` it is too high by (D − 1)·log N for D latents."),
+           "With `estimator=weighted` it is too high by (D − 1)·log N for D latents. "
+           "Of `factor_vae` it is the discriminator's estimate."),
     Figure("dimension_wise_kl", "nats",
            "Sum over latents of KL(q(z_j)‖p(z_j)), estimated from batches, nats."),
     Figure("covariance_off_diagonal", "", within_run="lower", text=
@@ -47,6 +48,11 @@ TABLE = (
     Figure("mmd", "", within_run="lower", text=
            "Squared maximum mean discrepancy of q(z) and the prior, from batches, dimensionless.",
            more="Of `info_vae`; the estimate has no bias, so it may be negative."),
+    Figure("discriminator_loss", "nats", within_run="lower", text=
+           "Cross-entropy of the discriminator of z and permuted z, nats; log 2 is chance."),
+    Figure("discriminator_accuracy", "share",
+           "Share of z and permuted z that the discriminator tells right, from 0 to 1.",
+           "At 0.5 it sees no dependence between latents."),
     Figure("beta", "", "Weight β of the KL term, dimensionless.", "It is β at this step.",
            train_only=True, chart="Objective: β", curve="weight β of the KL"),
     Figure("beta_normalised", "",

@@ -16,6 +16,7 @@ from configs import (
     capacity_vae,
     conditional_vae,
     dip_vae,
+    factor_vae,
     info_vae,
     vq_vae,
 )
@@ -132,7 +133,16 @@ def test_every_figure_that_an_evaluation_yields_has_a_row():
 
 @pytest.mark.parametrize(
     "variant",
-    [beta_tcvae, beta_vae, capacity_vae, conditional_vae, dip_vae, info_vae, vq_vae],
+    [
+        beta_tcvae,
+        beta_vae,
+        capacity_vae,
+        conditional_vae,
+        dip_vae,
+        factor_vae,
+        info_vae,
+        vq_vae,
+    ],
 )
 def test_every_figure_that_a_variant_logs_has_a_row(variant):
     config = variant.get_config("smoke")

@@ -61,9 +61,7 @@ def test_the_estimate_has_no_bias_and_grows_with_the_distance(name):
 def test_a_gaussian_kernel_and_its_gradient_are_finite_for_equal_samples(name):
     same = np.zeros((6, LATENTS))
     assert abs(found(name, (1,) * 6, same, same)) < 1e-6
-    slope = jax.grad(
-        lambda z: discrepancy.mmd(z, z, jnp.ones(6), discrepancy.KERNELS[name]).mean()
-    )
+    slope = jax.grad(lambda z: discrepancy.mmd(z, z, jnp.ones(6), discrepancy.KERNELS[name]).mean())
     np.testing.assert_array_equal(slope(jnp.zeros((6, LATENTS))), 0.0)
 
 

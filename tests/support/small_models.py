@@ -11,6 +11,7 @@ from configs import (
     capacity_vae,
     conditional_vae,
     dip_vae,
+    factor_vae,
     info_vae,
     vq_vae,
 )
@@ -33,6 +34,7 @@ VARIANTS = {
     "tc": beta_tcvae,
     "dip": dip_vae,
     "info": info_vae,
+    "factor": factor_vae,
 }
 
 
@@ -50,6 +52,8 @@ def make_config(variant, **changes):
         config.model.conditioning = "film"
     if variant == "tc":
         config.model.num_examples = 64
+    if variant == "factor":
+        config.model.discriminator.hidden = (16, 16)
     if variant == "vq":
         config.model.channels = 8
         config.model.blocks_per_level = 1

@@ -118,7 +118,7 @@ def program(config):
 
     keys = jax.random.split(jax.random.key(0), config.batch_size)
     transform = optimizer.make(config.optimizer)
-    weights = {"w": jax.numpy.ones((2, 2))}
+    weights = {"w": jax.numpy.ones((2, 2)), "discriminator": jax.numpy.ones(2)}
     moved = jax.make_jaxpr(transform.update)(weights, transform.init(weights), weights)
     params, stats = jax.eval_shape(draw)
     lost = jax.make_jaxpr(jax.grad(loss, has_aux=True))(params, stats, keys, jax.numpy.int32(3))

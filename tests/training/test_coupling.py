@@ -17,9 +17,18 @@ from pipeline.training import evaluation, step
 from tests.support import commands, runs, small_models, wae_mmd
 
 EXAMPLE, IMAGES = small_models.EXAMPLE, small_models.IMAGES[:32]
-MODELS = ("beta_tcvae", "info_vae", "tests.support.wae_mmd")
-OF_OURS = {"beta_tcvae": "tc", "info_vae": "info"}  # names in `small_models`
-SHOWN = {"beta_tcvae": 3, "info_vae": 4, "tests.support.wae_mmd": 2}  # arrays of latents
+MODELS = ("beta_tcvae", "info_vae", "factor_vae", "tests.support.wae_mmd")
+OF_OURS = {
+    "beta_tcvae": "tc",
+    "info_vae": "info",
+    "factor_vae": "factor",
+}  # names in `small_models`
+SHOWN = {
+    "beta_tcvae": 3,
+    "info_vae": 4,
+    "factor_vae": 3,
+    "tests.support.wae_mmd": 2,
+}  # arrays of latents
 # devices, fsdp, accumulation, shards
 LAYOUTS = [(2, 1, 1, 0), (8, 1, 1, 0), (1, 1, 4, 0), (2, 1, 4, 0), (4, 4, 1, 0), (4, 2, 4, 0),
            (1, 1, 1, 8), (8, 1, 1, 8)]  # fmt: skip

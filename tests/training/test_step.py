@@ -30,6 +30,7 @@ NETWORKS = {
     "tc": ("dense",),  # its networks are beta's
     "dip": ("dense",),
     "info": ("dense",),
+    "factor": ("dense",),
 }
 CASES = [(variant, network) for variant in VARIANTS for network in NETWORKS[variant]]
 SMALL_CASES = [case for case in CASES if case[1] in ("dense", "conv")]

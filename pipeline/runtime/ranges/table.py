@@ -49,7 +49,13 @@ RANGES = {
             *("eval_every_steps", "batch_size", "accumulation_steps"),
             *("checkpoint.every_steps", "checkpoint.keep_newest"),
             *("data.num_threads", "data.prefetch_batches", "data.image_size"),
-            *("model.hidden", "model.latent_dim", "model.embedding_dim", "model.channels"),
+            *(
+                "model.hidden",
+                "model.discriminator.hidden",
+                "model.latent_dim",
+                "model.embedding_dim",
+                "model.channels",
+            ),
             *("model.channel_multipliers", "model.blocks_per_level", "model.width"),
             *("model.num_layers", "model.num_heads", "model.kernel_size"),
             *("model.quantizer.num_codes", "model.quantizer.candidates"),
@@ -107,8 +113,12 @@ RANGES = {
         ),
         SCHEDULED,
     ),
-    **dict.fromkeys(("model.sigma", "optimizer.learning_rate"), POSITIVE),
-    **dict.fromkeys(("model.alpha", "model.lambda_od", "model.lambda_d", "model.lambda_mmd"), AMOUNT),
+    **dict.fromkeys(
+        ("model.sigma", "optimizer.learning_rate", "optimizer.own_rates.discriminator"), POSITIVE
+    ),
+    **dict.fromkeys(
+        ("model.alpha", "model.lambda_od", "model.lambda_d", "model.lambda_mmd"), AMOUNT
+    ),
     "model.gamma": AMOUNT._replace(infinite="must not be negative"),
     **dict.fromkeys(
         ("model.label_dropout", "model.dropout", "optimizer.ema_decay"), SWITCHED_SHARE
