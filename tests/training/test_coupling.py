@@ -230,20 +230,22 @@ def test_what_cannot_be_gathered_is_refused(change, words, monkeypatch):
     assert not re.search("\n", str(raised.value))
 
 
-def test_a_stopped_and_resumed_run_is_bitwise_the_run_never_stopped(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "figure"),
+    [("beta_tcvae", "total_correlation"), ("factor_vae", "discriminator_loss")],
+)
+def test_a_stopped_and_resumed_run_is_bitwise_the_run_never_stopped(tmp_path, name, figure):
     arguments = (
         *("--config.batch_size=16", "--config.log_every_steps=1", "--config.eval_examples=32"),
         *("--config.evals=('heldout',)", "--config.model.hidden=(8,)"),
     )
-    options = {"config": "beta_tcvae.py:smoke", "devices": 2}
+    options = {"config": f"{name}.py:smoke", "devices": 2}
     for total in (3, 6):
         commands.train(tmp_path / "resumed", *arguments, f"--config.total_steps={total}", **options)
     commands.train(tmp_path / "straight", *arguments, "--config.total_steps=6", **options)
     runs.assert_equal_trees(
         runs.state(tmp_path / "resumed", 6), runs.state(tmp_path / "straight", 6)
     )
-    points = [
-        runs.scalars(tmp_path / name)["train/total_correlation"] for name in ("resumed", "straight")
-    ]
+    points = [runs.scalars(tmp_path / run)[f"train/{figure}"] for run in ("resumed", "straight")]
     assert points[0] == points[1]
     assert len(points[0]) == 6
