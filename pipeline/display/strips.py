@@ -39,6 +39,7 @@ def strips(groups: Mapping[str, Sequence[float]], *, title: str, unit: str = "")
         axes.set_ylim(len(groups) - 0.5, -0.5)  # the first group comes first
         axes.set_xlabel(unit)
         axes.margins(x=0.05)
+        axes.locator_params(axis="x", nbins=5)  # more long numbers would touch
 
     height = MARGIN + ROW * len(groups)
     label = f"{title}: the values of {', '.join(groups)}"

@@ -1,5 +1,6 @@
 """What came out of a study: the figures of its evaluated runs, and what follows from them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -156,6 +157,11 @@ def _ranked(rows: Sequence[Row]) -> list[tuple[str, dict[str, float | None]]]:
     if len(rows) > 1:
         ranks = comparison.ranking([row.report for row in rows])
     return [
-        (row.planned.name, {name: values[place] for name, values in ranks.items()})
+        (row.planned.name, {name: _finite(values[place]) for name, values in ranks.items()})
         for place, row in enumerate(rows)
     ]
+
+
+def _finite(value: float | None) -> float | None:
+    """Returns None for the UDR of a run whose latents are not finite."""
+    return value if value is not None and math.isfinite(value) else None

@@ -120,6 +120,13 @@ def test_a_single_run_has_no_interval_and_no_share(study, tmp_path):
     assert "Rank correlations" not in text
 
 
+def test_a_udr_that_is_not_finite_is_unknown(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison, "ranking", lambda runs: {"udr_lasso": [0.5, np.nan, None]})
+    _, found = written(study, tmp_path)
+    assert found["summaries"]["udr_lasso"]["one"]["values"] == [0.5]
+    assert found["runs"][2]["figures"]["udr_lasso"] is None
+
+
 def test_a_study_without_a_report_has_no_page(study):
     for run in study.runs:
         (run.report / "metrics.json").unlink()
