@@ -111,10 +111,11 @@ def run(options: Options) -> int:
             for doing, arguments in _commands(options.study, planned):
                 print(f"\nrun {number} of {len(share)}: {doing} {planned.name}", flush=True)
                 code = started.run((*python, *arguments))
-                if started.asked:
-                    return started.code
-                # A signal stopped this command alone, as at a preemption: the study stops, too.
-                if code in children.STOPPED:
+                # A preemption may stop this command alone: then the study stops, too.
+                if started.asked or code in children.STOPPED:
+                    print(f"Stopped at run {number} of {len(share)}: run again to go on there.")
+                    if started.asked:
+                        return started.code
                     return code if code == exit_codes.INTERRUPTED else exit_codes.RETRY
                 if code:
                     failed[planned.name] = code

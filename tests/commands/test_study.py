@@ -115,9 +115,10 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(run, capsys, code):
 @pytest.mark.parametrize(("ended", "code"), [
     (75, 75), (130, 130), (143, 75), (signal.SIGTERM, 75),
 ])  # fmt: skip
-def test_a_stopped_run_stops_the_study_which_goes_on_there(run, ended, code):
+def test_a_stopped_run_stops_the_study_which_goes_on_there(run, capsys, ended, code):
     ends = {"pipeline.train --config=configs/capacity_vae.py": ended}
     assert run(ends=ends) == (code, ["study --dry_run", *both([RUNS[0]]), f"train {RUNS[1]}"])
+    assert "Stopped at run 2 of 4: run again to go on there." in capsys.readouterr().out
     assert run() == (0, ["study --dry_run", *both(RUNS[1:]), "study --page"])
 
 
@@ -164,7 +165,7 @@ def process(log, *arguments):
     return Process(log, arguments, 1, ("-m", "pipeline.study"))
 
 
-# It takes over a minute: twelve processes import JAX. Only here do real runs follow each other.
+# It takes over a minute, for twelve processes import JAX: only here do real runs follow each other.
 def test_a_study_is_interrupted_and_then_completed(tmp_path):
     given = f"--config={studies.write(tmp_path)}", f"--workdir={tmp_path}/out"
     stopped = process(tmp_path / "log0", *given)
