@@ -13,12 +13,12 @@ SMALL = (  # the same for all methods
     "--config.model.network=dense",
     "--config.model.hidden=(256,256)",
     "--config.batch_size=128",
-    "--config.total_steps=4000",
+    "--config.total_steps=3000",
     "--config.optimizer.learning_rate=1e-3",
     "--config.optimizer.schedule=constant",
     "--config.optimizer.warmup_steps=0",
     "--config.evals=('heldout',)",
-    "--config.eval_every_steps=4000",
+    "--config.eval_every_steps=3000",
     "--config.checkpoint.every_steps=1000",
 )
 
