@@ -56,7 +56,7 @@ def lines(
         # Given this way, a name that begins with an underscore is shown too.
         axes.legend(shown, list(series), frameon=False, fontsize=8, labelcolor=INK)
 
-    return _svg(draw, title, f"{title}: {', '.join(series)} by step")
+    return svg(draw, title, f"{title}: {', '.join(series)} by step")
 
 
 def colour(place: int) -> str:
@@ -78,7 +78,7 @@ def bars(values: np.ndarray, *, title: str, unit: str = "") -> str:
         axes.set_ylabel(unit)
         axes.margins(x=0.0)
 
-    return _svg(draw, title, f"{title}: {values.size:,} values in descending order")
+    return svg(draw, title, f"{title}: {values.size:,} values in descending order")
 
 
 def heat_map(
@@ -143,13 +143,14 @@ def thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, floa
     return points[::-stride][::-1]
 
 
-def _svg(draw: Any, title: str, label: str) -> str:
+def svg(draw: Any, title: str, label: str, size: tuple[float, float] = SIZE) -> str:
     """Returns the SVG element of a chart whose contents `draw(axes)` adds.
 
     Args:
         draw: adds lines or bars.
         title: above the chart; no mathematics, whatever it contains.
         label: what a screen reader says instead of the chart.
+        size: width and height, inches.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -171,7 +172,7 @@ def _svg(draw: Any, title: str, label: str) -> str:
         # The page's font has the characters that matplotlib's own lacks.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         # The frame that all charts share.
-        drawn = Figure(figsize=SIZE, layout="constrained")
+        drawn = Figure(figsize=size, layout="constrained")
         axes = drawn.add_subplot()
         axes.set_title(title, fontsize=10, loc="left")
         axes.spines[["top", "right"]].set_visible(False)

@@ -46,29 +46,37 @@ def read(arguments: Sequence[str]) -> tuple[list[str], Any]:
 
 
 def load(given: str) -> Any:
-    """Returns the config of FILE or FILE:PRESETS, locked.
+    """Returns the config of FILE or FILE:PRESETS, locked; raises an InputError as `made` does."""
+    config = made(given)
+    _check(given.partition(":")[0], config)
+    return config.lock()
+
+
+def made(given: str, *, by: str = "get_config", like: str = "configs/default.py") -> Any:
+    """Returns the ConfigDict that the function `by` of FILE or FILE:PRESETS makes, unchecked.
+
+    Args:
+        given: FILE or FILE:PRESETS.
+        by: the name of the function.
+        like: a file that shows how to write one; shipped ones lie in its folder.
 
     Raises:
-        InputError: there is no such file, or it cannot be run, or what it returns is no config.
+        InputError: there is no such file, or it cannot be run, or it makes something else.
     """
     from ml_collections import ConfigDict
 
     name, _, presets = given.partition(":")
-    path = find(name)
+    path = find(name, Path(like).parent)
     registry.config("default")  # so that the file's `from configs import …` finds ours
     registry.search_here()
     try:
-        function = runpy.run_path(str(path)).get("get_config")
-    except (Exception, SystemExit) as error:
-        raise errors.InputError(_fault(path, error)) from None
-    if not callable(function):
-        raise errors.InputError(f"--config={name} defines no get_config(): see configs/default.py")
-    try:
+        function = runpy.run_path(str(path)).get(by)
+        if not callable(function):
+            raise errors.InputError(f"--config={name} defines no {by}(): see {like}")
         takes = inspect.signature(function).parameters
         if presets and not takes:
             raise errors.InputError(
-                f"--config={given}: get_config() of this file takes no presets, leave out "
-                f":{presets}"
+                f"--config={given}: {by}() of this file takes no presets, leave out :{presets}"
             )
         config = function(presets) if takes else function()
     except errors.InputError:
@@ -76,15 +84,14 @@ def load(given: str) -> Any:
     except (Exception, SystemExit) as error:
         raise errors.InputError(_fault(path, error)) from None
     if not isinstance(config, ConfigDict):
+        kind = type(config).__name__
         raise errors.InputError(
-            f"--config={name}: get_config() returns a {type(config).__name__}, not a ConfigDict: "
-            "see configs/default.py"
+            f"--config={name}: {by}() returns a {kind}, not a ConfigDict: see {like}"
         )
-    _check(name, config)
-    return config.lock()
+    return config
 
 
-def find(name: str) -> Path:
+def find(name: str, folder: Path = Path("configs")) -> Path:
     """Returns the path of a config: a file, or the name of a shipped one, such as beta_vae.
 
     Raises:
@@ -94,10 +101,11 @@ def find(name: str) -> Path:
     if path.is_file():
         return path
     # After an installation there is no folder configs/ here, and the docs' commands still work.
-    own = registry.CONFIGS / f"{path.name.removesuffix('.py')}.py"
-    if str(path.parent) in (".", "configs") and own.is_file():
+    shipped = registry.CONFIGS.parent / folder
+    own = shipped / f"{path.name.removesuffix('.py')}.py"
+    if path.parent in (Path(), folder) and own.is_file():
         return own
-    ours = sorted(one.stem for one in registry.CONFIGS.glob("*.py") if one.stem not in HIDDEN)
+    ours = sorted(one.stem for one in shipped.glob("*.py") if one.stem not in HIDDEN)
     raise errors.InputError(f"--config={name}: there is no such file; ours are {', '.join(ours)}")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import benchmark, evaluate, export, generate, plan, prepare, train
+from pipeline import benchmark, evaluate, export, generate, plan, prepare, study, train
 from pipeline.performance import loops, scaling
 from pipeline.performance.frameworks import compare, inputs
 from pipeline.runtime import errors
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = {
     command.COMMAND.module: command
     for command in (
-        *(train, generate, evaluate, export, prepare, plan, benchmark),
+        *(train, study, generate, evaluate, export, prepare, plan, benchmark),
         *(compare, inputs, loops, scaling),
     )
 }
@@ -112,6 +112,8 @@ def test_help_is_answered_without_jax_and_before_anything_is_checked(name, tmp_p
         (benchmark, ["--config=configs/beta_vae.py", "--loop_steps=-1"], "must be at least 0"),
         (prepare, ["--source=a"], "^--out is needed: python -m pipeline.prepare --source=PHOTOS"),
         (prepare, ["--source=a", "--out=b", "--shards=-1"], "--shards=-1 must be at least 0"),
+        (study, ["--workdir=a"], "^--config is needed: python -m pipeline.study --config=configs"),
+        (study, ["--config=disentanglement", "--workdir=a", "--of=0"], "--of=0 must be at least 1"),
         (evaluate, ["--workdir=a", "--batch_size=-1"], "--batch_size=-1 must not be negative"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from pipeline import __main__ as script
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = {"train", "generate", "evaluate", "export", "prepare", "plan", "benchmark"}
+COMMANDS = {"train", "study", "generate", "evaluate", "export", "prepare", "plan", "benchmark"}
 
 
 @pytest.fixture
@@ -56,7 +56,10 @@ def test_the_exit_code_and_the_error_line_are_the_commands_own(run):
     ("name", "words"),
     [
         ("trian", "error: 'trian' is no command; did you mean train?\n"),
-        ("--config=x", "choose one of benchmark, evaluate, export, generate, plan, prepare, train"),
+        (
+            "--config=x",
+            "choose one of benchmark, evaluate, export, generate, plan, prepare, study, train",
+        ),
         ("runtime", "'runtime' is no command"),
         ("__main__", "'__main__' is no command"),
     ],

@@ -58,6 +58,15 @@ def test_slurm_requeues_on_75_alone(tmp_path, commands, code, state, requeued):
     assert ("scontrol requeue 7" in calls) == requeued
 
 
+def test_a_task_of_an_array_takes_its_part_of_a_study(tmp_path, commands):
+    commands(srun="exit 75", squeue="echo RUNNING", scontrol="")
+    array = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "5", "COMMAND": "study"}
+    assert run("slurm.sbatch", "--workdir=a", SLURM_JOB_ID="7", PYTHON="python", **array)[0] == 75
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls[0].endswith("python -m pipeline.study --workdir=a --index=3 --of=5")
+    assert "scontrol requeue 7" in calls
+
+
 def test_slurm_script_outlives_a_signal_until_its_tasks_end(tmp_path, commands):
     commands(srun='kill -TERM "$PPID"; exit 75', squeue="echo RUNNING", scontrol="")
     assert run("slurm.sbatch", SLURM_JOB_ID="7")[0] == 75
