@@ -11,10 +11,11 @@ from flax import nnx
 
 from pipeline import models
 from pipeline.mesh import layouts, sharding
+from pipeline.nn import aggregate_posterior
 from pipeline.performance import hlo, planning, topologies
 from pipeline.runtime import errors
 from pipeline.training import evaluation, step
-from tests.support import commands, runs, small_models, wae_mmd
+from tests.support import commands, processes, runs, small_models, wae_mmd
 
 EXAMPLE, IMAGES = small_models.EXAMPLE, small_models.IMAGES[:32]
 MODELS = ("beta_tcvae", "tests.support.wae_mmd")
@@ -218,6 +219,39 @@ def test_what_cannot_be_gathered_is_refused(change, words, monkeypatch):
     with pytest.raises(errors.InputError, match=words) as raised:
         step.make_train_step(config, EXAMPLE, mesh).lower(state, batch, stop)
     assert not re.search("\n", str(raised.value))
+
+
+@pytest.mark.parametrize("layout", [(1, 1, 1, 0), (4, 2, 1, 0), (2, 1, 1, 8)])
+def test_pairs_in_chunks_change_nothing_but_memory(layout, monkeypatch):
+    _, expected = trained("beta_tcvae", 1, 1, 1, 0)
+    monkeypatch.setattr(aggregate_posterior, "PAIRS", 3 * 32)  # the last chunk has two rows
+    _, found = trained.__wrapped__("beta_tcvae", *layout)
+    for one, other in zip(expected, found, strict=True):
+        for figure in ("loss", "grad_norm"):
+            np.testing.assert_allclose(other[figure], one[figure], rtol=1e-5)
+
+
+# Two starts of the command each, because only real processes show what they exchange.
+@pytest.mark.parametrize("shards", [0, 2])
+def test_two_processes_train_as_one_does(tmp_path, shards):
+    arguments = (
+        *("--config.batch_size=16", "--config.total_steps=4", "--config.log_every_steps=1"),
+        *("--config.eval_examples=32", "--config.model.hidden=(8,)"),
+        f"--config.deterministic_shards={shards}",
+    )
+    found = []
+    for num in (1, 2):
+        workdir = tmp_path / str(num)
+        processes.train(workdir, *arguments, config="beta_tcvae.py:smoke", processes=num)
+        points = runs.scalars(workdir)
+        figures = ("train/loss", "train/total_correlation", "train/grad_norm", "heldout/loss")
+        found.append({figure: points[figure] for figure in figures})
+    one, two = found
+    assert [step for step, _ in one["train/loss"]] == [1, 2, 3, 4]
+    if shards:
+        assert one == two
+    for figure in figures:
+        np.testing.assert_allclose(two[figure], one[figure], rtol=1e-5, err_msg=figure)
 
 
 def test_a_stopped_and_resumed_run_is_bitwise_the_run_never_stopped(tmp_path):
