@@ -101,11 +101,11 @@ class VectorQuantizer(nnx.Module):
         """
         z, codes = quantized.inputs, quantized.codes
         sums = {"counts": vectors.count(codes, batch["mask"], self.num_codes)}
+        masked = z * batch["mask"][:, None, None, None]
         if not self.by_loss:
-            masked = z * batch["mask"][:, None, None, None]
             sums["sums"] = vectors.sum_by_code(masked, codes, self.num_codes, chunk=self.chunk)
         if self.num_candidates:
-            sums["candidates"] = self._candidates(z, batch["position"], step)
+            sums["candidates"] = self._candidates(masked, batch["position"], step)
         return sums
 
     def update(self, sums: dict[str, Array]) -> None:

@@ -1,5 +1,6 @@
 """The estimates of log q(z), against sums written out in NumPy and against the exact mixture."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -65,6 +66,26 @@ def test_stratified_is_unbiased():
     mixture = np.mean([density(0, j).prod() for j in range(BATCH)])
     np.testing.assert_allclose(np.mean(estimates), mixture, rtol=1e-5)
     assert np.std(estimates) > 0.01 * mixture
+
+
+@pytest.mark.parametrize("rows", [1, 4, 6])
+def test_chunks_of_rows_have_the_same_values_and_gradients(rows, monkeypatch):
+    given = [jnp.float32(x) for x in (Z, MEAN, LOG_VARIANCE)]
+    log_weights = densities.stratified(jnp.float32([1, 0, 1, 1, 1, 1]), N)
+
+    def total(given):
+        joint, each = densities.log_densities(*given, log_weights)
+        return (joint - jnp.cos(each).sum(axis=-1)).sum(), (joint, each)
+
+    expected = jax.value_and_grad(total, has_aux=True)(given)
+    monkeypatch.setattr(densities, "PAIRS", rows * BATCH)
+    found = jax.value_and_grad(total, has_aux=True)(given)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), found, expected
+    )
+    # Neither pass holds all pairs, unless they fit.
+    program = str(jax.make_jaxpr(jax.grad(total, has_aux=True))(given))
+    assert ("f32[6,6,3]" in program) == (rows == BATCH)
 
 
 def test_one_true_example_has_finite_estimates():

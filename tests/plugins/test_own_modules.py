@@ -76,6 +76,12 @@ def test_the_readmes_example_trains_resumes_is_evaluated_and_generates(tmp_path)
     assert str(folder / "generated.png") in run(tmp_path, generate)
 
 
+def test_the_readmes_test_of_the_model_passes(tmp_path):
+    write(tmp_path, BLOCKS)
+    found = run(tmp_path, "python -m pytest -q my_package/test_free_bits.py")
+    assert "1 passed" in found
+
+
 def test_the_current_directory_is_searched_as_by_python_m(tmp_path):
     write(tmp_path, {"in_this_folder/a_model.py": "class Model: pass\n"})
     load = "from pipeline.runtime import registry; print(registry.load('models', 'in_this_folder."

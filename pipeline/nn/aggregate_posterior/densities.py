@@ -10,7 +10,9 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
+
+PAIRS = 1024**2  # of examples, held at once
 
 
 def weighted(mask: Array, num_examples: float) -> Array:
@@ -49,12 +51,29 @@ def log_densities(
 ) -> tuple[Array, Array]:
     """Returns estimates of log q(z), [B], and of log q(z_d) for each latent d, [B, D], in nats.
 
+    Up to B = 1024 all pairs are computed at once, and above that in chunks of rows: the memory is
+    that of 1024² pairs of D numbers each.
+
     Args:
         z: [B, D], one sample for each example.
         mean: [B, D], of q(z|n).
         log_variance: [B, D].
         log_weights: [B, B], from an estimator above.
     """
-    of_pairs = log_normal(z[:, None], mean, log_variance)  # [B, B, D], log q(z_i,d | n_j)
+    of_rows = lambda z, log_weights: _of_rows(z, mean, log_variance, log_weights)  # noqa: E731
+    if log_weights.size <= PAIRS:
+        return of_rows(z, log_weights)
+
+    # Recomputed in the backward pass: else it would keep what the rows together no longer hold.
+    @jax.checkpoint
+    def of_row(row):
+        joint, each = of_rows(row[0][None], row[1][None])
+        return joint[0], each[0]
+
+    return lax.map(of_row, (z, log_weights), batch_size=max(1, PAIRS // len(mean)))
+
+
+def _of_rows(z: Array, mean: Array, log_variance: Array, log_weights: Array) -> tuple[Array, Array]:
+    of_pairs = log_normal(z[:, None], mean, log_variance)  # [R, B, D], log q(z_i,d | n_j)
     joint = jax.nn.logsumexp(log_weights + of_pairs.sum(axis=-1), axis=1)
     return joint, jax.nn.logsumexp(log_weights[..., None] + of_pairs, axis=1)
