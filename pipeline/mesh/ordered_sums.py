@@ -5,7 +5,7 @@ shard, and the results are added like a tournament: neighbours first, then neigh
 so on.
 """
 
-import math
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,32 +14,25 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
-# Parts whose results are kept and then added up in one pass. With pairs, each sum of two would be
-# written and read again.
-GROUP = 8
-
 
 def summed(
     function: Callable, examples: Any, extra: Any = None, *, axes: Any, devices: int, parts: int
 ) -> tuple[Any, Any]:
     """Sums as `reductions.by_all_reduce` does, with bits that depend only on devices × parts.
 
-    Write `parts` as an odd number times a power of 2. Memory holds the results of GROUP parts for
-    each factor GROUP, and of as many more as the odd number.
+    Write `parts` as an odd number times 2**k. Memory holds k results of `function`, and as many
+    more as the odd number.
     """
-    split, function, grouped = split_up(examples, parts), _alone(function), parts % 2 == 0
-    # These groups of the tournament lie within one device; another mesh forms the same pairs.
-    while parts % 2 == 0:
-        size = math.gcd(parts, GROUP)
-        split, function = split_up(split, parts // size), _of_group(function, size, axes)
-        parts //= size
-    if parts == 1 and grouped:  # what a group does is in a loop already
-        stacked = jax.tree.map(lambda x: x[None], function(jax.tree.map(lambda x: x[0], split)))
+    size = parts & -parts  # 2**k: such a group lies within one device, and is part of its pairs
+    groups, odd = split_up(examples, parts), parts // size
+    of_group = functools.partial(_folded, _alone(function), parts=size, axes=axes)
+    if odd == 1:
+        stacked = jax.tree.map(lambda x: x[None], of_group(groups))
     else:
-        stacked = _looped(function, split, parts, axes)
+        stacked = _looped(of_group, split_up(groups, odd), odd, axes)
     # Every row carries `extra`, so its sum counts it once a row. That suffices for stop requests,
     # which only have to be above 0.
-    extras = jax.tree.map(lambda x: jnp.broadcast_to(x, (parts, *x.shape)), extra)
+    extras = jax.tree.map(lambda x: jnp.broadcast_to(x, (odd, *x.shape)), extra)
     first, unflatten = ravel_pytree(jax.tree.map(lambda x: x[0], (stacked, extras)))
     rows = jax.vmap(lambda tree: ravel_pytree(tree)[0])((stacked, extras))
     # Each device adds up one piece of the buffer, and then all gather the pieces. That sends as
@@ -74,33 +67,70 @@ def _alone(function: Callable) -> Callable:
 
 
 def _looped(function: Callable, split: Any, parts: int, axes: Any) -> Any:
-    """Returns the results of `function` for each part, stacked: one program for any `parts`.
-
-    The compiler lays out and fuses what is in a loop in its own way, and takes a loop of one turn
-    apart. So it must see neither how many turns there are, nor arrays of one row.
-    """
-    rows = max(parts, 2)
-    if parts == 1:
-        split = jax.tree.map(lambda x: jnp.concatenate([x, x]), split)
+    """Returns the results of `function` for each part, stacked: one program for any `parts`."""
+    split, turns = _hidden(split, parts)
     one = jax.eval_shape(function, jax.tree.map(lambda x: x[0], split))
-    zeros = jax.tree.map(lambda x: jnp.zeros((rows, *x.shape), x.dtype), one)
+    zeros = jax.tree.map(lambda x: jnp.zeros((max(parts, 2), *x.shape), x.dtype), one)
 
     def turn(number, stacked):
-        part = jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False), split)
         return jax.tree.map(
             lambda all_rows, row: lax.dynamic_update_index_in_dim(all_rows, row, number, axis=0),
             stacked,
-            function(part),
+            function(_part(split, number)),
         )
 
-    turns = lax.optimization_barrier(jnp.int32(parts))
     stacked = lax.fori_loop(0, turns, turn, lax.pcast(zeros, axes, to="varying"))
     return jax.tree.map(lambda x: x[:parts], stacked)
 
 
-def _of_group(function: Callable, size: int, axes: Any) -> Callable:
-    """Returns the sum of `size` results of `function`; a loop calls it, so it is compiled once."""
-    return lambda group: jax.tree.map(_tournament, _looped(function, group, size, axes))
+def _folded(function: Callable, split: Any, *, parts: int, axes: Any) -> Any:
+    """Returns the sum of `function` over 2**k parts, as `_tournament` adds them up.
+
+    Loops of two turns lie in each other, one for each level of the tournament. A level has one sum,
+    which its first turn replaces and its second adds to. So few arrays stay in the caches, while a
+    stack of all results would be filled, written and read.
+    """
+    levels = max(parts.bit_length() - 1, 1)
+    split, turns = _hidden(split, min(parts, 2))
+    one = jax.eval_shape(function, jax.tree.map(lambda x: x[0], split))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), one)
+
+    def level(height: int, first: Any, sums: list[Any]) -> list[Any]:
+        """Puts the sum of the 2**height parts from `first` on into sums[height - 1]."""
+
+        def turn(number, sums):
+            start = first + number * 2 ** (height - 1)
+            if height == 1:
+                new = function(_part(split, start))
+            else:
+                sums = level(height - 1, start, sums)
+                new = sums[height - 2]
+            added = jax.tree.map(
+                lambda total, term: jnp.where(number == 0, term, total + term),
+                sums[height - 1],
+                new,
+            )
+            return [*sums[: height - 1], added, *sums[height:]]
+
+        return lax.fori_loop(0, turns, turn, sums)
+
+    return level(levels, 0, [lax.pcast(zeros, axes, to="varying")] * levels)[-1]
+
+
+def _hidden(split: Any, turns: int) -> tuple[Any, Array]:
+    """Returns parts and a number of turns for a loop that is compiled alike for any number.
+
+    The compiler lays out and fuses what is in a loop in its own way, and takes a loop of one turn
+    apart. So it must see neither how many turns there are, nor arrays of one row.
+    """
+    if turns == 1:
+        split = jax.tree.map(lambda x: jnp.concatenate([x, x]), split)
+    return split, lax.optimization_barrier(jnp.int32(turns))
+
+
+def _part(split: Any, number: Any) -> Any:
+    """Returns one part of [parts, ...]."""
+    return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False), split)
 
 
 def _tournament(rows: Array) -> Array:
