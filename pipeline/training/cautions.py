@@ -17,7 +17,7 @@ from pipeline.runtime import registry, run_config
 CHOSEN = ("model", "data", "optimizer")
 # Training reads these for every data set.
 COMMON = ("name", "binarize", "train_examples", "num_threads", "prefetch_batches", "resident")
-COMMON_DATA = {*(f"data.{name}" for name in COMMON), "data.accept_changes"}
+COMMON_DATA = {*(f"data.{name}" for name in COMMON), "data.accept_changes", "data.seed"}
 # Fields that training reads only if another field has, or lacks, a value.
 IF = {
     "guard.leap_sigmas": ("guard.action", lambda action: action != "off"),

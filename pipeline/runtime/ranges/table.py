@@ -42,6 +42,7 @@ SCHEDULED = AMOUNT._replace(
 
 RANGES = {
     "seed": COUNT._replace(most=MOST_SEED),
+    "data.seed": Range("must not be negative; -1 is the run's seed", -1, MOST_SEED),
     **dict.fromkeys(("grace_seconds", "watchdog_seconds"), SECONDS),
     **dict.fromkeys(
         (
