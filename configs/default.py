@@ -12,6 +12,7 @@ def get_config() -> ConfigDict:
     """Returns the fields that all variants share; the file of a variant adds the model's own."""
     config = ConfigDict()
     config.seed = 0  # decides parameters, noise, and what `data.seed` decides if that is −1
+    config.replicas = 1  # runs of seed, seed + 1, … in one program, on the same examples
     config.batch_size = 64  # global batch: all devices and processes (Burgess et al. 2018)
     config.total_steps = 4000  # optimizer steps; may be raised on resuming
     config.accumulation_steps = 1  # pieces of a device's batch, one in memory; same results
@@ -23,8 +24,7 @@ def get_config() -> ConfigDict:
     config.compute_dtype = "auto"
     config.mesh = ConfigDict()  # devices along each axis; the batch is sharded over both
     config.mesh.data = -1  # −1: all devices divided by `fsdp`
-    # parameters and the optimizer's state are sharded too: each device holds 1/fsdp of them
-    config.mesh.fsdp = 1
+    config.mesh.fsdp = 1  # each device holds 1/fsdp of parameters and optimizer state, too
 
     config.model = ConfigDict()
     config.model.name = ""  # a file in pipeline/models/, or a module such as my_package.my_model

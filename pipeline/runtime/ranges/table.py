@@ -47,7 +47,7 @@ RANGES = {
     **dict.fromkeys(
         (
             *("total_steps", "log_every_steps", "look_every_steps", "steps_per_dispatch"),
-            *("eval_every_steps", "batch_size", "accumulation_steps"),
+            *("eval_every_steps", "batch_size", "accumulation_steps", "replicas"),
             *("checkpoint.every_steps", "checkpoint.keep_newest"),
             *("data.num_threads", "data.prefetch_batches", "data.image_size"),
             *("model.hidden", "model.latent_dim", "model.embedding_dim", "model.channels"),
