@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from pipeline import datasets
 from pipeline.nn import streams, vectors
+from pipeline.runtime import run_config
 
 UNPLACED = -1  # the age of a code that still waits for its first vector from the data
 SETTLED = 0.5  # weight (1 − γᵗ) from which a code's use counts: a young average covers few batches
@@ -47,7 +47,7 @@ class VectorQuantizer(nnx.Module):
         self.num_codes, self.shape = section.num_codes, ()
         self.commitment, self.cosine, self.chunk = section.commitment, section.cosine, section.chunk
         self.gradient = vectors.GRADIENTS[section.gradient]
-        self.seed, self.stream = datasets.seed(config), stream
+        self.seed, self.stream = run_config.data_seed(config), stream
         self.num_vectors, self.num_sites = config.batch_size * num_sites, num_sites
         # At most one candidate per code and per vector of a batch, and none if no code restarts.
         from_data = section.init == "data"

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from pipeline import datasets
 from pipeline.mesh import local_programs, sharding
+from pipeline.runtime import run_config
 from pipeline.training import order, resident
 
 ENDLESS = 2**62  # batches
@@ -35,7 +36,7 @@ def ahead(source: datasets.Source, config: Any, mesh: Mesh, *, first_step: int) 
     """
     own_rows = indices(
         len(source),
-        seed=datasets.seed(config),
+        seed=run_config.data_seed(config),
         batch_size=config.batch_size,
         first_step=first_step,
         process=jax.process_index(),

@@ -2,7 +2,7 @@
 
 A small VAE leaves an accelerator mostly idle. With R replicas, the state is that of R runs whose
 seeds follow each other, and one step takes a step of each: `vmap` over parameters, statistics and
-the keys of examples. All of them see the same examples, in the order of `datasets.seed`. So each is
+the keys of examples. All of them see the same examples, in the order of `data.seed`. So each is
 the run that its seed would be by itself, if that has the same `config.data.seed`; last bits may
 differ, because R small products become one large one.
 """
@@ -18,7 +18,6 @@ from flax import nnx
 from jax import Array
 from jax.sharding import Mesh
 
-from pipeline import datasets
 from pipeline.mesh import sharding
 from pipeline.runtime import errors, ranges, reads, registry, run_config
 
@@ -32,7 +31,7 @@ def alone(config: Any) -> list[Any]:
     """Returns the config of each replica as a run by itself, which sees the same examples."""
     if config.replicas == 1:
         return [config]
-    flat = run_config.flatten(config) | {"replicas": 1, "data.seed": datasets.seed(config)}
+    flat = run_config.flatten(config) | {"replicas": 1, "data.seed": run_config.data_seed(config)}
     return [run_config.nested(flat | {"seed": seed}) for seed in seeds(config)]
 
 
