@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.models import beta_vae
 from pipeline.runtime import errors
-from pipeline.training import guard, recovery, replicas, setup, step, verdicts
+from pipeline.training import dispatch, guard, recovery, replicas, setup, step, verdicts
 from tests.support import small_models
 from tests.support.small_models import EXAMPLE, IMAGES, mesh_of
 
@@ -74,11 +74,16 @@ def test_all_seeds_travel_in_one_all_reduce():
     assert np.prod(np.array(sizes[1], int)) == 2 * np.prod(np.array(sizes[0], int))
 
 
-def test_the_guard_names_the_seed_whose_loss_is_not_finite():
-    config, mesh = several("beta"), mesh_of(1)
+def broken_second(config, mesh):
+    """Returns a first state in which the second replica's parameters are not finite."""
     state = small_models.first_state(config, mesh)
     broken = jax.tree.map(lambda leaf: leaf.at[1].set(np.nan), state.params)
-    state = dataclasses.replace(state, params=broken)
+    return dataclasses.replace(state, params=broken)
+
+
+def test_the_guard_names_the_seed_whose_loss_is_not_finite():
+    config, mesh = several("beta"), mesh_of(1)
+    state = broken_second(config, mesh)
     batch, stop = small_models.batch_on(mesh, IMAGES)
     state, _, verdict = step.make_train_step(config, EXAMPLE, mesh)(state, batch, stop)
     np.testing.assert_array_equal(verdict, [0, guard.GOOD, guard.NOT_FINITE])
@@ -90,6 +95,19 @@ def test_the_guard_names_the_seed_whose_loss_is_not_finite():
     ready = setup.prepare(config, devices=mesh.devices.flat, open_data=False)
     with pytest.raises(FloatingPointError, match="the loss of the seed 6 of step 1 is not finite"):
         recovery.Recovery(ready, checkpoints=None).go_back(found, 1, state)
+
+
+def test_several_steps_in_one_dispatch_judge_every_seed():
+    config, mesh = several("beta", steps_per_dispatch=3), mesh_of(1)
+    take_steps = dispatch.Dispatcher(config, EXAMPLE, mesh)
+    arrays = take_steps.arrays(broken_second(config, mesh))
+    batch, stop = small_models.batch_on(mesh, IMAGES)
+    _, metrics, rows = take_steps(arrays, [batch, batch], stop)
+    assert metrics["loss"].shape == (2,)
+    np.testing.assert_array_equal(rows, [[0, 0, 0], [0, 0, 1], [0, 0, 1]])
+    unread = verdicts.Verdicts(1, 2)
+    unread.add(2, rows)
+    assert unread.read(2, now=True) == verdicts.Verdict(False, 1, guard.NOT_FINITE, replica=1)
 
 
 def test_a_stop_request_reaches_the_verdict_of_all_seeds():
