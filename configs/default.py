@@ -11,11 +11,11 @@ from pipeline.runtime import errors, registry
 def get_config() -> ConfigDict:
     """Returns the fields that all variants share; the file of a variant adds the model's own."""
     config = ConfigDict()
-    config.seed = 0  # decides parameters, noise, the held-out split and the order of examples
+    config.seed = 0  # decides parameters, noise, and what `data.seed` decides if that is −1
+    config.replicas = 1  # runs of seed, seed + 1, … in one program, on the same examples
     config.batch_size = 64  # global batch: all devices and processes (Burgess et al. 2018)
     config.total_steps = 4000  # optimizer steps; may be raised on resuming
-    # pieces of a device's batch, of which one is in memory at a time; results stay the same
-    config.accumulation_steps = 1
+    config.accumulation_steps = 1  # pieces of a device's batch, one in memory; same results
     # C: the batch is computed in C parts, which are added in one order. Results are then bitwise
     # equal on every number of devices that divides C. 0: off, which is faster
     config.deterministic_shards = 0
@@ -24,8 +24,7 @@ def get_config() -> ConfigDict:
     config.compute_dtype = "auto"
     config.mesh = ConfigDict()  # devices along each axis; the batch is sharded over both
     config.mesh.data = -1  # −1: all devices divided by `fsdp`
-    # parameters and the optimizer's state are sharded too: each device holds 1/fsdp of them
-    config.mesh.fsdp = 1
+    config.mesh.fsdp = 1  # each device holds 1/fsdp of parameters and optimizer state, too
 
     config.model = ConfigDict()
     config.model.name = ""  # a file in pipeline/models/, or a module such as my_package.my_model
@@ -38,6 +37,7 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.name = "sprites"  # a file in pipeline/datasets/, or a module as above
+    config.data.seed = -1  # of the held-out split and the order of examples; −1: the run's seed
     config.data.path = ""  # folder or file of the data; not needed for sprites
     config.data.binarize = False  # round pixels to 0 or 255: then Bernoulli is a true likelihood
     config.data.variance = 1.0  # of pixels in [0, 1]; divides the mse; 0: measured

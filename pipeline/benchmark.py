@@ -16,6 +16,7 @@ from pipeline.performance import figures_file
 from pipeline.runtime import (
     allocator,
     command_line,
+    errors,
     exit_codes,
     flags,
     output,
@@ -64,6 +65,11 @@ def parse(arguments: Sequence[str]) -> Any:
         InputError: an unknown flag or config field, or a value that cannot work.
     """
     values = COMMAND.parse(arguments)
+    if (num := values.config.replicas) > 1:
+        raise errors.InputError(
+            f"config.replicas={num}: a benchmark is of a single run; --against=replicas={num} "
+            "times the step of several beside it"
+        )
     from pipeline.performance import bench
 
     return bench.Options(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from pipeline.datasets import _classes, _codes, _joined, _pixels
-from pipeline.runtime import errors, registry
+from pipeline.runtime import errors, registry, run_config
 
 # The abstract entries of an example that say more than a `jax.ShapeDtypeStruct`.
 Pixels = _pixels.Pixels
@@ -142,10 +142,9 @@ def since_older_versions(config: Any) -> str:
 def load(config: Any) -> Splits:
     """Opens the data set and splits it.
 
-    If no splits are published, the seed chooses `data.heldout_examples` examples to hold out; 0
-    means a tenth of them, at most 10,000. The training split is the first `data.train_examples` of
-    the rest. The rest keeps the data set's own order if splits are published; otherwise the seed
-    draws an order.
+    If no splits are published, `data.seed` draws an order and `data.heldout_examples` to hold
+    out; 0 means a tenth of them, at most 10,000. The training split is the first
+    `data.train_examples` of the rest. If splits are published, their order stays.
 
     Raises:
         InputError: the files are missing or damaged, or too few examples remain for training.
@@ -159,7 +158,7 @@ def load(config: Any) -> Splits:
             raise errors.InputError(f"config.data.name={name!r} has {len(source)} {text}")
         errors.check_range("config.data.heldout_examples", held, 1, len(source) - 1)
         # RandomState, not Generator: its stream is frozen (NEP 19), and a split must never change.
-        drawn = np.random.RandomState(config.seed % 2**32).permutation(len(source))
+        drawn = np.random.RandomState(run_config.data_seed(config) % 2**32).permutation(len(source))
         splits = Splits(Subset(source, drawn[held:]), Subset(source, drawn[:held]))
     else:
         splits = Splits(parts["train"], parts["heldout"])

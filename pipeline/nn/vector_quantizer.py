@@ -13,10 +13,10 @@ from flax import nnx
 from jax import Array, lax
 
 from pipeline.nn import streams, vectors
+from pipeline.runtime import run_config
 
 UNPLACED = -1  # the age of a code that still waits for its first vector from the data
-# A young average covers few batches, so a code's use counts only from this weight (1 − γᵗ) on.
-SETTLED = 0.5
+SETTLED = 0.5  # weight (1 − γᵗ) from which a code's use counts: a young average covers few batches
 
 
 class Quantized(NamedTuple):
@@ -37,7 +37,7 @@ class VectorQuantizer(nnx.Module):
         """Draws the codes from U(−√(3/D), √(3/D)): variance 1/D in each dimension.
 
         Args:
-            config: the whole config; reads `model.quantizer`, `seed` and `batch_size`.
+            config: the whole config; reads `model.quantizer`, the data's seed and `batch_size`.
             dim: D.
             num_sites: h·w, the number of vectors per example.
             stream: differs between the quantisers of one model, so that their draws differ.
@@ -47,11 +47,11 @@ class VectorQuantizer(nnx.Module):
         self.num_codes, self.shape = section.num_codes, ()
         self.commitment, self.cosine, self.chunk = section.commitment, section.cosine, section.chunk
         self.gradient = vectors.GRADIENTS[section.gradient]
-        self.restart_steps, self.seed, self.stream = section.restart_steps, config.seed, stream
+        self.seed, self.stream = run_config.data_seed(config), stream
         self.num_vectors, self.num_sites = config.batch_size * num_sites, num_sites
         # At most one candidate per code and per vector of a batch, and none if no code restarts.
         from_data = section.init == "data"
-        self.restart_usage = section.restart_usage  # vectors a step
+        self.restart_steps, self.restart_usage = section.restart_steps, section.restart_usage
         restarts = from_data or self.restart_steps or self.restart_usage
         wanted = section.candidates if restarts else 0
         self.num_candidates = min(wanted, self.num_codes, self.num_vectors)

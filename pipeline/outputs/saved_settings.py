@@ -19,6 +19,11 @@ def load(workdir: Path, overrides: Sequence[str] = ()) -> ConfigDict:
         InputError: an unknown field, an invalid value, or a field that must stay the run's.
     """
     config = run_config.load(workdir)
+    if config.replicas > 1:
+        raise errors.InputError(
+            f"--workdir={workdir} trains {config.replicas} seeds in one program: take the folder "
+            f"of one, such as {workdir}/seed{config.seed}, which is made when they are done"
+        )
     before = run_config.flatten(config)
     config = command_line.overridden(config, overrides)
     if differing := run_config.differences(before, config):

@@ -60,14 +60,15 @@ def plan(ready: setup.Setup, topology: topologies.Topology) -> dict[str, Any]:
     If the compiler itself runs out of memory for the step, the plan has only `fits` and `reason`.
     """
     # Tracing needs no compiler, so these facts also describe a step that doesn't fit.
-    batch_size, mesh = ready.config.batch_size, ready.mesh
+    batch_size, num, mesh = ready.config.batch_size, ready.config.replicas, ready.mesh
     began = time.perf_counter()
     traced = trace(ready)
     about = {
         "topology": topology.name,
         "devices": mesh.size,
         "batch_size": batch_size,
-        "parameters": sum(x.size for x in jax.tree.leaves(ready.abstract.params)),
+        "replicas": num,
+        "parameters": sum(x.size for x in jax.tree.leaves(ready.abstract.params)) // num,
     }
     # The TPU compiler refuses a program that is too large, and its message names the sizes.
     try:
@@ -94,6 +95,7 @@ def plan(ready: setup.Setup, topology: topologies.Topology) -> dict[str, Any]:
     input_bytes = math.prod(entry.shape) * np.dtype(entry.dtype).itemsize
     hosts = len({device.process_index for device in topology.devices})
     inside, beyond = roofline.sent(topology, found)
+    trained = batch_size * num  # every replica trains on the whole batch
     return about | {
         "fits": share <= 1.0,
         "reason": f"{used.total / 1e9:.1f} GB of {topology.chip.memory / 1e9:.0f} GB a device",
@@ -101,8 +103,8 @@ def plan(ready: setup.Setup, topology: topologies.Topology) -> dict[str, Any]:
         "memory": used._asdict() | {"total": used.total},
         "collectives": [each._asdict() for each in found],
         "sent_bytes": {"inside": inside, "beyond": beyond},
-        "flops_per_example": sum(counted.values()) * mesh.size / batch_size,
-        "images_per_second": [batch_size / speed.worst, batch_size / speed.best],
+        "flops_per_example": sum(counted.values()) * mesh.size / trained,
+        "images_per_second": [trained / speed.worst, trained / speed.best],
         "efficiency": [speed.least_efficiency, speed.most_efficiency],
         "input_bytes_per_second_and_host": [
             input_bytes * batch_size / seconds / hosts for seconds in (speed.worst, speed.best)
@@ -123,6 +125,8 @@ def trace(ready: setup.Setup) -> Any:
 def rows(plan: dict[str, Any], topology: topologies.Topology) -> dict[str, str]:
     """Returns the plan as {name: text}, for the terminal."""
     shown = {"devices": f"{plan['devices']:,}", "parameters": f"{plan['parameters']:,}"}
+    if plan["replicas"] > 1:
+        shown["replicas"] = f"{plan['replicas']:,}, all of which count in images/s"
     if not plan["fits"]:
         shown["fits"] = f"no: {plan['reason']}"
     if "memory" not in plan:

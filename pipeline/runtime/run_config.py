@@ -122,6 +122,14 @@ def section(config: Any, name: str) -> Any:
     return config
 
 
+def data_seed(config: Any) -> int:
+    """Returns `data.seed`, or the run's own if that is -1; runs of several seeds may share it.
+
+    It draws the held-out split, the order of examples, and which of them a codebook looks at.
+    """
+    return config.seed if config.data.seed < 0 else config.data.seed
+
+
 def shipped(model: str = "") -> list[ConfigDict]:
     """Returns configs/default.py, and with it the config of a model of ours and its smoke test."""
     found = [registry.config("default").get_config()]

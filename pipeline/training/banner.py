@@ -1,6 +1,7 @@
 """The banners that a run shows at its start and at its end."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from pipeline import datasets
 from pipeline.display import pictures, terminal, texts
 from pipeline.nn import schedules
 from pipeline.runtime import run_config
-from pipeline.training import optimizer, setup
+from pipeline.training import optimizer, replicas, setup
 from pipeline.training.saving import checkpoint
 
 
@@ -19,12 +20,14 @@ def of_start(ready: setup.Setup, workdir: Path, steps: list[int]) -> dict[str, s
     config, mesh, splits = ready.config, ready.mesh, ready.opened
     device = mesh.devices.flat[0]
     axes = " × ".join(f"{name} {size}" for name, size in mesh.shape.items())
-    num_params = sum(leaf.size for leaf in jax.tree.leaves(ready.abstract.params))
+    params = jax.tree.leaves(ready.abstract.params)
+    num_params = sum(leaf.size for leaf in params) // config.replicas
     batches = len(splits.train) / config.batch_size
     measured = config.data.variance != ready.given.data.variance
     variance = f"; variance of their pixels {config.data.variance:.6g}" if measured else ""
     return {
         "model": f"{config.model.name}, {num_params:,} parameters, {config.compute_dtype}",
+        **_replicas(config),
         "data": f"{config.data.name}: {len(splits.train):,} training and "
         f"{len(splits.heldout):,} held-out examples{_images(ready.example)}{variance}",
         "devices": f"{mesh.size} × {device.device_kind}, "
@@ -35,8 +38,16 @@ def of_start(ready: setup.Setup, workdir: Path, steps: list[int]) -> dict[str, s
         "steps": _steps(steps[-1] if steps else 0, config.total_steps, batches),
         **_schedules(config),
         "workdir": str(workdir),
-        "tensorboard": _tensorboard(workdir),
+        "tensorboard": _tensorboard(workdir, config.replicas),
     }
+
+
+def _replicas(config: Any) -> dict[str, str]:
+    """Returns which seeds train, if there are several."""
+    if config.replicas == 1:
+        return {}
+    first, *_, last = replicas.seeds(config)
+    return {"replicas": f"{config.replicas} seeds, {first} to {last}, in one program"}
 
 
 def _images(example: Any) -> str:
@@ -86,25 +97,30 @@ def show_end(
     screen: terminal.Terminal,
     steps: int,
     seconds: float,
+    runs: Sequence[tuple[Path, Any]],
     workdir: Path,
     checkpoints: checkpoint.Checkpoints,
 ) -> None:
-    """Shows the end of a complete run, which took `seconds`, and the commands that go on."""
+    """Shows the end of a complete run, which took `seconds`, and the commands that go on.
+
+    `runs` are its replicas' folders and configs; the commands are for the first one.
+    """
     kept, best = ", ".join(map(str, checkpoints.steps())), checkpoints.best_step()
     screen.banner({
         "complete": f"{texts.counted(steps, 'step')} in {seconds:.0f} s",
         "checkpoints": f"{workdir / 'checkpoints'} ({kept}{f'; best: {best}' if best else ''})",
     })  # fmt: skip
-    given = f"--workdir={shlex.quote(str(workdir))}"
+    given = f"--workdir={shlex.quote(str(runs[0][0]))}"
     if best is None:
         given += " --step=latest"
     commands = {
         "evaluate": f"python -m pipeline.evaluate {given}",
         "generate": f"python -m pipeline.generate {given}",
-        "tensorboard": _tensorboard(workdir),
+        "tensorboard": _tensorboard(workdir, len(runs)),
     }
     screen.banner(commands, whole=True)
 
 
-def _tensorboard(workdir: Path) -> str:
-    return f"tensorboard --logdir {shlex.quote(str(workdir / 'tensorboard'))}"
+def _tensorboard(workdir: Path, num: int) -> str:
+    folder = workdir / "tensorboard" if num == 1 else workdir  # which has a folder for each seed
+    return f"tensorboard --logdir {shlex.quote(str(folder))}"

@@ -1,6 +1,6 @@
 """Batches of training and of held-out examples, as they lie on the mesh.
 
-The examples of training's global batch k are a pure function of (seed, k). On any number of
+The examples of training's global batch k are a pure function of (data seed, k). On any number of
 processes and devices, it holds the same examples in the same order. The position in the data is the
 step, so there is no iterator state to save.
 """
@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from pipeline import datasets
 from pipeline.mesh import local_programs, sharding
+from pipeline.runtime import run_config
 from pipeline.training import order, resident
 
 ENDLESS = 2**62  # batches
@@ -35,7 +36,7 @@ def ahead(source: datasets.Source, config: Any, mesh: Mesh, *, first_step: int) 
     """
     own_rows = indices(
         len(source),
-        seed=config.seed,
+        seed=run_config.data_seed(config),
         batch_size=config.batch_size,
         first_step=first_step,
         process=jax.process_index(),

@@ -17,7 +17,7 @@ from pipeline.runtime import registry, run_config
 CHOSEN = ("model", "data", "optimizer")
 # Training reads these for every data set.
 COMMON = ("name", "binarize", "train_examples", "num_threads", "prefetch_batches", "resident")
-COMMON_DATA = {*(f"data.{name}" for name in COMMON), "data.accept_changes"}
+COMMON_DATA = {*(f"data.{name}" for name in COMMON), "data.accept_changes", "data.seed"}
 # Fields that training reads only if another field has, or lacks, a value.
 IF = {
     "guard.leap_sigmas": ("guard.action", lambda action: action != "off"),
@@ -94,7 +94,7 @@ def of_images(config: Any, example: Any, abstract: Any) -> list[str]:
             "config.model.likelihood='bernoulli' takes each colour of a pixel for the chance of a "
             "coin, which blurs photos: --config.model.likelihood=gaussian suits colours"
         )
-    num = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract.params))
+    num = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract.params)) / config.replicas
     if model.get("network") == "dense" and num > MANY_PARAMETERS:
         texts.append(
             f"config.model.network='dense' has {num / 1e6:.1f} million parameters for images of "

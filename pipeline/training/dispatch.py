@@ -42,7 +42,7 @@ class Dispatcher:
         self._one_step = step.sharded_step(config, example, mesh)
         self._one = compiling.jit(self._on_arrays(self._one_step), mesh, donate_argnums=0)
         self._several = compiling.jit(self._on_arrays(self._steps), mesh, donate_argnums=0)
-        self._mesh = mesh
+        self._mesh, self._good = mesh, [guard.GOOD] * config.replicas
 
     def arrays(self, state: step.TrainState) -> list[Array]:
         """Returns the state in the form that steps take: the list of its arrays."""
@@ -63,9 +63,9 @@ class Dispatcher:
     def __call__(self, arrays: list[Array], batches: Sequence[models.Batch], stop: Array) -> Any:
         """Takes one step per batch; returns the new arrays, the last metrics and all verdicts.
 
-        There are as many batches as `num_steps` said. Their verdicts are the last rows of [N, 2],
-        or [2] if N is 1; see `step.sharded_step`. Rows before them read as good steps. The given
-        arrays are donated.
+        There are as many batches as `num_steps` said. Their verdicts are the last rows of [N, V],
+        or [V] if N is 1; V is 2, or as `replicas` say. Rows before them read as good steps. The
+        given arrays are donated.
         """
         if self._num == 1:
             return self._one(arrays, batches[0], stop)
@@ -98,7 +98,7 @@ class Dispatcher:
 
         shapes = jax.eval_shape(self._one_step, state, batches[0], stop)[1]
         metrics = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-        good = jnp.tile(jnp.array([0.0, guard.GOOD], jnp.float32), (rows, 1))
+        good = jnp.tile(jnp.array([0.0, *self._good], jnp.float32), (rows, 1))
         # The host logs no step in between, so only the last metrics leave the program.
         return lax.fori_loop(0, count, body, (state, metrics, good))
 

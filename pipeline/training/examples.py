@@ -14,7 +14,7 @@ from pipeline import datasets
 
 
 def by_position(
-    batch: dict[str, Array], seed: int, step: Any, axes: Any, *, first: Any = 0
+    batch: dict[str, Array], seed: Any, step: Any, axes: Any, *, first: Any = 0
 ) -> tuple[dict[str, Array], Array]:
     """Returns the batch with each example's `position` [B] int32, and a key for each, [B].
 
@@ -22,7 +22,7 @@ def by_position(
 
     Args:
         batch: this device's rows of the global batch.
-        seed: of the run.
+        seed: of the run, or uint32 scalar of a replica.
         step: number of the random stream: the step, or one that `nn.streams` reserves.
         axes: names of the mesh's axes.
         first: position of the global batch's first example.

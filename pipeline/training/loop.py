@@ -4,23 +4,23 @@ import time
 
 import jax
 
-from pipeline.display import dashboards, tensorboard, terminal
+from pipeline.display import terminal
 from pipeline.mesh import agreement
 from pipeline.runtime import peers, run_config, signals, watchdog
 from pipeline.training import (
     banner,
     batching,
     dispatch,
-    evaluation,
     example_file,
     fingerprint,
     recovery,
     run_folder,
+    seed_runs,
     setup,
     step,
     verdicts,
 )
-from pipeline.training.logged import clock, points, tracing
+from pipeline.training.logged import clock, points, tracing, writers
 from pipeline.training.saving import checkpoint
 
 
@@ -57,7 +57,7 @@ def run(
         return stop.exit_code
     ready = setup.with_data(ready)
     config, splits, prints = ready.config, ready.opened, fingerprint.check(ready, workdir, others)
-    evaluate = evaluation.Evaluations(ready)
+    evaluate = seed_runs.Evaluations(ready)
 
     first_process = jax.process_index() == 0
     screen = terminal.Terminal(active=first_process)
@@ -75,25 +75,28 @@ def run(
     if complete or agreement.any_process(mesh, stop.signal is not None):
         more = f"The run is complete at step {at}: raise --config.total_steps to continue."
         screen.note(more if complete else f"Stopped before step {at + 1}: run again to resume.")
+        if complete:
+            seed_runs.split(ready, workdir, state, prints)
         checkpoints.close()
         return 0 if complete else stop.exit_code
 
+    seed_runs.claim(ready.given, workdir)
     # Build what takes the steps, what feeds it and what watches it. Nothing compiles yet.
     take_steps = dispatch.Dispatcher(config, ready.example, mesh)
     arrays = take_steps.arrays(state)
     batches = batching.ahead(splits.train, config, mesh, first_step=at)
     stop_flags = verdicts.StopFlags(mesh, stop)
-    unread = verdicts.Verdicts(config.look_every_steps)
+    unread = verdicts.Verdicts(config.look_every_steps, config.replicas)
     recover = recovery.Recovery(ready, checkpoints)
     speed = clock.Clock(config.batch_size)
     traced = tracing.Tracing(workdir, wanted=profile, active=first_process, note=screen.note)
     heldout: dict[str, float] = {}
     compiled = False
     verdict: jax.Array | None = None
-    events, last = workdir / "tensorboard", at if steps else None
+    runs, last = seed_runs.of(ready.given, workdir), at if steps else None
     with (
         watchdog.Watchdog(config.watchdog_seconds, others) as watched,
-        tensorboard.Writer(events, resume_step=last, active=first_process) as writer,
+        writers.Writers(runs, resume_step=last, active=first_process) as writer,
         screen.progress(config.total_steps, at) as progress,
         checkpoints,  # left first: after an error it finishes a save that is under way
     ):
@@ -116,7 +119,7 @@ def run(
             traced.after(at, metrics)
             if not compiled:
                 jax.block_until_ready(metrics)
-                writer.about(dashboards.of_run(ready.given, metrics))
+                writer.begin(metrics)
                 traced.look(at)
                 took = imported + time.perf_counter() - began
                 screen.note(f"The first step was done {took:.1f} s after the command.")
@@ -165,11 +168,13 @@ def run(
         checkpoints.wait()
         folder.check(now=True)
         if complete := at == config.total_steps:
-            writer.about(dashboards.of_end())
+            writer.end()
     # Every save is committed now, so these lines promise no more than what is on disk.
     if complete:
-        screen.figures(f"Held-out figures at step {at}", heldout)
-        banner.show_end(screen, at, time.perf_counter() - began, workdir, checkpoints)
+        seed_runs.split(ready, workdir, take_steps.state(arrays), prints)
+        seed_runs.show(screen, config, f"Held-out figures at step {at}", heldout)
+        seconds = time.perf_counter() - began
+        banner.show_end(screen, at, seconds, runs, workdir, checkpoints)
     else:
         screen.note(f"Stopped at step {at}, which is saved: the same command resumes there.")
     checkpoints.close()

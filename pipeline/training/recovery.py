@@ -6,9 +6,9 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from pipeline.display import tensorboard
 from pipeline.mesh import sharding
-from pipeline.training import evaluation, guard, setup, step, verdicts
+from pipeline.training import evaluation, guard, replicas, seed_runs, setup, step, verdicts
+from pipeline.training.logged import writers
 from pipeline.training.saving import checkpoint
 from pipeline.training.step import TrainState
 
@@ -37,14 +37,18 @@ class Recovery:
         Raises:
             FloatingPointError: the run must stop; the text names the step and bad arrays.
         """
-        what = f"the loss of step {verdict.bad_step} {guard.REASONS[verdict.judgement]}"
-        return self._restored(what, at, state)
+        config, whose = self._ready.config, ""
+        if config.replicas > 1:
+            whose = f" of the seed {replicas.seeds(config)[verdict.replica]}"
+            state = replicas.one(state, verdict.replica)
+        found = guard.REASONS[verdict.judgement]
+        return self._restored(f"the loss{whose} of step {verdict.bad_step} {found}", at, state)
 
     def evaluated(
         self,
-        evaluate: evaluation.Evaluations,
+        evaluate: seed_runs.Evaluations,
         state: TrainState,
-        writer: tensorboard.Writer,
+        writer: writers.Writers,
         at: int,
         *,
         warn: Callable[[str], None],

@@ -9,13 +9,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import jax
 from jax.sharding import Mesh
 
 from pipeline import datasets
 from pipeline.mesh import sharding
 from pipeline.runtime import errors, ranges, reads, registry, run_config
 from pipeline.runtime.workdir import saved_config
-from pipeline.training import batching, evaluation, guard, step, variance
+from pipeline.training import batching, evaluation, guard, replicas, step, variance
 from pipeline.training import cautions as own_cautions
 from pipeline.training.saving import checkpoint_folder
 
@@ -64,6 +65,7 @@ def prepare(
     if workdir is None or not saved_config.exists(workdir):
         ranges.check_new_seed(config.seed)
     guard.check(config.guard)
+    replicas.check(config)
     mesh = sharding.make_mesh(config.mesh, devices=devices)
     config = run_config.settled(config, mesh.devices.flat[0].platform, workdir)
     batching.check_batch(config, mesh)
@@ -71,7 +73,11 @@ def prepare(
         batching.check_eval_batch(config, mesh)
     ready = _described(config, mesh)
     evaluations = tuple(registry.load("evals", name, field="evals") for name in config.evals)
-    evaluation.check_best_metric(ready.config, ready.example, mesh, ready.abstract)
+    replicas.check_model(ready.config, ready.example)
+    abstract = ready.abstract
+    if config.replicas > 1:  # each is evaluated by itself
+        abstract = jax.eval_shape(replicas.one, abstract, 0)
+    evaluation.check_best_metric(ready.config, ready.example, mesh, abstract)
     ready = ready._replace(evaluations=evaluations, asked=asked)
     return with_data(ready) if open_data else ready
 

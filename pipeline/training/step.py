@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from pipeline import models
 from pipeline.mesh import compiling, flat_buffers, layouts, reductions, sharding
-from pipeline.training import coupling, examples, guard, optimizer
+from pipeline.training import coupling, examples, guard, optimizer, replicas
 
 
 @jax.tree_util.register_dataclass
@@ -40,11 +40,15 @@ class TrainState:
 
 def abstract_state(config: Any, example: Any) -> TrainState:
     """Returns the state's tree of shapes and dtypes; uses no device and starts no backend."""
-    return jax.eval_shape(lambda: _initial_state(config, example))
+    state = jax.eval_shape(lambda: _initial_state(config, example))
+    return replicas.widened(state, config.replicas)
 
 
 def create_state(config: Any, example: Any, mesh: Mesh) -> TrainState:
     """Returns the state of step 0, laid out as `layouts` says; its values are equal on any mesh."""
+    if config.replicas > 1:  # each as a run by itself draws it, bit for bit
+        own = [create_state(single, example, mesh) for single in replicas.alone(config)]
+        return replicas.stacked(own, mesh)
     state = drawn_state(config, example, mesh)
     stats = models.first_stats(config, example, state.stats)
     if stats is state.stats:
@@ -79,7 +83,8 @@ def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
     `stop` is float32 [devices]: above 0 on the devices of a process with a stop request.
     `verdict`, float32 [2], is what every process must know at the same step. Its first number is
     above 0 if any process has a stop request; the second is the guard's judgement of this step.
-    The batch is cut over all axes of the mesh; the state lies as `layouts` says.
+    The batch is cut over all axes of the mesh; the state lies as `layouts` says. With replicas,
+    metrics and verdict are as `replicas.vmapped` says.
     """
     config = models.settled(config)
     graphdef, _ = models.make(config, example)
@@ -91,7 +96,7 @@ def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
     summed_with_gradients = reductions.make_for_gradients(mesh, **parts)
     couples, (gathered, computed) = models.couples(config), coupling.make(mesh, **parts)
 
-    def local_step(state: TrainState, batch: models.Batch, stop: Array):
+    def local_step(state: TrainState, batch: models.Batch, stop: Array, seed: Any = config.seed):
         # If the state is cut, this is the step's one all-gather; otherwise it does nothing.
         everywhere = layouts.gathered(state.params)
 
@@ -111,7 +116,7 @@ def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
 
         # Gradients must stay local until the one sum: else JAX adds each array up on its own.
         params = lax.pcast(everywhere, axes, to="varying")
-        ours = examples.by_position(batch, config.seed, state.step, axes)
+        ours = examples.by_position(batch, seed, state.step, axes)
 
         def coupled_totals(params, whole):
             return coupling.summed(model(params), whole, step=state.step)
@@ -169,7 +174,7 @@ def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
 
     specs = _specs(config, example, mesh)
     return jax.shard_map(
-        local_step,
+        local_step if config.replicas == 1 else replicas.vmapped(local_step, config),
         mesh=mesh,
         in_specs=(specs, P(axes), P(axes)),
         out_specs=(specs, P(), P()),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import datasets
-from pipeline.runtime import errors
+from pipeline.runtime import errors, run_config
 from pipeline.training import batching
 
 LEVELS = 2**16 - 1
@@ -35,7 +35,8 @@ def measured(config: Any, source: datasets.Source) -> Any:
     num = min(len(source), max(1, PIXELS // math.prod(pixels.shape)))
     chosen = np.arange(num)
     if num < len(source):
-        chosen = np.sort(np.random.RandomState(config.seed % 2**32).permutation(len(source))[:num])
+        seed = run_config.data_seed(config)
+        chosen = np.sort(np.random.RandomState(seed % 2**32).permutation(len(source))[:num])
     # Sums of whole numbers have no rounding that could depend on the order or the batch.
     count, total, squares = 0, 0, 0
     for first in range(0, num, 1024):

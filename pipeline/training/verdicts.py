@@ -1,7 +1,7 @@
 """What all processes must know about a step: stop requests, and the guard's judgement.
 
 A stop request enters the step as a flag on each device (`StopFlags`), and the flags are added up
-with all other sums. The step returns its verdict: two numbers, equal on all processes.
+with all other sums. The step returns its verdict: a few numbers, equal on all processes.
 
 Reading a verdict makes the host wait for the device. For short steps that would cost more than all
 other host work. So the host reads verdicts a few steps late (`Verdicts`), at steps that all
@@ -41,18 +41,20 @@ class Verdict(NamedTuple):
     stopping: bool  # a process has a stop request
     bad_step: int  # the first step that the guard found bad; 0: none
     judgement: float  # the guard's judgement of that step
+    replica: int = 0  # the first one of which this is the judgement
 
 
 class Verdicts:
     """The verdicts that the host has not read yet."""
 
-    def __init__(self, every_steps: int):
-        """Reads are due at the multiples of `every_steps`."""
+    def __init__(self, every_steps: int, replicas: int = 1):
+        """Reads are due at the multiples of `every_steps`; a verdict judges each replica."""
+        self._replicas = replicas
         self._every, self._unread = every_steps, list[tuple[int, jax.Array]]()
         self._last_step = 0
 
     def add(self, at: int, verdict: jax.Array) -> None:
-        """Notes the verdict of step `at`, [2], or those of n steps up to it, [n, 2].
+        """Notes the verdict of step `at`, [1 + R], or those of n steps up to it, [n, 1 + R].
 
         `step.sharded_step` says what a verdict holds. This waits for nothing.
         """
@@ -87,10 +89,15 @@ class Verdicts:
         arrays = [np.asarray(values) for _, values in reversed(read)]
         verdicts = []
         for (last, _), values in zip(read, reversed(arrays), strict=True):
-            rows = values.reshape(-1, 2).tolist()
+            rows = values.reshape(-1, 1 + self._replicas).tolist()
             verdicts += [(last - len(rows) + n, *row) for n, row in enumerate(rows, 1)]
-        stopping = any(stopped > 0 for _, stopped, _ in verdicts)
-        bad = ((number, found) for number, _, found in verdicts if found != guard.GOOD)
+        stopping = any(stopped > 0 for _, stopped, *_ in verdicts)
+        bad = (
+            (number, found, replica)
+            for number, _, *judged in verdicts
+            for replica, found in enumerate(judged)
+            if found != guard.GOOD
+        )
         return Verdict(stopping, *next(bad, (0, guard.GOOD)))
 
     def forget(self) -> None:

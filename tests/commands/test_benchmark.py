@@ -76,3 +76,9 @@ def test_the_command_needs_a_config():
     assert result.stderr == (
         "error: --config is needed: python -m pipeline.benchmark --config=configs/beta_vae.py\n"
     )
+
+
+def test_a_benchmark_is_of_a_single_run():
+    said = "config.replicas=4: a benchmark is of a single run; --against=replicas=4 times the step"
+    with pytest.raises(errors.InputError, match=said):
+        benchmark.parse(["", "--config=configs/beta_vae.py", "--config.replicas=4"])

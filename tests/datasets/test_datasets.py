@@ -19,6 +19,14 @@ def test_the_split_is_disjoint_complete_and_fixed_by_the_seed():
     assert len(one.heldout) == 10_000
 
 
+def test_seeds_share_a_split_by_the_seed_of_the_data():
+    config = beta_vae.get_config()
+    config.seed = 3
+    alone = datasets.load(config)
+    config.seed, config.data.seed = 4, 3
+    np.testing.assert_array_equal(datasets.load(config).train.indices, alone.train.indices)
+
+
 def test_a_split_that_leaves_nothing_is_refused():
     config = beta_vae.get_config()
     config.data.heldout_examples = 737_280

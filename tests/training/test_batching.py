@@ -12,6 +12,8 @@ from pipeline.training import batching, resident
 from tests.support.processes import train
 from tests.support.runs import scalars
 
+DEVICE = jax.devices()[:1]
+
 
 def rows(process, processes, *, first_step=0, num=12):
     batches = batching.indices(
@@ -40,6 +42,19 @@ def test_an_epoch_shows_every_example_once_and_the_next_in_another_order():
     first, second = stream[:100], stream[100:200]
     assert sorted(first) == sorted(second) == list(range(100))
     assert not np.array_equal(first, second)
+
+
+def test_seeds_share_the_order_of_examples_by_the_seed_of_the_data():
+    config, mesh = beta_vae.get_config("smoke"), sharding.make_mesh({"data": 1}, devices=DEVICE)
+    source = datasets.load(config).train
+
+    def first(**seeds):
+        config.update_from_flattened_dict({name.replace("_", "."): n for name, n in seeds.items()})
+        return np.asarray(next(batching.ahead(source, config, mesh, first_step=0))["image"])
+
+    shared = first(seed=3)
+    assert not np.array_equal(first(seed=4), shared)
+    np.testing.assert_array_equal(first(data_seed=3), shared)
 
 
 def test_training_batches_are_uint8_over_all_devices():

@@ -80,7 +80,7 @@ def test_a_bad_step_and_a_stop_request_are_found_in_a_dispatch_of_few_steps():
     ):
         arrays, _, rows = take_steps(arrays, given, flags)
         unread.add(at, rows)
-    assert unread.read(5, now=True) == (True, 5, guard.NOT_FINITE)
+    assert unread.read(5, now=True) == verdicts.Verdict(True, 5, guard.NOT_FINITE)
 
 
 @pytest.mark.parametrize(("variant", "devices"), [("beta", 1), ("vq", 2), ("capacity", 1)])

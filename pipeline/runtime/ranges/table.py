@@ -42,11 +42,12 @@ SCHEDULED = AMOUNT._replace(
 
 RANGES = {
     "seed": COUNT._replace(most=MOST_SEED),
+    "data.seed": Range("must not be negative; -1 is the run's seed", -1, MOST_SEED),
     **dict.fromkeys(("grace_seconds", "watchdog_seconds"), SECONDS),
     **dict.fromkeys(
         (
             *("total_steps", "log_every_steps", "look_every_steps", "steps_per_dispatch"),
-            *("eval_every_steps", "batch_size", "accumulation_steps"),
+            *("eval_every_steps", "batch_size", "accumulation_steps", "replicas"),
             *("checkpoint.every_steps", "checkpoint.keep_newest"),
             *("data.num_threads", "data.prefetch_batches", "data.image_size"),
             *(

@@ -8,9 +8,10 @@ until another dispatch is launched.
 from typing import Any
 
 import jax
+import numpy as np
 
 from pipeline.display import progress, tensorboard
-from pipeline.training.logged import clock
+from pipeline.training.logged import clock, writers
 
 
 class Points:
@@ -19,7 +20,7 @@ class Points:
     def __init__(
         self,
         every_steps: int,
-        writer: tensorboard.Writer,
+        writer: tensorboard.Writer | writers.Writers,
         shown: progress.Progress,
         speed: clock.Clock,
     ):
@@ -51,7 +52,9 @@ class Points:
             values = jax.device_get(metrics) | self._speed.lap(in_flight=at - step)
             for name, value in values.items():
                 self._writer.write(f"train/{name}", value, step)
-            self._shown.update(step, metrics=values)
+            # Of several replicas, the terminal shows the mean.
+            means = {name: np.mean(value) for name, value in values.items()}
+            self._shown.update(step, metrics=means)
             written = True
         if written:
             self._writer.show()
