@@ -115,7 +115,7 @@ def test_curves_are_the_same_in_any_layout(name, layout):
 @pytest.mark.parametrize("name", MODELS)
 def test_bits_are_the_same_with_deterministic_shards(name):
     one = trained(name, 1, 1, 1, 8)
-    for devices in (2, 8):
+    for devices in (2, 8) if name == MODELS[0] else (8,):
         runs.assert_equal_trees(trained(name, devices, 1, 1, 8), one)
 
 
