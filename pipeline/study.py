@@ -11,7 +11,7 @@ fails, the others are run all the same, and the study ends with the code of the 
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ COMMAND = command_line.Command(
         flags.workdir("runs/study")._replace(text="folder of the study"),
         flags.integer("index", "which part of the runs to take, from 0", 0, least=0),
         flags.integer("of", "number of parts: run k belongs to part k modulo N", 1, least=1),
+        flags.integer("replicas", "how many seeds of a method train in one program", 1, least=1),
         flags.switch("dry_run", "checks and lists the runs, and leaves"),
         flags.switch("page", "only makes the page, of the runs that are complete"),
     ),
@@ -50,8 +51,8 @@ class Options(NamedTuple):
     again: tuple[str, ...]  # the arguments that name the study
 
     @property
-    def share(self) -> tuple[declared.Planned, ...]:
-        """The runs of this part."""
+    def share(self) -> list[tuple[declared.Planned, ...]]:
+        """The runs of this part, in groups that train together."""
         return self.study.share(self.part, self.of)
 
 
@@ -71,13 +72,16 @@ def parse(arguments: Sequence[str]) -> Options:
         )
     workdir = flags.path(values.workdir, name="--workdir")
     return Options(
-        study=declared.read(values.config, workdir, overrides),
+        study=declared.read(values.config, workdir, overrides, replicas=values.replicas),
         workdir=workdir,
         part=values.index,
         of=values.of,
         dry_run=values.dry_run,
         page=values.page,
-        again=(f"--config={values.config}", f"--workdir={workdir}", *overrides),
+        again=(
+            *(f"--config={values.config}", f"--workdir={workdir}", *overrides),
+            f"--replicas={values.replicas}",
+        ),
     )
 
 
@@ -93,7 +97,7 @@ def check(options: Options) -> None:
     checks.check(options.study, options.part, options.of)
     screen, total = terminal.Terminal(), texts.counted(len(options.study.runs), "run")
     part = f", part {options.part} of {options.of}" if options.of > 1 else ""
-    states = {run.name: _state(options.study, run) for run in options.share}
+    states = {run.name: _state(options.study, run) for group in options.share for run in group}
     screen.table(f"Study {options.study.title}, {total}{part}", states)
 
 
@@ -107,18 +111,20 @@ def run(options: Options) -> int:
         if code:
             return started.code if started.asked else code
         failed: dict[str, int] = {}
-        for number, planned in enumerate(share, start=1):
-            for doing, arguments in _commands(options.study, planned):
-                print(f"\nrun {number} of {len(share)}: {doing} {planned.name}", flush=True)
+        noun = "run" if options.study.replicas == 1 else "group"
+        for number, group in enumerate(share, start=1):
+            at = f"{noun} {number} of {len(share)}"
+            for doing, name, arguments in _commands(options.study, group):
+                print(f"\n{at}: {doing} {name}", flush=True)
                 code = started.run((*python, *arguments))
                 # A preemption may stop this command alone: then the study stops, too.
                 if started.asked or code in children.STOPPED:
-                    print(f"Stopped at run {number} of {len(share)}: run again to go on there.")
+                    print(f"Stopped at {at}: run again to go on there.")
                     if started.asked:
                         return started.code
                     return code if code == exit_codes.INTERRUPTED else exit_codes.RETRY
                 if code:
-                    failed[planned.name] = code
+                    failed[name] = code
                     break
         for name, code in failed.items():
             errors.say(f"error: {name} ended with exit code {code}; its lines are above")
@@ -145,17 +151,20 @@ def page(options: Options) -> Path:
 
 
 def _commands(
-    study: declared.Study, planned: declared.Planned
-) -> list[tuple[str, tuple[str, ...]]]:
-    """Returns what is left to do for a run: (word, arguments of Python)."""
-    workdir, off = f"--workdir={planned.workdir}", "--distributed=off"
+    study: declared.Study, group: Sequence[declared.Planned]
+) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Yields what is left to do for runs that train together: (word, name, arguments of Python)."""
+    off = "--distributed=off"
+    if not all(run.is_trained for run in group):
+        whole = study.training(group)
+        name = group[0].name if len(group) == 1 else f"{group[0].name} to seed{group[-1].seed}"
+        arguments = ("pipeline.train", *whole.arguments, f"--workdir={whole.workdir}", off)
+        yield "training", name, arguments
     evals = f"--evals={','.join(study.evals)}"
-    left = []
-    if not planned.is_trained:
-        left.append(("training", ("pipeline.train", *planned.arguments, workdir, off)))
-    if left or not study.is_evaluated(planned):
-        left.append(("evaluating", ("pipeline.evaluate", workdir, "--step=latest", evals, off)))
-    return left
+    for run in group:
+        if not study.is_evaluated(run):
+            of_run = (f"--workdir={run.workdir}", "--step=latest", evals, off)
+            yield "evaluating", run.name, ("pipeline.evaluate", *of_run)
 
 
 def _state(study: declared.Study, planned: declared.Planned) -> str:

@@ -15,9 +15,9 @@ def check(study: declared.Study, index: int = 0, of: int = 1) -> None:
         InputError: a config cannot run here, an evaluation does not apply to it, or a folder holds
             another run; the line names the run. Nothing was compiled or written.
     """
-    own_runs, seen = {run.name for run in study.share(index, of)}, set()
-    for run in study.runs:
-        own = run.name in own_runs
+    seen, own_groups = set(), study.share(index, of)
+    for group in study.groups:
+        own, run = group in own_groups, study.training(group)
         try:
             ready = setup.prepare(run.config, workdir=run.workdir if own else None, open_data=False)
             if own:

@@ -26,7 +26,7 @@ class Planned(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The run's folder below the study's, such as beta_vae/seed0."""
+        """The method and the seed, such as beta_vae/seed0."""
         return f"{self.method}/seed{self.seed}"
 
     @property
@@ -47,7 +47,11 @@ class Planned(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A study: its runs in their order, and what is compared."""
+    """A study: its runs in their order, and what is compared.
+
+    With `replicas`, so many runs that follow each other train in one program, as a run in the
+    folder above theirs, which makes them when it is complete.
+    """
 
     title: str
     methods: tuple[str, ...]
@@ -55,15 +59,34 @@ class Study(NamedTuple):
     evals: tuple[str, ...]
     metrics: tuple[str, ...]  # figures of the evaluations
     runs: tuple[Planned, ...]  # seed by seed, so that methods always have about as many runs
+    replicas: int = 1
 
-    def share(self, index: int, of: int) -> tuple[Planned, ...]:
-        """Returns the runs of part `index` of `of`: those with number k ≡ index modulo `of`."""
-        return self.runs[index::of]
+    @property
+    def groups(self) -> list[tuple[Planned, ...]]:
+        """The runs that train together; each by itself without replicas."""
+        starts = range(0, len(self.runs), self.replicas)
+        return [self.runs[start : start + self.replicas] for start in starts]
+
+    def share(self, index: int, of: int) -> list[tuple[Planned, ...]]:
+        """Returns the groups of part `index` of `of`: those with number k ≡ index modulo `of`."""
+        return self.groups[index::of]
+
+    def training(self, group: Sequence[Planned]) -> Planned:
+        """Returns the run that trains a group: its only one, or that of all its replicas."""
+        first = group[0]
+        if self.replicas == 1:
+            return first
+        flat = run_config.flatten(first.config) | {"replicas": self.replicas}
+        return first._replace(
+            workdir=first.workdir.parent,
+            arguments=(*first.arguments, f"--config.replicas={self.replicas}"),
+            config=run_config.nested(flat).lock(),
+        )
 
     def command(self, method: str) -> str:
         """Returns the arguments of `pipeline.train` that all seeds of a method share, as a line."""
         first = next(run for run in self.runs if run.method == method)
-        return shlex.join(first.arguments[:-1])
+        return shlex.join(text for text in first.arguments if not text.startswith(fields.SEED))
 
     def is_evaluated(self, run: Planned) -> bool:
         """Says whether the newest checkpoint of a run has a report with the study's evaluations."""
@@ -74,13 +97,15 @@ class Study(NamedTuple):
             return False
 
 
-def read(given: str, workdir: Path, overrides: Sequence[str] = ()) -> Study:
+def read(given: str, workdir: Path, overrides: Sequence[str] = (), *, replicas: int = 1) -> Study:
     """Returns the study that FILE or FILE:PRESETS declares; every run's config is built.
 
     Args:
         given: what --config names.
         workdir: of the study; a run lies in <workdir>/<method>/seed<k>.
         overrides: further arguments --config.FIELD=VALUE of every run.
+        replicas: how many seeds train in one program. They see the data of the first of them. If
+            there are more seeds, such a group has a folder of its own between method and seed.
 
     Raises:
         InputError: something in the file, or a run's config, cannot work.
@@ -90,18 +115,32 @@ def read(given: str, workdir: Path, overrides: Sequence[str] = ()) -> Study:
     methods, seeds = dict(declared.methods.items()), tuple(declared.seeds)
     shared = (*declared.overrides, *overrides)
     fields.check_overrides("study.overrides", shared)
-    runs = tuple(
-        _planned(method, seed, workdir, (*methods[method], *shared))
-        for seed in seeds
-        for method in methods
-    )
+    fields.check_replicas(replicas, seeds)
+    runs = []
+    for start in range(0, len(seeds), replicas):
+        group = seeds[start : start + replicas]
+        together = replicas > 1 and len(seeds) > replicas
+        between = f"seeds{group[0]}-{group[-1]}" if together else ""
+        data = (f"--config.data.seed={group[0]}",) if replicas > 1 else ()
+        for method in methods:
+            # A study may say itself which data all its runs see.
+            arguments = (methods[method][0], *data, *methods[method][1:], *shared)
+            folder = workdir / method / between
+            runs += [_planned(method, seed, folder, arguments) for seed in group]
     _check_differ(runs)
-    title = Path(given.partition(":")[0]).stem
-    return Study(title, tuple(methods), seeds, tuple(declared.evals), tuple(declared.metrics), runs)
+    return Study(
+        title=Path(given.partition(":")[0]).stem,
+        methods=tuple(methods),
+        seeds=seeds,
+        evals=tuple(declared.evals),
+        metrics=tuple(declared.metrics),
+        runs=tuple(runs),
+        replicas=replicas,
+    )
 
 
-def _planned(method: str, seed: int, workdir: Path, arguments: tuple[str, ...]) -> Planned:
-    """Returns a run with its config built; an error names its method."""
+def _planned(method: str, seed: int, folder: Path, arguments: tuple[str, ...]) -> Planned:
+    """Returns a run in `folder` with its config built; an error names its method."""
     given, *overrides = *arguments, f"{fields.SEED}={seed}"
     try:
         config = config_file.load(given)
@@ -109,8 +148,8 @@ def _planned(method: str, seed: int, workdir: Path, arguments: tuple[str, ...]) 
         run_config.check(config)
     except errors.InputError as error:
         raise errors.InputError(f"method {method}: {error}") from None
-    folder = workdir / method / f"seed{seed}"
-    return Planned(method, seed, folder, (f"--config={given}", *overrides), config)
+    own = folder / f"seed{seed}"
+    return Planned(method, seed, own, (f"--config={given}", *overrides), config)
 
 
 def _check_differ(runs: Sequence[Planned]) -> None:

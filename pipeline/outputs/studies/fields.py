@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipeline.display import figures
@@ -18,6 +18,7 @@ FIELDS = {
 }
 NAME = re.compile(r"[A-Za-z0-9][\w+-]*")  # of a method, which is the name of a folder
 SEED = "--config.seed"
+OF_STUDIES = {SEED: "study.seeds", "--config.replicas": "--replicas"}  # what decides them instead
 
 
 def check(given: str, declared: Any) -> None:
@@ -54,14 +55,22 @@ def check(given: str, declared: Any) -> None:
 
 
 def check_overrides(where: str, texts: Iterable[Any]) -> None:
-    """Raises an InputError if a text is no override, or overrides the seed."""
+    """Raises an InputError if a text is no override, or overrides what the study decides."""
     for text in texts:
         if not isinstance(text, str) or not text.startswith("--config.") or "=" not in text:
             raise errors.InputError(f"{where}: {text!r} is no override: write --config.FIELD=VALUE")
-        if text.partition("=")[0] == SEED:
-            raise errors.InputError(
-                f"{where}: {text}: a study gives each run its seed; see study.seeds"
-            )
+        if instead := OF_STUDIES.get(text.partition("=")[0]):
+            raise errors.InputError(f"{where}: {text}: in a study, {instead} decides that")
+
+
+def check_replicas(replicas: int, seeds: Sequence[int]) -> None:
+    """Raises an InputError if seeds do not come in groups whose members follow each other."""
+    groups = [seeds[start : start + replicas] for start in range(0, len(seeds), replicas)]
+    if any(tuple(group) != tuple(range(group[0], group[0] + replicas)) for group in groups):
+        raise errors.InputError(
+            f"--replicas={replicas} trains {replicas} seeds that follow each other, and "
+            f"study.seeds={tuple(seeds)}: choose another number, or other seeds"
+        )
 
 
 def _check_methods(methods: Any) -> None:

@@ -13,8 +13,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 
 @pytest.fixture
 def read(tmp_path):
-    def read(*overrides, **changes):
-        return declared.read(studies.write(tmp_path, **changes), tmp_path / "out", overrides)
+    def read(*overrides, replicas=1, **changes):
+        path = studies.write(tmp_path, **changes)
+        return declared.read(path, tmp_path / "out", overrides, replicas=replicas)
 
     return read
 
@@ -41,12 +42,35 @@ def test_an_argument_overrides_the_study(read):
 @pytest.mark.parametrize("of", [1, 2, 3, 4, 5])
 def test_the_parts_cover_every_run_once(read, of):
     study = read()
-    parts = [run.name for index in range(of) for run in study.share(index, of)]
-    assert sorted(parts) == sorted(run.name for run in study.runs)
-    for index in range(of):
-        assert [study.runs.index(run) % of for run in study.share(index, of)] == [index] * len(
-            study.share(index, of)
-        )
+    parts = [[study.runs.index(run) for (run,) in study.share(index, of)] for index in range(of)]
+    assert parts == [list(range(4))[index::of] for index in range(of)]
+
+
+def test_replicas_are_seeds_that_train_in_one_run_above_theirs(read, tmp_path):
+    study = read(seeds=(3, 4, 5, 6), replicas=2)
+    assert [[run.name for run in group] for group in study.share(1, 2)] == [
+        ["two/seed3", "two/seed4"],
+        ["two/seed5", "two/seed6"],
+    ]
+    assert study.share(0, 2)[1][0].workdir == tmp_path / "out" / "one" / "seeds5-6" / "seed5"
+    whole = study.training(study.share(0, 2)[1])
+    assert whole.workdir == tmp_path / "out" / "one" / "seeds5-6"
+    assert whole.arguments[-2:] == ("--config.seed=5", "--config.replicas=2")
+    assert (whole.config.seed, whole.config.replicas, whole.config.data.seed) == (5, 2, 5)
+    # Each is the run that the replicas make of it.
+    assert [
+        (run.config.seed, run.config.replicas, run.config.data.seed) for run in study.runs[4:6]
+    ] == [
+        (5, 1, 5),
+        (6, 1, 5),
+    ]
+
+
+def test_replicas_that_are_all_seeds_of_a_method_lie_where_its_runs_lie(read, tmp_path):
+    study = read("--config.data.seed=9", seeds=(3, 4), replicas=2)
+    assert [run.workdir for run in study.runs] == [tmp_path / "out" / r.name for r in study.runs]
+    assert [run.name for run in study.runs] == ["one/seed3", "one/seed4", "two/seed3", "two/seed4"]
+    assert {run.config.data.seed for run in study.runs} == {9}
 
 
 def test_a_run_is_trained_at_its_last_step_and_evaluated_with_its_report(read):
@@ -87,7 +111,10 @@ METHOD = ("configs/beta_vae.py:smoke",)
         ({"methods": {"a": METHOD, "A": METHOD}}, "A and a are one folder"),
         ({"methods": {"a": METHOD, "b": METHOD}}, "a and b are the same: take one out"),
         ({"methods": {"a": (*METHOD, "beta=4")}}, "study.methods.a: 'beta=4' is no override"),
-        ({"methods": {"a": (*METHOD, "--config.seed=1")}}, "see study.seeds"),
+        ({"methods": {"a": (*METHOD, "--config.seed=1")}}, "study.seeds decides that"),
+        ({"overrides": ("--config.replicas=2",)}, "in a study, --replicas decides that"),
+        ({"replicas": 3}, r"--replicas=3 trains 3 seeds that follow .* study.seeds=\(3, 5\)"),
+        ({"replicas": 2}, r"--replicas=2 .* study.seeds=\(3, 5\): choose another number"),
         ({"methods": {"a": ("configs/nothing.py",)}}, "method a: --config=configs/nothing.py"),
         ({"methods": {"a": (*METHOD, "--config.model.bta=4")}}, "method a: .*no such field"),
         ({"methods": {"a": (*METHOD, "--config.total_steps=0")}}, "method a: .*total_steps=0"),
@@ -108,7 +135,7 @@ def test_a_mistake_is_one_line(read, changes, line):
 
 def test_a_seed_is_the_studys_own_on_the_command_line_too(read):
     with pytest.raises(
-        errors.InputError, match=r"--config\.seed=7: a study gives each run its seed"
+        errors.InputError, match=r"--config\.seed=7: in a study, study.seeds decides"
     ):
         read("--config.seed=7")
 
