@@ -37,8 +37,8 @@ class Model(gaussian_vae.CoupledVAE):
     def coupled(self, shown: gaussian_vae.Shown, *, mask: Array, step: Array) -> Coupled:
         """Returns the parts of the KL of every example, from what the whole batch shows."""
         log_weights = self.weights(mask, self.num_examples)
-        log_qz, log_qz_j = densities.log_densities(*shown, log_weights)
-        log_qz_n = densities.log_normal(*shown).sum(axis=-1)
+        log_qz, log_qz_j = densities.log_densities(*shown[:3], log_weights)
+        log_qz_n = densities.log_normal(*shown[:3]).sum(axis=-1)
         log_pz = densities.log_normal(shown.z, 0.0, 0.0).sum(axis=-1)
         marginals = log_qz_j.sum(axis=-1)
         return Coupled(log_qz_n - log_qz, log_qz - marginals, marginals - log_pz)

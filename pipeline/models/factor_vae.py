@@ -30,7 +30,7 @@ class Model(gaussian_vae.CoupledVAE):
 
     def __init__(self, config: Any, example: Any, *, rngs: nnx.Rngs):
         """Reads `gamma` and `discriminator.hidden`; builds `CoupledVAE`'s networks and D."""
-        section, self.seed = config.model, config.seed
+        section = config.model
         errors.check_not_negative("config.model.gamma", section.gamma)
         hint = ": a single one has no total correlation"
         errors.check_range("config.model.latent_dim", section.latent_dim, 2, hint=hint)
@@ -40,17 +40,22 @@ class Model(gaussian_vae.CoupledVAE):
             self.latent_dim, section.discriminator.hidden, dtype=config.compute_dtype, rngs=rngs
         )
 
+    def shown(self, batch: gaussian_vae.Batch, *, keys: Array, step: Array) -> gaussian_vae.Shown:
+        """Returns each example's z and posterior, and numbers whose order permutes the batch."""
+        own = jax.vmap(lambda key: jax.random.fold_in(key, streams.PERMUTATIONS))(keys)
+        numbers = jax.vmap(lambda key: jax.random.uniform(key, (self.latent_dim,)))(own)
+        return super().shown(batch, keys=keys, step=step)._replace(drawn=numbers)
+
     def coupled(self, shown: gaussian_vae.Shown, *, mask: Array, step: Array) -> Coupled:
-        """Returns D's terms, with a permutation of the whole batch that the step decides."""
+        """Returns D's terms, with a permutation of the whole batch."""
         # The VAE's term trains no parameter of D.
         total_correlation = density_ratio.frozen(self.discriminator)(shown.z)
         # D's terms train no encoder.
         z = lax.stop_gradient(shown.z)
-        key = jax.random.fold_in(jax.random.key(self.seed), streams.PERMUTATIONS)
-        others = density_ratio.permuted(z, mask, jax.random.fold_in(key, step))
-        logits = self.discriminator(z), self.discriminator(others)
-        loss, accuracy = density_ratio.discriminator_loss(*logits), density_ratio.accuracy(*logits)
-        return Coupled(total_correlation, loss, accuracy)
+        permuted = density_ratio.permuted(z, shown.drawn, mask)
+        logits = self.discriminator(z), self.discriminator(permuted)
+        of_logits = (density_ratio.discriminator_loss, density_ratio.accuracy)
+        return Coupled(total_correlation, *(function(*logits) for function in of_logits))
 
     def objective(self, means: tuple[gaussian_vae.Terms, Coupled], *, step: Array) -> Array:
         """Returns E[−log p(x|z)] + KL + γ·TC + D's cross-entropy, nats per example."""

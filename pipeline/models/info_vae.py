@@ -15,15 +15,6 @@ from pipeline.nn.aggregate_posterior import discrepancy
 from pipeline.runtime import errors, registry
 
 
-class Shown(NamedTuple):
-    """What an example shows the others, [B, D] each; the first three as `CoupledVAE` has them."""
-
-    z: Array
-    mean: Array
-    log_variance: Array
-    prior: Array  # a draw of N(0, 1), by the example's key
-
-
 class Coupled(NamedTuple):
     """What follows from what all examples show."""
 
@@ -45,17 +36,15 @@ class Model(gaussian_vae.CoupledVAE):
         self.of_kl, self.of_mmd = least, section.lambda_mmd - least
         super().__init__(config, example, rngs=rngs)
 
-    def shown(  # type: ignore[override]
-        self, batch: gaussian_vae.Batch, *, keys: Array, step: Array
-    ) -> Shown:
+    def shown(self, batch: gaussian_vae.Batch, *, keys: Array, step: Array) -> gaussian_vae.Shown:
         """Returns a sample of z for each example, its posterior, and a draw of the prior."""
         own = jax.vmap(lambda key: jax.random.fold_in(key, streams.PRIOR))(keys)
         prior = jax.vmap(lambda key: jax.random.normal(key, (self.latent_dim,)))(own)
-        return Shown(*super().shown(batch, keys=keys, step=step), prior)
+        return super().shown(batch, keys=keys, step=step)._replace(drawn=prior)
 
-    def coupled(self, shown: Shown, *, mask: Array, step: Array) -> Coupled:
+    def coupled(self, shown: gaussian_vae.Shown, *, mask: Array, step: Array) -> Coupled:
         """Returns every example's part of MMD², from what the whole batch shows."""
-        return Coupled(discrepancy.mmd(shown.z, shown.prior, mask, self.kernel))
+        return Coupled(discrepancy.mmd(shown.z, shown.drawn, mask, self.kernel))
 
     def objective(self, means: tuple[gaussian_vae.Terms, Coupled], *, step: Array) -> Array:
         """Returns E[−log p(x|z)] + (1 − α)·KL + (α + λ − 1)·MMD², nats per example."""

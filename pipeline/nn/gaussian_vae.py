@@ -129,6 +129,7 @@ class Shown(NamedTuple):
     z: Array  # a sample of q(z|x)
     mean: Array
     log_variance: Array
+    drawn: Any = None  # [B, D] or None: what a variant draws beside it by the example's key
 
 
 class CoupledVAE(GaussianVAE):

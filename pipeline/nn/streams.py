@@ -10,8 +10,8 @@ EVALUATION = 2**32 - 1  # the noise of held-out examples: the sample of z in eve
 INITIALISATION = 2**32 - 2  # the first parameters of a model
 RESTARTS = 2**32 - 3  # the vectors of a batch from which unused codes restart; then folds the step
 QUALITY = 2**32 - 4  # the samples of an evaluation of image quality; then folds the sample's number
-PERMUTATIONS = 2**32 - 5  # of the latents over a batch; then folds the step
 # Folded into an example's key. Importance-weighted samples of z use the numbers from 0.
 CONDITIONS = 2**32 - 1  # whether its conditions are dropped, and the conditions of a sample
 PRIOR = 2**32 - 2  # its draw of the prior, beside its sample of z
+PERMUTATIONS = 2**32 - 3  # the numbers by which each latent is permuted over a batch
 DROPOUT = 2**31  # which features are dropped: from here on, a number for each call

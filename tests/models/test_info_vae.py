@@ -63,7 +63,7 @@ def test_draws_of_the_prior_are_normal_and_follow_the_examples_key():
     between = np.corrcoef(noise, prior, rowvar=False)[:10, 10:]
     np.testing.assert_allclose(between, 0.0, atol=0.08)
     images = {"image": images["image"][:7]}
-    again = model.shown(images, keys=keys[5:12], step=jnp.int32(9)).prior
+    again = model.shown(images, keys=keys[5:12], step=jnp.int32(9)).drawn
     np.testing.assert_array_equal(again, prior[5:12])
 
 

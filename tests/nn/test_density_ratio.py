@@ -14,6 +14,11 @@ Z = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
 KEY = jax.random.key(3)
 
 
+def permuted(z, key, mask=None):
+    mask = jnp.ones(len(z)) if mask is None else mask
+    return density_ratio.permuted(z, jax.random.uniform(key, z.shape), mask)
+
+
 def rows_taken(found, given):
     """Returns for each value the row of `given` that it comes from; all values differ."""
     return np.array([[int(np.flatnonzero(given[:, d] == x)[0]) for d, x in enumerate(row)]
@@ -21,18 +26,18 @@ def rows_taken(found, given):
 
 
 def test_each_latent_is_permuted_by_itself():
-    rows = rows_taken(density_ratio.permuted(Z, jnp.ones(40), KEY), Z)
+    rows = rows_taken(permuted(Z, KEY), Z)
     for one in range(5):
         assert sorted(rows[:, one]) == list(range(40))
         for other in range(one):
             assert (rows[:, one] == rows[:, other]).sum() < 10
-    another = rows_taken(density_ratio.permuted(Z, jnp.ones(40), jax.random.key(4)), Z)
+    another = rows_taken(permuted(Z, jax.random.key(4)), Z)
     assert (another == rows).mean() < 0.1
 
 
 def test_every_order_is_equally_likely():
     z = np.arange(3, dtype=np.float32)[:, None]
-    draw = jax.vmap(lambda key: density_ratio.permuted(z, jnp.ones(3), key)[:, 0])
+    draw = jax.vmap(lambda key: permuted(z, key)[:, 0])
     orders = np.asarray(draw(jax.random.split(KEY, 6000))).astype(int) @ [100, 10, 1]
     counts = np.unique(orders, return_counts=True)[1]
     assert len(counts) == 6
@@ -43,8 +48,10 @@ def test_only_true_examples_are_permuted_and_padding_changes_nothing():
     mask = np.ones(40, np.float32)
     mask[[0, 7, 8, 33, 39]] = 0
     true = np.flatnonzero(mask)
-    found = density_ratio.permuted(np.where(mask[:, None] > 0, Z, np.nan), mask, KEY)
-    expected = density_ratio.permuted(Z[true], jnp.ones(35), KEY)
+    numbers = np.random.default_rng(1).uniform(size=Z.shape).astype(np.float32)
+    damaged = np.where(mask[:, None] > 0, Z, np.nan)
+    found = density_ratio.permuted(damaged, np.where(mask[:, None] > 0, numbers, np.nan), mask)
+    expected = density_ratio.permuted(Z[true], numbers[true], jnp.ones(35))
     np.testing.assert_array_equal(found[true], expected)
 
 
@@ -80,7 +87,7 @@ def test_the_estimate_approaches_the_total_correlation_of_a_gaussian():
         own, other = jax.random.split(key)
         z = jax.random.normal(own, (1024, 2)) @ root.T
         model = nnx.merge(graphdef, params)
-        return model(z), model(density_ratio.permuted(z, jnp.ones(1024), other))
+        return model(z), model(permuted(z, other))
 
     def loss(params, key):
         return density_ratio.discriminator_loss(*logits(params, key)).mean()

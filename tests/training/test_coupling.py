@@ -22,7 +22,7 @@ MODELS = ("beta_tcvae", "info_vae", "factor_vae", "tests.support.wae_mmd")
 # Names in `small_models`.
 OF_OURS = {"beta_tcvae": "tc", "info_vae": "info", "factor_vae": "factor"}
 # Arrays of latents.
-SHOWN = {"beta_tcvae": 3, "info_vae": 4, "factor_vae": 3, "tests.support.wae_mmd": 2}
+SHOWN = {"beta_tcvae": 3, "info_vae": 4, "factor_vae": 4, "tests.support.wae_mmd": 2}
 # devices, fsdp, accumulation, shards
 LAYOUTS = [(2, 1, 1, 0), (8, 1, 1, 0), (1, 1, 4, 0), (2, 1, 4, 0), (4, 4, 1, 0), (4, 2, 4, 0),
            (1, 1, 1, 8), (8, 1, 1, 8)]  # fmt: skip

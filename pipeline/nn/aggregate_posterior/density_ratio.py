@@ -17,25 +17,21 @@ from jax import Array, lax
 from pipeline.runtime import errors
 
 
-def permuted(z: Array, mask: Array, key: Array) -> Array:
+def permuted(z: Array, numbers: Array, mask: Array) -> Array:
     """Returns z [B, D] with each latent permuted over the true examples, by itself.
 
-    The permutation depends on the key, and on an example's place among the true ones: padding
-    changes nothing.
+    Padding changes nothing.
 
     Args:
         z: [B, D].
+        numbers: [B, D], drawn at random by each example; sorting by them permutes.
         mask: [B], 0 if the example is padding.
-        key: equal on all devices.
     """
-    place = (jnp.cumsum(mask) - 1).astype(jnp.int32)
-    keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(place)
-    numbers = jax.vmap(lambda key: jax.random.bits(key, z.shape[1:]))(keys)  # [B, D]
-    # Sorted by these numbers with padding last, the true examples are in a random order.
+    # With padding last, the true examples come first, in a random order.
     padding = jnp.broadcast_to(mask[:, None] == 0, z.shape)
-    rows = jnp.broadcast_to(jnp.arange(len(z))[:, None], z.shape)
-    order = lax.sort((padding, numbers, rows), dimension=0, num_keys=2)[2]
-    return jnp.take_along_axis(z, order[place], axis=0)
+    sorted_z = lax.sort((padding, numbers, z), dimension=0, num_keys=2)[2]
+    place = jnp.cumsum(mask) - 1  # among the true examples
+    return sorted_z[place.astype(jnp.int32)]
 
 
 def discriminator_loss(of_true: Array, of_permuted: Array) -> Array:
