@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = {
     file.name: importlib.import_module(f"configs.{file.name}")
     for file in pkgutil.iter_modules(configs.__path__)
-    if file.name != "default"
+    if file.name != "default" and not file.ispkg
 }
 
 
