@@ -97,7 +97,11 @@ def check(options: Options) -> None:
     checks.check(options.study, options.part, options.of)
     screen, total = terminal.Terminal(), texts.counted(len(options.study.runs), "run")
     part = f", part {options.part} of {options.of}" if options.of > 1 else ""
-    states = {run.name: _state(options.study, run) for group in options.share for run in group}
+    states = {
+        run.name: _state(options.study, run, within=options.study.training(group))
+        for group in options.share
+        for run in group
+    }
     screen.table(f"Study {options.study.title}, {total}{part}", states)
 
 
@@ -138,10 +142,10 @@ def run(options: Options) -> int:
 
 
 def page(options: Options) -> Path:
-    """Evaluates complete runs that have no report, writes the page, and returns its path.
+    """Writes the page of the runs that are trained and evaluated, and returns its path.
 
     Raises:
-        InputError: no run is complete.
+        InputError: there is no such run.
     """
     from pipeline.display import terminal
     from pipeline.outputs.studies import page as pages
@@ -167,10 +171,10 @@ def _commands(
             yield "evaluating", run.name, ("pipeline.evaluate", *of_run)
 
 
-def _state(study: declared.Study, planned: declared.Planned) -> str:
+def _state(study: declared.Study, planned: declared.Planned, *, within: declared.Planned) -> str:
     if planned.is_trained:
         return "complete" if study.is_evaluated(planned) else "trained, not evaluated"
-    return f"step {planned.steps_done:,} of {planned.config.total_steps:,}"
+    return f"step {within.steps_done:,} of {planned.config.total_steps:,}"
 
 
 def main() -> int:

@@ -42,7 +42,7 @@ class Model(gaussian_vae.CoupledVAE):
 
     def shown(self, batch: gaussian_vae.Batch, *, keys: Array, step: Array) -> gaussian_vae.Shown:
         """Returns each example's z and posterior, and numbers whose order permutes the batch."""
-        own = jax.vmap(lambda key: jax.random.fold_in(key, streams.PERMUTATIONS))(keys)
+        own = streams.within(keys, streams.PERMUTATIONS)
         numbers = jax.vmap(lambda key: jax.random.uniform(key, (self.latent_dim,)))(own)
         return super().shown(batch, keys=keys, step=step)._replace(drawn=numbers)
 

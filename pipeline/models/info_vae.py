@@ -38,7 +38,7 @@ class Model(gaussian_vae.CoupledVAE):
 
     def shown(self, batch: gaussian_vae.Batch, *, keys: Array, step: Array) -> gaussian_vae.Shown:
         """Returns a sample of z for each example, its posterior, and a draw of the prior."""
-        own = jax.vmap(lambda key: jax.random.fold_in(key, streams.PRIOR))(keys)
+        own = streams.within(keys, streams.PRIOR)
         prior = jax.vmap(lambda key: jax.random.normal(key, (self.latent_dim,)))(own)
         return super().shown(batch, keys=keys, step=step)._replace(drawn=prior)
 

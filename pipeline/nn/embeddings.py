@@ -76,7 +76,7 @@ class Embedding(nnx.Module):
         """
         if not self.dropout:
             return batch
-        own_keys = jax.vmap(lambda key: jax.random.fold_in(key, streams.CONDITIONS))(keys)
+        own_keys = streams.within(keys, streams.CONDITIONS)
         coin = functools.partial(jax.random.bernoulli, p=self.dropout)
         return batch | {DROPPED: jax.vmap(coin)(own_keys)}
 

@@ -5,6 +5,9 @@ folds `fold_in(…, position)`. Code that draws outside the steps uses one of th
 of the step, which is below 2³¹. Within an example it uses one in place of a sample's number.
 """
 
+import jax
+from jax import Array
+
 # In place of the step.
 EVALUATION = 2**32 - 1  # the noise of held-out examples: the sample of z in every evaluation
 INITIALISATION = 2**32 - 2  # the first parameters of a model
@@ -15,3 +18,8 @@ CONDITIONS = 2**32 - 1  # whether its conditions are dropped, and the conditions
 PRIOR = 2**32 - 2  # its draw of the prior, beside its sample of z
 PERMUTATIONS = 2**32 - 3  # the numbers by which each latent is permuted over a batch
 DROPOUT = 2**31  # which features are dropped: from here on, a number for each call
+
+
+def within(keys: Array, stream: int) -> Array:
+    """Returns the key of a stream within each example, [B], from the examples' keys [B]."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, stream))(keys)

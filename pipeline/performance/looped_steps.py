@@ -16,8 +16,8 @@ from pipeline.training import dispatch, step
 PLAIN = "a plain step"
 # Changes to a work's config, and over how much memory they pass beside a plain step's, in multiples
 # of the parameters' bytes. Each further part reads all parameters twice and writes their gradients
-# once. Accumulation adds each to a sum: two reads and one write. Shards are read once more, all
-# together.
+# once. Accumulation adds each to a sum: two reads and one write. Shards must
+# at least be read once more.
 PASSES = {"accumulation_steps=4": 3 * (3 + 3), "deterministic_shards=8": 7 * 3 + 8}
 FORMS = (PLAIN, *PASSES, "steps_per_dispatch=5")
 ROUND_SECONDS = 0.5  # the least time of a round

@@ -109,10 +109,8 @@ def claim(config: Any, workdir: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def split(
-    ready: setup.Setup, workdir: Path, state: TrainState, prints: dict[str, str]
-) -> list[Path]:
-    """Makes a run of each replica, with the state as its checkpoint, and returns their folders.
+def split(ready: setup.Setup, workdir: Path, state: TrainState, prints: dict[str, str]) -> None:
+    """Makes a run of each replica, with the state as its checkpoint.
 
     A folder that is a run already stays as it is. All processes must call this, after the
     checkpoint of `state` is committed. Without replicas it does nothing.
@@ -124,7 +122,7 @@ def split(
         prints: the fingerprint of the data.
     """
     if ready.given.replicas == 1:
-        return []
+        return
     at = int(state.step)
     figures, _ = checkpoint_folder.figures(workdir / "checkpoints" / str(at))
     for index, (folder, config) in enumerate(of(ready.given, workdir)):
@@ -142,4 +140,3 @@ def split(
             fingerprint.save(prints, folder, warn=errors.say)
             # Last, because a folder with a config counts as a whole run.
             run_config.save(config, folder)
-    return folders(ready.given, workdir)

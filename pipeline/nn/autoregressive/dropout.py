@@ -37,7 +37,7 @@ def make(rate: float, keys: Array) -> Drop:
 
     def drop(x: Array) -> Array:
         nonlocal calls
-        own = jax.vmap(lambda key, n=calls: jax.random.fold_in(key, streams.DROPOUT + n))(keys)
+        own = streams.within(keys, streams.DROPOUT + calls)
         calls += 1
         shape = x.shape[0] // keys.shape[0], *x.shape[1:]
         kept = jax.vmap(lambda key: _bytes(key, shape))(own).reshape(x.shape) >= dropped

@@ -27,7 +27,7 @@ def write(folder: Path, found: results.Results, screen: terminal.Terminal) -> Pa
         best={metric: best(summaries[metric], directions[metric]) for metric in metrics},
         summaries=summaries,
         explained={metric: found.explained(metric) for metric in metrics},
-        sentences=sentences(found),
+        sentence=sentence(found),
         correlated=correlated,
         cells=[[(value, colour(value)) for value in row] for row in matrix],
         charts=[
@@ -40,7 +40,7 @@ def write(folder: Path, found: results.Results, screen: terminal.Terminal) -> Pa
         ],
     )
     screen.columns("Medians over the seeds [quartiles]", rows(found))
-    screen.note(sentences(found)[0])
+    screen.note(sentence(found))
     whole = json.dumps(results.contents(found), indent=2, ensure_ascii=False, allow_nan=False)
     files.write(folder / "study.json", whole + "\n")
     files.write(folder / "index.html", page)
@@ -69,25 +69,20 @@ def best(by_method: dict[str, statistics.Summary | None], direction: str) -> str
     return comparison.BETTER[direction](medians, key=lambda method: medians[method])
 
 
-def sentences(found: results.Results) -> list[str]:
-    """Returns what the shares of variance say: first over all metrics, then of each."""
+def sentence(found: results.Results) -> str:
+    """Returns what the shares of variance say over all metrics."""
     shares = {metric: found.explained(metric) for metric in found.metrics}
     known = {metric: share for metric, share in shares.items() if share}
     if not known:
-        return ["Variance needs two methods or more, one of them with two seeds or more."]
+        return "Variance needs two methods or more, one of them with two seeds or more."
     chance = next(iter(known.values())).chance
     by_seed = [metric for metric, share in known.items() if share.share < 0.5]
     named = f" ({', '.join(map(pages.words, by_seed))})" if by_seed else ""
-    return [
+    return (
         f"The seed explains more of the variance than the method in {len(by_seed)} of "
         f"{texts.counted(len(known), 'metric')}{named}. If methods made no difference, the "
-        f"method's share would be {100 * chance:.0f} % on average.",
-        *(
-            f"{pages.words(metric)}: the method explains {100 * share.share:.0f} % of the variance "
-            f"over the runs, the seed {100 * (1 - share.share):.0f} %."
-            for metric, share in known.items()
-        ),
-    ]
+        f"method's share would be {100 * chance:.0f} % on average."
+    )
 
 
 def colour(correlation: float) -> str:
