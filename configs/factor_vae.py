@@ -2,8 +2,8 @@
 
 python -m pipeline.train --config=configs/factor_vae.py --workdir=runs/factor_vae
 
-Locatello et al. 2019 (arXiv:1811.12359) try γ of 10, 20, 30, 40, 50 and 100. The discriminator and
-its rate of 1e-4 are the paper's; there its Adam has β of 0.5 and 0.9, and here those of the VAE.
+Locatello et al. 2019 (arXiv:1811.12359) try γ of 10, 20, 30, 40, 50 and 100. The discriminator, its
+rate and its Adam are the paper's.
 For two cores: --config.model.discriminator.hidden="(256,256,256)". Not measured yet.
 """
 
@@ -25,6 +25,7 @@ def get_config(presets: str = "") -> ConfigDict:
     # widths of its layers, with leaky ReLU between them
     config.model.discriminator.hidden = (64, 64) if "smoke" in presets else (1000,) * 6
     config.optimizer.learning_rate = 1e-3
-    # Adam's learning rates of parts of the model that do not share the one above
+    # Adam's learning rates, b1 and b2 of parts of the model that do not share those above
     config.optimizer.own_rates = ConfigDict({"discriminator": 1e-4})
+    config.optimizer.own_betas = ConfigDict({"discriminator": (0.5, 0.9)})
     return default.apply(config, presets)

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
@@ -45,22 +45,22 @@ def make(mesh: Mesh, *, parts: int, shards: int) -> Callable[..., tuple[Any, Any
 
 
 def make_for_gradients(
-    mesh: Mesh, *, parts: int, shards: int
-) -> Callable[..., tuple[Any, Array, Any, Any]]:
-    """Returns (function, examples, extra) → gradients, their global norm, other sums, extra's sum.
+    mesh: Mesh, *, parts: int, shards: int, squares: Callable[[Any], Any]
+) -> Callable[..., tuple[Any, Any, Any, Any]]:
+    """Returns (function, examples, extra) → gradients, their norms, other sums, extra's sum.
 
-    The gradients lie on the mesh as the parameters do. `function` returns (gradients, pytree). All
-    else is as in `make`.
+    The gradients lie on the mesh as the parameters do. `function` returns (gradients, pytree).
+    `squares` returns sums of squares of gradients, or of a piece of them, as a pytree of scalars;
+    the norms are the roots of the whole sums. All else is as in `make`.
     """
     if layouts.is_cut(mesh):
-        return functools.partial(by_reduce_scatter, mesh=mesh, parts=parts)
+        return functools.partial(by_reduce_scatter, mesh=mesh, parts=parts, squares=squares)
     summed = make(mesh, parts=parts, shards=shards)
 
     def everywhere(function, examples, extra=None):
         (gradients, sums), extra = summed(function, examples, extra)
-        # Every device holds the whole sum, so the norm needs no exchange.
-        squares = sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradients))
-        return gradients, jnp.sqrt(squares), sums, extra
+        # Every device holds the whole sum, so the norms need no exchange.
+        return gradients, jax.tree.map(jnp.sqrt, squares(gradients)), sums, extra
 
     return everywhere
 
@@ -109,8 +109,14 @@ def by_all_reduce(
 
 
 def by_reduce_scatter(
-    function: Callable, examples: Any, extra: Any = None, *, mesh: Mesh, parts: int
-) -> tuple[flat_buffers.Flat, Array, Any, Any]:
+    function: Callable,
+    examples: Any,
+    extra: Any = None,
+    *,
+    mesh: Mesh,
+    parts: int,
+    squares: Callable[[Any], Any],
+) -> tuple[flat_buffers.Flat, Any, Any, Any]:
     """Sums gradients with one reduce-scatter over `fsdp`, and all else with one all-reduce.
 
     If the mesh has other axes, a second all-reduce adds the pieces over those.
@@ -121,9 +127,10 @@ def by_reduce_scatter(
         extra: a pytree of this device, which is added over devices.
         mesh: the devices over which it adds.
         parts: number of parts into which `examples` are cut.
+        squares: as in `make_for_gradients`.
 
     Returns:
-        This device's piece of the gradients' sum, the norm of the whole sum, the other sums, and
+        This device's piece of the gradients' sum, the norms of the whole sum, the other sums, and
         the sum of `extra`.
     """
     gradients, sums = _over_parts(function, examples, parts)
@@ -133,13 +140,14 @@ def by_reduce_scatter(
     others = tuple(axis for axis in mesh.axis_names if axis != FSDP)
     if others:
         values = lax.psum(values, others)
-    squares = jnp.vdot(values, values)
-    # Several devices hold the same piece, so only the first counts: else the norm is too large.
+    piece = dataclasses.replace(flat, values=values)
+    own = squares(piece)
+    # Several devices hold the same piece, so only the first counts: else the norms are too large.
     if others:
-        squares = jnp.where(lax.axis_index(others) == 0, squares, 0.0)
-    # Sent after the reduce-scatter, so that the gradient norm shares this all-reduce.
-    sums, extra, squares = _all_reduced((sums, extra, squares), mesh.axis_names)
-    return dataclasses.replace(flat, values=values), jnp.sqrt(squares), sums, extra
+        own = jax.tree.map(lambda s: jnp.where(lax.axis_index(others) == 0, s, 0.0), own)
+    # Sent after the reduce-scatter, so that the norms share this all-reduce.
+    sums, extra, total = _all_reduced((sums, extra, own), mesh.axis_names)
+    return piece, jax.tree.map(jnp.sqrt, total), sums, extra
 
 
 def _over_parts(function: Callable, examples: Any, parts: int) -> Any:

@@ -39,7 +39,11 @@ MAY_CHANGE = (
 )
 DTYPES = ("float32", "bfloat16")
 # What a field that an older version lacks means there, if today's default means something else.
-OLD = {"compute_dtype": "float32", "data.heldout_examples": 10_000}
+OLD = {
+    "compute_dtype": "float32",
+    "data.heldout_examples": 10_000,
+    "optimizer.own_betas.discriminator": [0.9, 0.999],
+}
 SCHEDULE = ("schedule", "start", "end", "steps")  # the fields of a section for `nn.schedules`
 
 

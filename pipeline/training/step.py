@@ -93,7 +93,8 @@ def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
     # Means come back whole on every device; gradients come back laid out as the parameters are.
     parts = {"parts": config.accumulation_steps, "shards": config.deterministic_shards}
     summed = reductions.make(mesh, **parts)
-    summed_with_gradients = reductions.make_for_gradients(mesh, **parts)
+    squares = optimizer.parts.squares(config.optimizer)
+    summed_with_gradients = reductions.make_for_gradients(mesh, squares=squares, **parts)
     couples, (gathered, computed) = models.couples(config), coupling.make(mesh, **parts)
 
     def local_step(state: TrainState, batch: models.Batch, stop: Array, seed: Any = config.seed):
@@ -152,16 +153,19 @@ def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
             return coupling.added_once(gradients, direct, position), (totals, sums)
 
         # The stop requests travel with the sums, so they cost no message of their own.
-        gradients, norm, (totals, sums), stopped = summed_with_gradients(backward, ours, stop.sum())
+        gradients, norms, (totals, sums), stopped = summed_with_gradients(
+            backward, ours, stop.sum()
+        )
 
         # Sums are equal on all devices from here on, so nothing below needs another exchange.
         means = jax.tree.map(lambda total: total / batch_size, totals)
         joined = coupling.joined(means, coupled)
         metrics = model(everywhere).metrics(joined, sums, step=state.step) | {
             "loss": objective(means, coupled),
-            "grad_norm": norm,
+            **norms,
             "learning_rate": jnp.asarray(rate(state.step), jnp.float32),
         }
+        norm = norms["grad_norm"]
         update = optimizer.make_for(gradients, norm, config.optimizer).update
         updates, opt_state = update(gradients, state.opt_state, state.params)
         new_params = jax.tree.map(jnp.add, state.params, updates)
@@ -190,7 +194,7 @@ def _initial_state(config: Any, example: Any, *, of: Callable = lambda tree: tre
     """Returns the state of step 0 with `of(params)` as its parameters."""
     config = models.settled(config)
     params, stats = models.make(config, example)[1]()
-    optimizer.check_parts(config.optimizer, params)
+    optimizer.parts.check_model(config.optimizer, params)
     params = of(params)
     opt_state = optimizer.make(config.optimizer).init(params)
     return TrainState(jnp.zeros((), jnp.int32), params, stats, opt_state, guard.first_trend())

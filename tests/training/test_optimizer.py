@@ -36,12 +36,11 @@ def test_a_part_follows_its_own_rate_with_the_same_schedule():
 
 
 def test_every_value_of_a_piece_has_the_factor_of_its_array():
-    config = section(own_rates={"a": 0.1})
     mesh = sharding.make_mesh({"data": 1, "fsdp": 2}, devices=jax.devices()[:2])
 
     def factors():
         piece = flat_buffers.own_piece(PARAMS, mesh)
-        return flat_buffers.of_leaves(piece, lambda tree: optimizer.rate_factors(config, tree))
+        return optimizer.parts.by_part(piece, {"a": 0.25}, 1.0).values
 
     specs = jax.sharding.PartitionSpec("fsdp")
     found = jax.jit(jax.shard_map(factors, mesh=mesh, in_specs=(), out_specs=specs))()
@@ -76,6 +75,32 @@ def test_a_run_with_cut_state_follows_the_same_rates():
 
 def mesh_of(data, fsdp):
     return sharding.make_mesh({"data": data, "fsdp": fsdp}, devices=jax.devices()[: data * fsdp])
+
+
+def test_a_part_has_its_own_betas():
+    config = section(own_betas={"a": (0.5, 0.9)})
+    plain, other = section(), section(b1=0.5, b2=0.9)
+    transforms = [optimizer.make(one) for one in (config, plain, other)]
+    states = [one.init(PARAMS) for one in transforms]
+    for turn in range(3):
+        gradients = jax.tree.map(lambda p, k=turn: (2.0 - k) * p, PARAMS)
+        updates = []
+        for k, transform in enumerate(transforms):
+            update, states[k] = transform.update(gradients, states[k], PARAMS)
+            updates.append(update)
+        np.testing.assert_allclose(updates[0]["ab"], updates[1]["ab"], rtol=1e-6)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+            updates[0]["a"],
+            updates[2]["a"],
+        )
+    assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
+
+
+@pytest.mark.parametrize("pair", [(0.5,), (0.5, 1.0), (-0.1, 0.9), ("a", 0.9)])
+def test_betas_that_cannot_work_are_refused(pair):
+    with pytest.raises(errors.InputError, match=r"own_betas\.a=.* must be two numbers in"):
+        optimizer.make(section(own_betas={"a": pair}))
 
 
 def test_the_banner_names_the_rates():
