@@ -23,6 +23,7 @@ COMMAND = command_line.Command(
         flags.Flag("out", "DIR", "new folder, on this computer", example="exports/beta_vae"),
         flags.STEP,
         flags.switch("onnx", "also writes files of ONNX, with the extra onnx"),
+        flags.switch("all_arrays", "also those that only training reads: a discriminator's"),
         flags.Flag("license", "NAME", "licence that the model card states", "unknown"),
     ),
     (
@@ -41,6 +42,7 @@ class Options(NamedTuple):
     out: Path
     step: str
     onnx: bool
+    all_arrays: bool
     license: str
 
 
@@ -61,6 +63,7 @@ def parse(arguments: Sequence[str]) -> Options:
         out=flags.path(values.out, name="--out"),
         step=values.step,
         onnx=values.onnx,
+        all_arrays=values.all_arrays,
         license=values.license,
     )
 
@@ -86,7 +89,7 @@ def run(options: Options) -> Path:
     screen = terminal.Terminal()
     for one in caught:
         screen.warn(str(one.message))
-    chosen = functions.of(model)
+    chosen = functions.of(model, training=options.all_arrays)
     made = folder.make(model, config, chosen)
     files: dict[str, bytes] = {}
     told: list[str] = []
@@ -110,7 +113,8 @@ def texts_of(options: Options, config: Any, step: int, told: Sequence[str] = ())
 
     variant = registry.load("models", config.model.name, field="model.name")
     above = samples.title(config)
-    further = [*(["--onnx"] if options.onnx else []), f"--license={options.license}"]
+    further = [f"--{name}" for name in ("onnx", "all_arrays") if getattr(options, name)]
+    further += [f"--license={options.license}"]
     return model_card.Texts(
         run=options.workdir.name,
         variant=(variant.__doc__ or "").split("\n\n")[0],

@@ -111,7 +111,8 @@ def _codes(ready: setup.Setup, params: Any, name: str) -> encoded_splits.Kind:
         # The barrier keeps the decoder from changing how the encoder is compiled, and its bits.
         codes = lax.optimization_barrier(codes)
         image = networks.unit_interval(image)
-        return {name: codes, "distortion": model.reconstruction(model.vectors(codes), image)}
+        outputs = model.outputs(model.vectors(codes))
+        return {name: codes, "distortion": model.reconstruction(outputs, image)}
 
     num_codes = model.quantizer.num_codes
     dtype = smallest(num_codes)

@@ -68,11 +68,11 @@ def make(model: trained.TrainedModel, config: Any, chosen: Sequence[functions.Fu
     (num,) = export.symbolic_shape("n")
     programs, version = {}, 0
     for function in chosen:
-        given = functions.abstract(model, function.inputs, num)
+        given = functions.abstract(model, function, num)
         exported = export.export(jax.jit(function.call), platforms=PLATFORMS)(*given)
         programs[function.name] = bytes(exported.serialize())
         version = exported.calling_convention_version
-    arrays = functions.arrays(model)
+    arrays = functions.arrays(model, chosen)
     about = _about(model, config, chosen, version)
     return Export(about, programs, weights.encoded(arrays, {"step": model.step}))
 

@@ -6,7 +6,7 @@ null class for that example, so one program serves examples with and without lab
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 
 from pipeline import datasets, models
+from pipeline.mesh import dependence
 from pipeline.nn import embeddings, vectors, weights
 from pipeline.outputs import model_functions, trained
 from pipeline.runtime import run_config
@@ -37,22 +38,28 @@ class Function(NamedTuple):
 
     name: str
     call: Callable[..., Any]
+    arrays: tuple[str, ...]  # names of the model's arrays that it takes, the same for all functions
     inputs: tuple[Entry, ...]
     outputs: tuple[Entry, ...]
 
 
-def arrays(model: trained.TrainedModel) -> dict[str, np.ndarray]:
-    """Returns the parameters and statistics of a model by name, as the functions take them."""
-    return {name: np.asarray(leaf) for name, leaf in weights.named(model.params).items()}
+def arrays(model: trained.TrainedModel, chosen: Sequence[Function]) -> dict[str, np.ndarray]:
+    """Returns the parameters and statistics that the functions take, by name."""
+    found = weights.named(model.params)
+    return {name: np.asarray(found[name]) for name in chosen[0].arrays}
 
 
-def of(model: trained.TrainedModel) -> tuple[Function, ...]:
-    """Returns those of encode, decode, reconstruct and sample that the model has."""
+def of(model: trained.TrainedModel, *, training: bool = False) -> tuple[Function, ...]:
+    """Returns those of encode, decode, reconstruct and sample that the model has.
+
+    They take the arrays that one of them reads. With `training`, they take also those that only
+    training reads, such as a discriminator's.
+    """
     config = settled(model.config)
     described = models.abstract(config, model.example)
     config = _for_any_size(config, described)
     functions = model_functions.make(config, model.example)._asdict()
-    names = list(weights.named(model.params))
+    every = weights.named(model.params)
     structure = jax.tree.structure(model.params)
     conditions = tuple(
         _condition(name, model.example[name], has_null=_has_null(model))
@@ -64,7 +71,9 @@ def of(model: trained.TrainedModel) -> tuple[Function, ...]:
         function, entry = functions[name], first[name]
 
         def call(params: Mapping[str, Array], rows: Array, *labels: Array) -> Any:
-            tree = jax.tree.unflatten(structure, [params[one] for one in names])
+            # What no function reads has no place in the folder, and here any value will do.
+            leaves = [params[n] if n in params else jnp.zeros_like(every[n]) for n in every]
+            tree = jax.tree.unflatten(structure, leaves)
             if name == "sample":
                 rows = jax.random.wrap_key_data(rows)
             if entry.name == "images" and config.data.binarize:
@@ -73,21 +82,37 @@ def of(model: trained.TrainedModel) -> tuple[Function, ...]:
 
         call.__name__ = name  # names the program
         inputs = (entry, *conditions)
-        leaves = jax.tree.leaves(jax.eval_shape(call, *abstract(model, inputs, 1)))
-        return Function(name, call, inputs, _outputs(name, leaves, first))
+        function = Function(name, call, tuple(every), inputs, ())
+        leaves = jax.tree.leaves(jax.eval_shape(call, *abstract(model, function, 1)))
+        return function._replace(outputs=_outputs(name, leaves, first))
 
     known = [name for name, function in functions.items() if function is not None]
-    return tuple(made(name) for name in known if name in first)
+    all_functions = tuple(made(name) for name in known if name in first)
+    if training:
+        return all_functions
+    read = tuple(name for name in every if name in _read(model, all_functions))
+    return tuple(function._replace(arrays=read) for function in all_functions)
 
 
-def abstract(model: trained.TrainedModel, inputs: tuple[Entry, ...], num: Any) -> tuple[Any, ...]:
+def abstract(model: trained.TrainedModel, function: Function, num: Any) -> tuple[Any, ...]:
     """Returns the abstract arguments of a function for `num` examples, a number or a symbol."""
+    found = weights.named(model.params)
     params = {
-        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-        for name, leaf in weights.named(model.params).items()
+        name: jax.ShapeDtypeStruct(found[name].shape, found[name].dtype) for name in function.arrays
     }
-    rows = [jax.ShapeDtypeStruct((num, *one.shape), np.dtype(one.dtype)) for one in inputs]
+    rows = [jax.ShapeDtypeStruct((num, *one.shape), np.dtype(one.dtype)) for one in function.inputs]
     return params, *rows
+
+
+def _read(model: trained.TrainedModel, chosen: Sequence[Function]) -> set[str]:
+    """Returns the names of the arrays that one of these functions reads."""
+    found = set()
+    for function in chosen:
+        params, *rows = abstract(model, function, 1)
+        flags = dependence.inputs_read(function.call, params, *rows)
+        # A dictionary's leaves come in the order of its sorted keys.
+        found |= {name for name, is_read in zip(sorted(params), flags, strict=False) if is_read}
+    return found
 
 
 def settled(config: Any) -> Any:

@@ -45,7 +45,7 @@ def convert(
         model: the `trained.TrainedModel` whose arrays the files hold.
         converted: the functions.
     """
-    arrays = functions.arrays(model)
+    arrays = functions.arrays(model, converted)
     files, refused = {}, {}
     for function in converted:
         try:
