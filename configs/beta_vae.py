@@ -10,7 +10,7 @@ network is dense, like the paper's for dSprites. With the convolutions of Burges
 
 from ml_collections import ConfigDict
 
-from configs import default
+from configs import _image_terms, default
 
 
 def get_config(presets: str = "") -> ConfigDict:
@@ -28,4 +28,5 @@ def get_config(presets: str = "") -> ConfigDict:
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = -1  # a fiftieth of the run, 100 steps
     config.optimizer.decay_steps = 0  # the end of the run, as β's schedule
+    _image_terms.add(config)
     return default.apply(config, presets)

@@ -8,7 +8,7 @@ by the data's variance. The best checkpoint is the one that reconstructs best.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from configs import _image_terms, default
 
 
 def get_config(presets: str = "") -> ConfigDict:
@@ -51,4 +51,5 @@ def get_config(presets: str = "") -> ConfigDict:
     quantizer.diversity = 1.0  # γ, weight of the mean code's entropy, times w
     quantizer.temperature = 1.0  # τ of the soft choice
     quantizer.entropy_bits = 10  # dimensions of one joint distribution of codes
+    _image_terms.add(config)
     return default.apply(config, presets)

@@ -4,7 +4,8 @@ arXiv:1711.00937. `config.model.quantizer.name` chooses the quantiser. One that 
 moving averages has no middle term. The reconstruction decides how the distances are reduced: with
 `likelihood=mse` every term is a mean over elements, as in Sonnet. With a likelihood in nats every
 term is a sum. The paper averages the distances over the h·w vectors; beside summed nats their
-weight would be negligible.
+weight would be negligible. `nn.image_terms` may add perceptual and adversarial terms; with both it
+is the VQGAN of Esser et al. 2021 (arXiv:2012.09841).
 """
 
 import math
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 from flax import nnx
 from jax import Array
 
-from pipeline.nn import code_autoencoder, metrics, networks, quantizers
+from pipeline.nn import code_autoencoder, image_terms, metrics, networks, quantizers
 
 
 class Terms(NamedTuple):
@@ -21,6 +22,7 @@ class Terms(NamedTuple):
 
     reconstruction: Array  # [B], −log p(x|z) in nats, summed over pixels; or error over variance
     quantizer: dict[str, Array]  # [B, ...], such as distances, means over vectors and dimensions
+    image: dict[str, Array]  # [B], of `image_terms`; empty if their weights are 0
 
 
 class Model(code_autoencoder.CodeAutoencoder):
@@ -38,14 +40,16 @@ class Model(code_autoencoder.CodeAutoencoder):
         del keys
         image = networks.unit_interval(batch["image"])
         quantized = self.quantizer(self.encodings(image))
-        reconstruction = self.reconstruction(quantized.values, image)
+        outputs = self.outputs(quantized.values)
+        further = self.image_terms(self.generated(outputs), image, step=step)
         sums = self.quantizer.statistics(quantized, batch, step)
-        return Terms(reconstruction, quantized.terms), sums
+        sums |= self.image_terms.statistics(further, batch["mask"])
+        return Terms(self.reconstruction(outputs, image), quantized.terms, further), sums
 
     def objective(self, means: Terms, *, step: Array) -> Array:
-        """Returns L = reconstruction + ‖sg[z] − e‖² (if not by averages) + β·‖z − sg[e]‖²."""
-        del step
-        return means.reconstruction + self.vq_loss(means)
+        """Returns L = reconstruction + ‖sg[z] − e‖² (if not by averages) + β·‖z − sg[e]‖² + …."""
+        further = self.image_terms.loss(means.image, step=step)
+        return means.reconstruction + self.vq_loss(means) + further
 
     def vq_loss(self, means: Terms) -> Array:
         """Returns the terms that quantisation adds to the objective, in the objective's unit."""
@@ -53,7 +57,10 @@ class Model(code_autoencoder.CodeAutoencoder):
 
     def metrics(self, means: Terms, sums: dict, *, step: Array) -> metrics.Metrics:
         """Returns the figures to log, from means and sums over the global batch or data set."""
-        return super().metrics(means, sums, step=step) | {"vq_loss": self.vq_loss(means)}
+        figures = super().metrics(means, sums, step=step) | {"vq_loss": self.vq_loss(means)}
+        return figures | self.image_terms.metrics(means.image, step=step)
 
 
-warnings = code_autoencoder.warnings  # of a collapsed codebook
+def warnings(figures: dict[str, float]) -> list[str]:
+    """Returns warnings of a collapsed codebook, and of a discriminator that has won or lost."""
+    return [*code_autoencoder.warnings(figures), *image_terms.warnings(figures)]

@@ -13,7 +13,15 @@ from flax import nnx
 from jax import Array
 
 from pipeline import datasets
-from pipeline.nn import grid_networks, likelihoods, losses, metrics, networks, quantizers
+from pipeline.nn import (
+    grid_networks,
+    image_terms,
+    likelihoods,
+    losses,
+    metrics,
+    networks,
+    quantizers,
+)
 from pipeline.runtime import errors, registry
 
 COLLAPSED = 0.1  # share of codes in use below which a codebook counts as collapsed
@@ -42,6 +50,7 @@ class CodeAutoencoder(nnx.Module):
         )
         self.grid = tuple(side // section.downsampling for side in self.image_shape[:2])
         self.quantizer = quantizers.make(config, math.prod(self.grid), rngs=rngs)
+        self.image_terms = image_terms.ImageTerms(config, self.image_shape, rngs=rngs)
         registry.check(section.likelihood, ("mse", *likelihoods.NAMES), field="model.likelihood")
         self.likelihood: likelihoods.Likelihood | None
         if section.likelihood != "mse":
@@ -94,21 +103,25 @@ class CodeAutoencoder(nnx.Module):
         logits = self.likelihood is not None and self.likelihood.name == "bernoulli"
         return outputs if logits else outputs + 0.5
 
-    def reconstruction(self, values: Array, image: Array) -> Array:
+    def reconstruction(self, outputs: Array, image: Array) -> Array:
         """Returns −log p(x|z), [B] nats, summed over pixels; or the error over the variance.
 
         Args:
-            values: [B, h, w, D], the decoder's input.
+            outputs: [B, H, W, C], logits or means.
             image: [B, H, W, C] in [0, 1].
         """
-        outputs = self.outputs(values)
         if self.likelihood is None:
             return losses.scaled_squared_error(outputs, image, variance=self.variance)
         return self.likelihood.nll(outputs, image)
 
+    def generated(self, outputs: Array) -> Array:
+        """Returns the images that logits or means stand for; means may leave [0, 1]."""
+        return outputs if self.likelihood is None else self.likelihood.mean(outputs)
+
     def updated_stats(self, sums: dict) -> Any:
-        """Moves the codebook by sums over the global batch, and returns the new statistics."""
+        """Moves averages by sums over the global batch, and returns the new statistics."""
         self.quantizer.update(sums)
+        self.image_terms.update(sums)
         return nnx.as_pure(nnx.state(self, nnx.Not(nnx.Param)))
 
     def metrics(self, means: Any, sums: dict, *, step: Array) -> metrics.Metrics:

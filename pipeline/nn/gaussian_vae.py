@@ -102,14 +102,18 @@ class GaussianVAE(nnx.Module):
     def terms(self, batch: Batch, *, keys: Array, step: Array) -> tuple[Any, dict]:
         """Returns the terms of every example, from one sample of z each, and no sums."""
         del step
+        return self.autoencoded(batch, keys=keys)[0], {}
+
+    def autoencoded(self, batch: Batch, *, keys: Array) -> tuple[Terms, Array]:
+        """Returns the terms of every example, and the decoder's outputs, [B, H, W, C]."""
         image = networks.unit_interval(batch["image"])
         # One call serves both networks, so that the embedding's gradient is computed only once.
         condition = self.condition(batch, num=image.shape[0])
         mean, log_variance = networks.gaussian(self.encoder(image, *condition))
         z = losses.sample_normal(mean, log_variance, keys)
-        reconstruction = self.likelihood.nll(self.decoder(z, *condition), image)
+        outputs = self.decoder(z, *condition)
         kl = losses.kl_to_standard_normal(mean, log_variance).sum(axis=-1)
-        return Terms(reconstruction, kl), {}
+        return Terms(self.likelihood.nll(outputs, image), kl), outputs
 
     def metrics(self, means: Any, sums: dict, *, step: Array) -> metrics.Metrics:
         """Returns the figures of every variant, from means over the global batch or data set."""

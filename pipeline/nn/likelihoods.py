@@ -79,11 +79,13 @@ class Likelihood(nnx.Module):
             return losses.bernoulli_nll(outputs, image)
         return losses.gaussian_nll(outputs, image, log_sigma=jnp.log(self.sigma))
 
+    def mean(self, outputs: Array) -> Array:
+        """Returns the expected image, [B, H, W, C]; that of a Gaussian may leave [0, 1]."""
+        return jax.nn.sigmoid(outputs) if self.name == "bernoulli" else outputs
+
     def display(self, outputs: Array) -> Array:
         """Returns the expected image, [B, H, W, C] in [0, 1], for pictures."""
-        if self.name == "bernoulli":
-            return jax.nn.sigmoid(outputs)
-        return jnp.clip(outputs, 0.0, 1.0)
+        return jnp.clip(self.mean(outputs), 0.0, 1.0)
 
     def metrics(self, *, distortion: Array, rate: Array, num_dims: int) -> metrics.Metrics:
         """Returns `metrics.rate_distortion` with this `bin_width`, and `sigma` of a Gaussian.

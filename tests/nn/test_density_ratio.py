@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 from pipeline.nn.aggregate_posterior import density_ratio
+from pipeline.nn.frozen import without_gradient
 from pipeline.runtime import errors
 
 Z = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
@@ -62,7 +63,7 @@ def test_the_discriminator_is_a_perceptron_with_leaky_relu():
         x = x @ np.asarray(layer.kernel[...]) + np.asarray(layer.bias[...])
         x = np.maximum(x, 0.2 * x) if number < 2 else x[:, 0]
     np.testing.assert_allclose(module(Z), x, rtol=1e-4, atol=1e-6)
-    frozen = density_ratio.frozen(module)
+    frozen = without_gradient(module)
     np.testing.assert_array_equal(frozen(Z), module(Z))
 
 

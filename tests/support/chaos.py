@@ -35,7 +35,18 @@ HARDER = {  # what makes a variant harder to resume
 }
 VARIANTS = {
     name: (f"{name}.py:sprites,smoke", *HARDER.get(name, ())) for name in registry.names("models")
-} | {"code_prior": ("code_prior.py:smoke", "--config.batch_size=64")}
+} | {
+    "code_prior": ("code_prior.py:smoke", "--config.batch_size=64"),
+    "vq_gan": (
+        *("vq_vae.py:sprites,smoke", *HARDER["vq_vae"]),
+        *("--config.model.adversarial.weight=0.1", "--config.model.adversarial.channels=8"),
+        *(
+            "--config.model.adversarial.regularization=lecam",
+            "--config.model.adversarial.start_step=5",
+        ),
+        "--config.model.adversarial.regularization_weight=0.001",
+    ),
+}
 TOPOLOGIES = [(1, 1), (1, 2), (1, 4), (2, 1), (2, 2), (4, 1)]  # processes × devices each
 SHARDS = 4
 END_SECONDS = 90

@@ -44,12 +44,6 @@ def accuracy(of_true: Array, of_permuted: Array) -> Array:
     return ((of_true > 0).astype(jnp.float32) + (of_permuted < 0)) / 2
 
 
-def frozen(module: Any) -> Any:
-    """Returns the module with parameters that get no gradient."""
-    graphdef, state = nnx.split(module)
-    return nnx.merge(graphdef, lax.stop_gradient(state))
-
-
 class Discriminator(nnx.Module):
     """Linear layers with leaky ReLU of slope 0.2 between them: [B, D] → logits [B], float32."""
 

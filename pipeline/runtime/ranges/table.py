@@ -53,6 +53,9 @@ RANGES = {
             *(
                 "model.hidden",
                 "model.discriminator.hidden",
+                "model.adversarial.channels",
+                "model.adversarial.num_layers",
+                "model.adversarial.r1_every_steps",
                 "model.latent_dim",
                 "model.embedding_dim",
                 "model.channels",
@@ -75,6 +78,7 @@ RANGES = {
             *("data.resize", "data.max_corrupt_files", "guard.max_rollbacks"),
             *("checkpoint.keep_best", "checkpoint.keep_every_steps", "model.sampling.top_k"),
             *("image_quality.num_examples", "model.num_examples"),
+            "model.adversarial.start_step",
         ),
         COUNT,
     ),
@@ -118,15 +122,25 @@ RANGES = {
         ("model.sigma", "optimizer.learning_rate", "optimizer.own_rates.discriminator"), POSITIVE
     ),
     **dict.fromkeys(
-        ("model.alpha", "model.lambda_od", "model.lambda_d", "model.lambda_mmd"), AMOUNT
+        (
+            *("model.alpha", "model.lambda_od", "model.lambda_d", "model.lambda_mmd"),
+            "model.adversarial.regularization_weight",
+        ),
+        AMOUNT,
     ),
     "model.gamma": AMOUNT._replace(infinite="must not be negative"),
     **dict.fromkeys(
         ("model.label_dropout", "model.dropout", "optimizer.ema_decay"), SWITCHED_SHARE
     ),
     "model.sampling.top_p": Range("must lie in (0, 1]", 0, 1, above=True),
-    **dict.fromkeys(("optimizer.b1", "optimizer.b2"), SHARE),
-    **dict.fromkeys(("optimizer.weight_decay", "optimizer.clip_norm"), SWITCH),
+    **dict.fromkeys(("optimizer.b1", "optimizer.b2", "optimizer.own_betas.discriminator"), SHARE),
+    **dict.fromkeys(
+        (
+            *("optimizer.weight_decay", "optimizer.clip_norm"),
+            *("model.perceptual.weight", "model.adversarial.weight"),
+        ),
+        SWITCH,
+    ),
     **dict.fromkeys(("optimizer.eps", "data.variance", "guard.leap_sigmas"), AMOUNT),
     "traversals.range": Range("must be above 0", 0, MOST_FLOAT, above=True),
 }

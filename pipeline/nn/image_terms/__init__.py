@@ -1,0 +1,106 @@
+"""Further terms of an objective, for images that look sharp: w·LPIPS(x, x̂) and an adversary's.
+
+Esser et al. 2021 (arXiv:2012.09841), section 3.1, with constant weights: the paper's weight λ is a
+ratio of two gradients, which would take two more backward passes. `perceptual` has LPIPS, and
+`adversarial` the terms of both players.
+"""
+
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array, lax
+
+from pipeline.nn import perceptual
+from pipeline.nn.image_terms import adversarial
+from pipeline.nn.image_terms.adversarial import warnings
+from pipeline.nn.metrics import Metrics
+from pipeline.runtime import errors
+
+__all__ = ["ImageTerms", "warnings"]
+
+
+class ImageTerms(nnx.Module):
+    """The terms whose weights `config.model.perceptual` and `config.model.adversarial` give.
+
+    Without these sections, or with weights of 0, there are none.
+    """
+
+    def __init__(self, config: Any, shape: tuple[int, int, int], *, rngs: nnx.Rngs):
+        """Builds the discriminator, if there is one.
+
+        Args:
+            config: the whole config; reads `model` and `compute_dtype`.
+            shape: (H, W, C) of an image.
+            rngs: the stream `params`. Build everything else first: the order decides the values.
+
+        Raises:
+            InputError: a value cannot work, LPIPS's weights are not installed, or it does not take
+                images of this shape.
+        """
+        weights = {}
+        for name in ("perceptual", "adversarial"):
+            weights[name] = config.model[name].weight if name in config.model else 0.0
+            errors.check_not_negative(f"config.model.{name}.weight", weights[name])
+        self.perceptual_weight, self.network = weights["perceptual"], ""
+        if self.perceptual_weight:
+            self.network = config.model.perceptual.network
+            _weights(self.network)
+            perceptual.check(shape, self.network)
+        self.game = (
+            adversarial.Adversarial(
+                config.model.adversarial, shape, dtype=config.compute_dtype, rngs=rngs
+            )
+            if weights["adversarial"]
+            else None
+        )
+
+    def __call__(self, generated: Array, image: Array, *, step: Array) -> dict[str, Array]:
+        """Returns the terms of every example, [B] each.
+
+        Args:
+            generated: [B, H, W, C], the decoder's images; they may leave [0, 1].
+            image: [B, H, W, C] in [0, 1].
+            step: int32 scalar.
+        """
+        terms = {}
+        if self.perceptual_weight:
+            terms["perceptual"] = perceptual.distances(
+                # Not kept as an attribute: the weights would be state, which checkpoints hold.
+                _weights(self.network),
+                generated,
+                image,
+                network=self.network,
+                precision=lax.Precision.DEFAULT,
+            )
+        if self.game is not None:
+            terms |= self.game(generated, image, step=step)
+        return terms
+
+    def loss(self, means: dict[str, Array], *, step: Array) -> Array:
+        """Returns what the terms add to the objective."""
+        total = jnp.float32(0.0)
+        if self.perceptual_weight:
+            total += self.perceptual_weight * means["perceptual"]
+        return total if self.game is None else total + self.game.loss(means, step=step)
+
+    def statistics(self, terms: dict[str, Array], mask: Array) -> dict[str, dict[str, Array]]:
+        """Returns sums over true examples, to merge with a model's own: `game`, or none."""
+        sums = {} if self.game is None else self.game.statistics(terms, mask)
+        return {"game": sums} if sums else {}
+
+    def update(self, sums: dict[str, Any]) -> None:
+        """Moves averages by the global sums."""
+        if self.game is not None:
+            self.game.update(sums.get("game", {}))
+
+    def metrics(self, means: dict[str, Array], *, step: Array) -> Metrics:
+        """Returns the figures to log."""
+        figures = {"perceptual_loss": means["perceptual"]} if self.perceptual_weight else {}
+        return figures if self.game is None else figures | self.game.metrics(means, step=step)
+
+
+@functools.cache  # a start builds the model many times, and VGG's weights are a file of 59 MB
+def _weights(network: str) -> perceptual.Weights:
+    return perceptual.load(network, field="model.perceptual.network")
