@@ -15,7 +15,8 @@ import numpy as np
 from jax import Array
 
 from pipeline import datasets, models
-from pipeline.nn import embeddings, vectors, weights
+from pipeline.nn import embeddings, weights
+from pipeline.nn.quantizers import vectors
 from pipeline.outputs import model_functions, trained
 from pipeline.runtime import run_config
 

@@ -5,7 +5,8 @@ import pytest
 from flax import nnx
 
 from configs import vq_vae
-from pipeline.nn import metrics, quantizers, vectors
+from pipeline.nn import metrics, quantizers
+from pipeline.nn.quantizers import vectors
 from pipeline.runtime import errors
 
 BATCH, SIDE, DIM, NUM_CODES = 8, 4, 6, 16
