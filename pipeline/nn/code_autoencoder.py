@@ -53,7 +53,7 @@ class CodeAutoencoder(nnx.Module):
             raise errors.InputError(f"config.data.variance={self.variance} must not be negative")
 
     def encode(self, image: Array) -> Array:
-        """Returns the codes of images, [B, h, w] int32 ([B, h, w, Q] for `residual_vq`)."""
+        """Returns the codes of images, [B, h, w] int32 ([B, h, w, Q] with Q codebooks)."""
         return self.quantizer(self.encodings(image)).codes
 
     def decode(self, codes: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Quantisers by name: `vq`, `residual_vq`, `fsq`, `lfq`, all with one interface.
+"""Quantisers by name, all with one interface.
 
 A quantiser maps encodings [B, h, w, D] to a `Quantized`. Its methods and attributes are:
 
@@ -15,27 +15,28 @@ from typing import Any
 from flax import nnx
 
 from pipeline.nn.quantizers import vectors
-from pipeline.nn.quantizers.finite_scalar import FSQ
+from pipeline.nn.quantizers.finite_scalar import FSQ, ResidualFSQ
 from pipeline.nn.quantizers.lookup_free import LFQ
-from pipeline.nn.quantizers.multi_codebook import ResidualVQ
+from pipeline.nn.quantizers.multi_codebook import GroupedVQ, ResidualVQ
+from pipeline.nn.quantizers.sim_vq import SimVQ
 from pipeline.nn.quantizers.vector_quantizer import VectorQuantizer
 from pipeline.runtime import errors, registry
 
-NAMES = ("vq", "residual_vq", "fsq", "lfq")
+NAMES = ("vq", "residual_vq", "grouped_vq", "fsq", "residual_fsq", "lfq", "sim_vq")
 
 
 def dim(config: Any) -> int:
     """Returns D, the dimensions of the vectors to quantise.
 
-    D is `model.latent_dim` for `vq` and `residual_vq`, the number of levels for `fsq`, and log₂ K
-    for `lfq`.
+    D is the number of levels for `fsq` and `residual_fsq`, log₂ K for `lfq`, and else
+    `model.latent_dim`.
 
     Raises:
         InputError: a value cannot work.
     """
     section = config.model.quantizer
     registry.check(section.name, NAMES, field="model.quantizer.name")
-    if section.name == "fsq":
+    if section.name in ("fsq", "residual_fsq"):
         if not section.levels or min(section.levels) < 2:
             raise errors.InputError(
                 f"config.model.quantizer.levels={section.levels} must hold numbers from 2 on"
@@ -62,6 +63,9 @@ def make(config: Any, num_sites: int, *, rngs: nnx.Rngs) -> Any:
     section, size = config.model.quantizer, dim(config)
     if section.name == "fsq":
         return FSQ(section.levels)
+    if section.name == "residual_fsq":
+        _check_depth(section)
+        return ResidualFSQ(section.levels, section.num_quantizers)
     if section.name == "lfq":
         _check_numbers(section, entropy_bits=1, commitment=0, entropy_weight=0, diversity=0)
         if not section.temperature > 0:
@@ -69,17 +73,27 @@ def make(config: Any, num_sites: int, *, rngs: nnx.Rngs) -> Any:
                 f"config.model.quantizer.temperature={section.temperature} must be above 0"
             )
         return LFQ(section, size)
+    _check_codes(section)
+    if section.name == "sim_vq":
+        return SimVQ(section, size, rngs=rngs)
     if config.batch_size * num_sites >= 2**31:  # positions of vectors are int32
         raise errors.InputError(
             f"config.batch_size={config.batch_size} must be at most {(2**31 - 1) // num_sites}: an "
             f"image has {num_sites} vectors, and a batch fewer than 2^31"
         )
-    _check_codebook(section)
+    _check_learning(section)
     _check_restart_usage(section, config.batch_size * num_sites)
     if section.name == "vq":
         return VectorQuantizer(config, size, num_sites, rngs=rngs)
     _check_numbers(section, num_quantizers=1)
-    return ResidualVQ(config, size, num_sites, rngs=rngs)
+    if section.name == "residual_vq":
+        return ResidualVQ(config, size, num_sites, rngs=rngs)
+    if size % section.num_quantizers:
+        raise errors.InputError(
+            f"config.model.quantizer.num_quantizers={section.num_quantizers} must divide "
+            f"config.model.latent_dim={size} for grouped_vq: every group has as many dimensions"
+        )
+    return GroupedVQ(config, size, num_sites, rngs=rngs)
 
 
 def _check_numbers(section: Any, **least: int) -> None:
@@ -88,17 +102,33 @@ def _check_numbers(section: Any, **least: int) -> None:
         errors.check_range(f"config.model.quantizer.{name}", section[name], smallest)
 
 
-def _check_codebook(section: Any) -> None:
-    """Raises an InputError if a field of a learned codebook cannot work."""
+def _check_depth(section: Any) -> None:
+    """Raises an InputError if float32 does not resolve the levels of the last stage."""
+    _check_numbers(section, num_quantizers=1)
+    if max(section.levels) ** section.num_quantizers > 2**24:
+        raise errors.InputError(
+            f"config.model.quantizer.num_quantizers={section.num_quantizers} is too many for "
+            f"levels={section.levels}: levels to this power must be at most 2^24, for float32"
+        )
+
+
+def _check_codes(section: Any) -> None:
+    """Raises an InputError if a field of what chooses the nearest code cannot work."""
     field = "model.quantizer"
-    registry.check(section.codebook, ("ema", "loss"), field=f"{field}.codebook")
-    registry.check(section.init, ("uniform", "data"), field=f"{field}.init")
     registry.check(section.gradient, vectors.GRADIENTS, field=f"{field}.gradient")
-    _check_numbers(section, num_codes=1, restart_steps=0, restart_usage=0, chunk=0, commitment=0)
+    _check_numbers(section, num_codes=1, chunk=0, commitment=0)
     if section.chunk and section.num_codes % section.chunk:
         raise errors.InputError(
             f"config.{field}.chunk={section.chunk} must divide num_codes={section.num_codes}"
         )
+
+
+def _check_learning(section: Any) -> None:
+    """Raises an InputError if a field of how single codes learn cannot work."""
+    field = "model.quantizer"
+    registry.check(section.codebook, ("ema", "loss"), field=f"{field}.codebook")
+    registry.check(section.init, ("uniform", "data"), field=f"{field}.init")
+    _check_numbers(section, restart_steps=0, restart_usage=0)
     if section.codebook == "ema" and not (0 <= section.decay < 1 and section.epsilon > 0):
         raise errors.InputError(
             f"config.{field}.decay={section.decay} must lie in [0, 1), epsilon={section.epsilon} "

@@ -1,4 +1,4 @@
-"""The quantiser that rounds every dimension to one of a few levels: FSQ."""
+"""Quantisers that round every dimension to one of a few levels: FSQ, once or on residuals."""
 
 import math
 
@@ -66,3 +66,58 @@ class FSQ(nnx.Module):
     @property
     def _basis(self) -> np.ndarray:
         return np.cumprod([1, *self.levels[:-1]], dtype=np.int32)
+
+
+class ResidualFSQ(FSQ):
+    """Q stages of FSQ, each of which rounds what the stages before it have left over.
+
+    With r_0 = tanh z, and L levels at the centres of L equal cells of [−1, 1], for i from 0:
+
+        q_i = L⁻ⁱ·f(Lⁱ·r_i),  r_{i+1} = r_i − q_i,  f(x) = (2·⌊L·(x + 1)/2⌋ + 1)/L − 1.
+
+    The residuals are those of Zeghidour et al. 2021 (arXiv:2107.03312), algorithm 1. The levels are
+    those of Parker et al. 2024 (arXiv:2411.19842), section 3.2, times (L − 1)/L, so that no outer
+    cell is only half a cell. The scales are those of lucidrains' `ResidualFSQ`: without them later
+    stages would see ever weaker signals (Zhu et al. 2025, arXiv:2508.15860).
+
+    Only z is bounded. Then |r_i| ≤ L⁻ⁱ, and a tanh of each residual would keep later stages from
+    their outer levels. The sum of the stages is the centre of one of L^Q equal cells, so it lies
+    within ±(1 − L^−Q), and no two rows of codes have the same sum. One stage is not quite `FSQ`,
+    which has a level at 0 for even L, too.
+    """
+
+    def __init__(self, levels: tuple[int, ...], depth: int):
+        """Stores the levels L_1 … L_D of every stage, and Q."""
+        super().__init__(levels)
+        self.shape = (depth,)
+
+    def __call__(self, z: Array) -> Quantized:
+        """Quantises z, [B, h, w, D], to codes [B, h, w, Q]; the gradient is that of tanh z."""
+        bounded = jnp.tanh(z)
+        # The digits of the cell's number in base L are those of the stages: no rounding error of a
+        # residual can move a digit.
+        cell = jnp.floor((bounded + 1.0) / 2.0 * self._cells).astype(jnp.int32)
+        cell = jnp.minimum(cell, self._cells - 1)  # of tanh z = 1
+        levels = np.array(self.levels, np.int32)
+        digits = [cell // levels**power % levels for power in reversed(range(*self.shape))]
+        codes = (jnp.stack(digits, axis=-2) * self._basis).sum(axis=-1, dtype=jnp.int32)
+        return Quantized(vectors.straight_through(bounded, self.lookup(codes)), codes, {}, z)
+
+    def lookup(self, codes: Array) -> Array:
+        """Returns the sum of the stages' levels in (−1, 1): [..., Q] → [..., D] float32."""
+        levels = np.array(self.levels, np.int32)
+        weights = levels ** np.arange(*self.shape)[::-1, None]  # [Q, D]
+        digits = codes[..., None] // self._basis % levels
+        cell = (digits * weights.astype(np.int32)).sum(axis=-2, dtype=jnp.int32)
+        return (2 * cell + 1).astype(jnp.float32) / self._cells.astype(np.float32) - 1.0
+
+    def statistics(self, quantized: Quantized, batch: dict[str, Array], step: Array) -> dict:
+        """Returns `counts` [Q, K] over these examples, padding left out."""
+        del step
+        stages = jnp.moveaxis(quantized.codes, -1, 0)
+        counts = [vectors.count(codes, batch["mask"], self.num_codes) for codes in stages]
+        return {"counts": jnp.stack(counts)}
+
+    @property
+    def _cells(self) -> np.ndarray:
+        return np.array(self.levels, np.int32) ** self.shape[0]

@@ -1,4 +1,4 @@
-"""Q vector quantisers for one vector, of its residuals."""
+"""Q vector quantisers for one vector: of its residuals (`ResidualVQ`), or of its parts."""
 
 import functools
 from typing import Any
@@ -75,3 +75,32 @@ class ResidualVQ(MultiCodebook):
         # Always in the same order, so that training and decoding get the same bits.
         parts = [stage.lookup(codes[..., i]) for i, stage in enumerate(self.stages)]
         return functools.reduce(jnp.add, parts)
+
+
+class GroupedVQ(MultiCodebook):
+    """Q vector quantisers side by side: number i quantises the i-th D/Q of the D dimensions.
+
+    Product quantisation, q(z) = (q_1(u_1(z)), …, q_Q(u_Q(z))) of Jégou et al. 2011
+    (doi:10.1109/TPAMI.2010.57), eq. 8; the groups of vq-wav2vec (Baevski et al. 2020,
+    arXiv:1910.05453, section 3.3). K^Q vectors take the memory of K. The terms are means over the
+    groups, so as with one codebook they are means over all D dimensions.
+    """
+
+    def __init__(self, config: Any, dim: int, num_sites: int, *, rngs: nnx.Rngs):
+        """Builds `quantizer.num_quantizers` quantisers of D/Q dimensions each."""
+        super().__init__(config, dim // config.model.quantizer.num_quantizers, num_sites, rngs=rngs)
+
+    def __call__(self, z: Array) -> Quantized:
+        """Quantises z, [B, h, w, D], to codes [B, h, w, Q]."""
+        groups = jnp.split(z, len(self.stages), axis=-1)
+        parts = [stage(group) for stage, group in zip(self.stages, groups, strict=True)]
+        values = jnp.concatenate([part.values for part in parts], axis=-1)
+        codes = jnp.stack([part.codes for part in parts], axis=-1)
+        mean = lambda *terms: sum(terms) / len(parts)  # noqa: E731
+        terms = jax.tree.map(mean, *[part.terms for part in parts])
+        return Quantized(values, codes, terms, [part.inputs for part in parts])
+
+    def lookup(self, codes: Array) -> Array:
+        """Returns the Q codes' vectors side by side: [..., Q] → [..., D] float32."""
+        parts = [stage.lookup(codes[..., i]) for i, stage in enumerate(self.stages)]
+        return jnp.concatenate(parts, axis=-1)
