@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import Array
+from jax import Array, lax
 
 from pipeline.nn.quantizers import vectors
 from pipeline.nn.quantizers.quantized import Quantized
@@ -21,7 +21,8 @@ class FSQ(nnx.Module):
     def __init__(self, levels: tuple[int, ...]):
         """Stores the levels L_1 … L_D; K is their product."""
         self.levels = tuple(levels)
-        self.num_codes, self.shape = math.prod(levels), ()
+        self.num_codes = math.prod(levels)
+        self.shape: tuple[int, ...] = ()
 
     def __call__(self, z: Array) -> Quantized:
         """Rounds f(z), which lies between the outermost levels; the gradient skips the rounding.
@@ -42,7 +43,7 @@ class FSQ(nnx.Module):
     def lookup(self, codes: Array) -> Array:
         """Returns the codes' digits as levels in [−1, 1]: [...] → [..., D] float32."""
         levels = np.array(self.levels, np.int32)
-        digits, half = codes[..., None] // self._basis % levels, levels // 2
+        digits, half = _digits(codes[..., None], self._basis, levels), levels // 2
         return (digits - half).astype(jnp.float32) / half.astype(np.float32)
 
     def loss(self, means: dict[str, Array]) -> Array:
@@ -89,7 +90,7 @@ class ResidualFSQ(FSQ):
     def __init__(self, levels: tuple[int, ...], depth: int):
         """Stores the levels L_1 … L_D of every stage, and Q."""
         super().__init__(levels)
-        self.shape = (depth,)
+        self.shape, self.depth = (depth,), depth
 
     def __call__(self, z: Array) -> Quantized:
         """Quantises z, [B, h, w, D], to codes [B, h, w, Q]; the gradient is that of tanh z."""
@@ -99,15 +100,15 @@ class ResidualFSQ(FSQ):
         cell = jnp.floor((bounded + 1.0) / 2.0 * self._cells).astype(jnp.int32)
         cell = jnp.minimum(cell, self._cells - 1)  # of tanh z = 1
         levels = np.array(self.levels, np.int32)
-        digits = [cell // levels**power % levels for power in reversed(range(*self.shape))]
+        digits = [_digits(cell, levels**power, levels) for power in reversed(range(self.depth))]
         codes = (jnp.stack(digits, axis=-2) * self._basis).sum(axis=-1, dtype=jnp.int32)
         return Quantized(vectors.straight_through(bounded, self.lookup(codes)), codes, {}, z)
 
     def lookup(self, codes: Array) -> Array:
         """Returns the sum of the stages' levels in (−1, 1): [..., Q] → [..., D] float32."""
         levels = np.array(self.levels, np.int32)
-        weights = levels ** np.arange(*self.shape)[::-1, None]  # [Q, D]
-        digits = codes[..., None] // self._basis % levels
+        weights = levels ** np.arange(self.depth)[::-1, None]  # [Q, D]
+        digits = _digits(codes[..., None], self._basis, levels)
         cell = (digits * weights.astype(np.int32)).sum(axis=-2, dtype=jnp.int32)
         return (2 * cell + 1).astype(jnp.float32) / self._cells.astype(np.float32) - 1.0
 
@@ -120,4 +121,11 @@ class ResidualFSQ(FSQ):
 
     @property
     def _cells(self) -> np.ndarray:
-        return np.array(self.levels, np.int32) ** self.shape[0]
+        return np.array(self.levels, np.int32) ** self.depth
+
+
+def _digits(numbers: Array, weights: np.ndarray, bases: np.ndarray) -> Array:
+    """Returns ⌊numbers/weights⌋ mod bases, of numbers that are not negative."""
+    # Not `//` and `%`, which round to −∞: the converter to ONNX cannot write their remainder.
+    quotient = lax.div(*jnp.broadcast_arrays(numbers, weights))
+    return quotient - lax.div(*jnp.broadcast_arrays(quotient, bases)) * bases

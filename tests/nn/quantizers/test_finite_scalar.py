@@ -74,6 +74,13 @@ def test_every_row_of_codes_has_a_sum_of_its_own_within_the_bound():
     np.testing.assert_array_equal(quantizer(far).codes[:, 0, 0], [[0, 0], [11, 11]])
 
 
+def test_looking_codes_up_has_no_remainder_which_onnx_files_cannot_have():
+    for name in ("fsq", "residual_fsq"):
+        quantizer = make(name=name, levels=LEVELS, num_quantizers=3)
+        program = jax.make_jaxpr(quantizer.lookup)(np.zeros((1, *quantizer.shape), np.int32))
+        assert " div " in str(program) and " rem " not in str(program)
+
+
 def test_the_gradient_of_the_stages_is_that_of_one_tanh():
     quantizer = make(name="residual_fsq", levels=LEVELS, num_quantizers=3)
     z = ENCODINGS[..., :3]
