@@ -146,5 +146,5 @@ def warnings(figures: dict[str, float]) -> list[str]:
         f"only {usage:.1%} of the codes are in use: the codebook has collapsed. With "
         "config.model.quantizer: restart_steps=100 (replaces unused codes), init='data', "
         "codebook='ema', cosine=True, gradient='rotation', or fewer num_codes; a smaller "
-        "config.model.latent_dim; or name='fsq', which has no codebook"
+        "config.model.latent_dim; name='sim_vq'; or name='fsq', which has no codebook"
     ]
