@@ -105,10 +105,10 @@ def _check_numbers(section: Any, **least: int) -> None:
 def _check_depth(section: Any) -> None:
     """Raises an InputError if float32 does not resolve the levels of the last stage."""
     _check_numbers(section, num_quantizers=1)
-    if max(section.levels) ** section.num_quantizers > 2**24:
+    if max(section.levels) ** section.num_quantizers > 2**23:
         raise errors.InputError(
             f"config.model.quantizer.num_quantizers={section.num_quantizers} is too many for "
-            f"levels={section.levels}: levels to this power must be at most 2^24, for float32"
+            f"levels={section.levels}: levels to this power must be at most 2^23, for float32"
         )
 
 

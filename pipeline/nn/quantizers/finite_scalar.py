@@ -98,7 +98,7 @@ class ResidualFSQ(FSQ):
         # The digits of the cell's number in base L are those of the stages: no rounding error of a
         # residual can move a digit.
         cell = jnp.floor((bounded + 1.0) / 2.0 * self._cells).astype(jnp.int32)
-        cell = jnp.minimum(cell, self._cells - 1)  # of tanh z = 1
+        cell = jnp.clip(cell, 0, self._cells - 1)  # if tanh z is 1, or no number
         levels = np.array(self.levels, np.int32)
         digits = [_digits(cell, levels**power, levels) for power in reversed(range(self.depth))]
         codes = (jnp.stack(digits, axis=-2) * self._basis).sum(axis=-1, dtype=jnp.int32)

@@ -81,6 +81,15 @@ def test_looking_codes_up_has_no_remainder_which_onnx_files_cannot_have():
         assert " div " in str(program) and " rem " not in str(program)
 
 
+def test_neighbours_differ_at_the_finest_scale_and_without_a_number_a_code_is_valid():
+    quantizer = make(name="residual_fsq", levels=(2,), num_quantizers=23)
+    last = (2**23 - 1 - np.arange(64))[:, None] >> np.arange(23)[::-1] & 1
+    values = np.asarray(quantizer.lookup(last.astype(np.int32)))[:, 0]
+    np.testing.assert_array_equal(values, 1 - (2 * np.arange(64) + 1) / 2.0**23)
+    codes = np.asarray(quantizer(np.full((1, 1, 1, 1), np.nan, np.float32)).codes)
+    assert set(codes.ravel()) <= {0, 1}
+
+
 def test_the_gradient_of_the_stages_is_that_of_one_tanh():
     quantizer = make(name="residual_fsq", levels=LEVELS, num_quantizers=3)
     z = ENCODINGS[..., :3]
