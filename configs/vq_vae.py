@@ -23,15 +23,15 @@ def get_config(presets: str = "") -> ConfigDict:
     config.model.name = "vq_vae"
     config.model.network = "conv"  # dense, conv (Keras), residual (Sonnet), scalable (to 256×256)
     config.model.likelihood = "mse"  # mse (divided by the variance); bernoulli, gaussian (nats)
-    config.model.latent_dim = 16  # D of a code, for the quantisers vq and residual_vq
+    config.model.latent_dim = 16  # D of a code, except for fsq, residual_fsq and lfq
     config.model.downsampling = 4  # f: f×f pixels share a vector; 4 for conv and residual
     config.model.channels = 128  # of the first level; this and the next two: network=scalable
     config.model.channel_multipliers = (1, 2, 2)  # of each level, times `channels`
     config.model.blocks_per_level = 2  # residual blocks of each level
 
     quantizer = config.model.quantizer = ConfigDict()
-    quantizer.name = "vq"  # vq, residual_vq, fsq, lfq
-    quantizer.num_codes = 128  # K; for residual_vq the size of each codebook
+    quantizer.name = "vq"  # vq, residual_vq, grouped_vq, fsq, residual_fsq, lfq, sim_vq
+    quantizer.num_codes = 128  # K; for residual_vq and grouped_vq the size of each codebook
     quantizer.commitment = 0.25  # β of the paper
     quantizer.codebook = "ema"  # ema: moving averages; loss: gradients
     quantizer.decay = 0.99  # γ of the moving averages
@@ -45,8 +45,8 @@ def get_config(presets: str = "") -> ConfigDict:
     quantizer.cosine = False  # scale codes and encodings to length 1
     quantizer.gradient = "straight_through"  # straight_through, rotation (Fifty et al. 2024)
     quantizer.chunk = 0  # codes whose distances are in memory at once; 0: all, fewer on GPUs
-    quantizer.num_quantizers = 4  # Q, for residual_vq
-    quantizer.levels = (8, 5, 5, 5)  # for fsq: K = 1000
+    quantizer.num_quantizers = 4  # Q, for residual_vq, residual_fsq; for grouped_vq a divisor of D
+    quantizer.levels = (8, 5, 5, 5)  # for fsq; for residual_fsq of each stage: K = 1000
     quantizer.entropy_weight = 0.1  # w; only lfq reads this and the next three
     quantizer.diversity = 1.0  # γ, weight of the mean code's entropy, times w
     quantizer.temperature = 1.0  # τ of the soft choice

@@ -62,7 +62,7 @@ class CodeAutoencoder(nnx.Module):
             raise errors.InputError(f"config.data.variance={self.variance} must not be negative")
 
     def encode(self, image: Array) -> Array:
-        """Returns the codes of images, [B, h, w] int32 ([B, h, w, Q] for `residual_vq`)."""
+        """Returns the codes of images, [B, h, w] int32 ([B, h, w, Q] with Q codebooks)."""
         return self.quantizer(self.encodings(image)).codes
 
     def decode(self, codes: Array) -> Array:
@@ -159,5 +159,5 @@ def warnings(figures: dict[str, float]) -> list[str]:
         f"only {usage:.1%} of the codes are in use: the codebook has collapsed. With "
         "config.model.quantizer: restart_steps=100 (replaces unused codes), init='data', "
         "codebook='ema', cosine=True, gradient='rotation', or fewer num_codes; a smaller "
-        "config.model.latent_dim; or name='fsq', which has no codebook"
+        "config.model.latent_dim; name='sim_vq'; or name='fsq', which has no codebook"
     ]

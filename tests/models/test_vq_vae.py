@@ -37,12 +37,18 @@ QUANTIZERS = {
     "residual_vq": quantizer(
         name="residual_vq", num_quantizers=2, decay=0.5, restart_usage=20.0, candidates=4
     ),
+    "grouped_vq": quantizer(
+        name="grouped_vq", num_quantizers=2, init="data", restart_steps=2, candidates=4
+    ),
     "fsq": quantizer(name="fsq", levels=(5, 4)),
+    "residual_fsq": quantizer(name="residual_fsq", levels=(5, 4), num_quantizers=2),
     "lfq": quantizer(name="lfq"),
+    "sim_vq": quantizer(name="sim_vq"),
 }
+SEVERAL = ("residual_vq", "grouped_vq", "residual_fsq")
 
 
-@pytest.mark.parametrize("name", ["data", "loss", "residual_vq", "lfq"])
+@pytest.mark.parametrize("name", ["data", "loss", "residual_vq", "grouped_vq", "lfq", "sim_vq"])
 def test_codebook_and_figures_are_the_same_on_any_mesh_and_with_accumulation(name):
     config = make_config(**QUANTIZERS[name])
     reference, losses, metrics = small_models.train(config, 1, num_steps=4)
@@ -77,7 +83,7 @@ def test_lfq_adds_one_reduction_of_the_mean_code_before_the_backward_pass():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", ["ema", "cosine", "residual_vq", "fsq", "lfq"])
+@pytest.mark.parametrize("name", ["ema", "cosine", "fsq", "lfq", "sim_vq", *SEVERAL])
 def test_decoded_codes_are_the_reconstruction_of_training_bitwise(name, dtype):
     config = make_config(compute_dtype=dtype, **QUANTIZERS[name])
     state = step.create_state(config, small_models.EXAMPLE, small_models.mesh_of(1))
@@ -88,7 +94,7 @@ def test_decoded_codes_are_the_reconstruction_of_training_bitwise(name, dtype):
     )
     codes = encode(state, images)
     assert codes.dtype == jnp.int32
-    assert codes.shape == (64, 4, 4) + ((2,) if name == "residual_vq" else ())
+    assert codes.shape == (64, 4, 4) + ((2,) if name in SEVERAL else ())
     decoded = decode(state, codes)
     np.testing.assert_array_equal(decoded, reconstruct(state, {"image": images}))
 
@@ -106,6 +112,19 @@ def test_decoded_codes_are_the_reconstruction_of_training_bitwise(name, dtype):
     drawn = np.asarray(sample(state, jax.random.split(jax.random.key(0), 3)))
     assert drawn.shape == (3, 16, 16, 1)
     assert drawn.min() >= 0 and drawn.max() <= 1
+
+
+def test_sim_vq_learns_its_map_and_keeps_the_vectors_that_the_seed_drew():
+    config = make_config(**QUANTIZERS["sim_vq"])
+    config.optimizer.name, config.optimizer.weight_decay = "adamw", 0.1
+    first = step.create_state(config, small_models.EXAMPLE, small_models.mesh_of(1))
+    state = small_models.train(config, 1, num_steps=3)[0]
+    drawn = first.stats["quantizer"]["coefficients"]
+    np.testing.assert_array_equal(state.stats["quantizer"]["coefficients"], drawn)
+    assert np.all(state.params["quantizer"]["basis"] != np.eye(8))
+    config.seed += 1
+    other = step.create_state(config, small_models.EXAMPLE, small_models.mesh_of(1))
+    assert np.all(other.stats["quantizer"]["coefficients"] != drawn)
 
 
 def test_quantisation_uses_the_codebook_of_before_the_step():

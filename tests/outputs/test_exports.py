@@ -257,6 +257,20 @@ def test_a_large_codebook_is_searched_in_chunks_that_need_no_limit_of_the_batch(
     np.testing.assert_array_equal(found, model.encode(images))
 
 
+@pytest.mark.parametrize("name", ["grouped_vq", "residual_fsq", "sim_vq"])
+def test_every_quantiser_is_exported(name, tmp_path):
+    changes = {"model.quantizer.name": name, "model.quantizer.num_codes": 16}
+    model = trained.load(saved(tmp_path / "run", vq_vae.get_config("smoke"), **changes))
+    wanted = [one for one in functions.of(model) if one.name in ("encode", "decode")]
+    programs = folder.make(model, model.config, wanted).programs
+    encode, decode = (jax_export.deserialize(bytearray(programs[n])) for n in ("encode", "decode"))
+    images = np.random.default_rng(0).random((5, 64, 64, 1), np.float32)
+    codes = encode.call(functions.arrays(model), images)
+    np.testing.assert_array_equal(codes, model.encode(images))
+    decoded = decode.call(functions.arrays(model), codes)
+    np.testing.assert_allclose(decoded, model.decode(codes), rtol=1e-5, atol=1e-6)
+
+
 def test_config_json_says_what_the_run_was(runs, exports):
     about = described(exports["conditional"])
     assert about["config"]["model.name"] == about["model"] == "conditional_vae"

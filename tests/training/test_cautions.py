@@ -7,6 +7,7 @@ from flax import nnx
 
 from configs import beta_vae, capacity_vae, conditional_vae, default, dip_vae, vq_vae
 from pipeline import models
+from pipeline.nn import quantizers
 from pipeline.runtime import errors, reads, registry, run_config
 from pipeline.training import optimizer, setup, step
 from tests.support.small_models import EXAMPLE, batch_on, mesh_of
@@ -52,6 +53,10 @@ def warned_fields(config, **changes):
          {"model.quantizer.num_codes", "model.quantizer.commitment", "model.latent_dim"}),
         (vq_vae, {"model.quantizer.name": "lfq", "model.quantizer.init": "data"},
          {"model.quantizer.init"}),
+        (vq_vae, {"model.quantizer.name": "sim_vq", "model.quantizer.codebook": "loss",
+                  "model.quantizer.restart_steps": 9, "model.quantizer.num_quantizers": 2},
+         {"model.quantizer.codebook", "model.quantizer.restart_steps",
+          "model.quantizer.num_quantizers"}),
         (vq_vae, {"model.quantizer.codebook": "loss", "model.quantizer.decay": 0.5},
          {"model.quantizer.decay"}),
         (vq_vae, {"model.quantizer.restart_steps": 0, "model.quantizer.candidates": 9},
@@ -138,7 +143,7 @@ QUANTIZED |= {"model.quantizer.entropy_bits": 4}
         (dip_vae, SMALL),
         (conditional_vae, SMALL | {"model.conditions": ("label",)}),
         *((vq_vae, QUANTIZED | {"model.quantizer.name": name})
-          for name in ("vq", "residual_vq", "fsq", "lfq")),
+          for name in quantizers.NAMES),
         (vq_vae, QUANTIZED | {"model.quantizer.codebook": "loss"}),
     ],
 )  # fmt: skip

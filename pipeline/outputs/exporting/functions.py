@@ -16,7 +16,8 @@ from jax import Array
 
 from pipeline import datasets, models
 from pipeline.mesh import dependence
-from pipeline.nn import embeddings, vectors, weights
+from pipeline.nn import embeddings, weights
+from pipeline.nn.quantizers import vectors
 from pipeline.outputs import model_functions, trained
 from pipeline.runtime import run_config
 

@@ -5,27 +5,20 @@ training and decoding see exactly the same bits, in float32 whatever the dtype o
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from pipeline.nn import streams, vectors
+from pipeline.nn import streams
+from pipeline.nn.quantizers import vectors
+from pipeline.nn.quantizers.quantized import Quantized
 from pipeline.runtime import run_config
 
 UNPLACED = -1  # the age of a code that still waits for its first vector from the data
 SETTLED = 0.5  # weight (1 − γᵗ) from which a code's use counts: a young average covers few batches
-
-
-class Quantized(NamedTuple):
-    """The result of quantising encodings z, [B, h, w, D]."""
-
-    values: Array  # [B, h, w, D] float32, the codes' vectors, whose gradient goes to z
-    codes: Array  # [B, h, w] int32; [B, h, w, Q] with Q codebooks
-    terms: dict[str, Array]  # per-example terms of the objective, [B, ...]
-    inputs: Any  # the quantised vectors, [B, h, w, D]; with Q codebooks a list of Q
 
 
 class VectorQuantizer(nnx.Module):

@@ -1,4 +1,4 @@
-"""Quantisers by name: `vq`, `residual_vq`, `fsq`, `lfq`, all with one interface.
+"""Quantisers by name, all with one interface.
 
 A quantiser maps encodings [B, h, w, D] to a `Quantized`. Its methods and attributes are:
 
@@ -10,95 +10,33 @@ A quantiser maps encodings [B, h, w, D] to a `Quantized`. Its methods and attrib
   `statistics(…)["counts"]` is [K] or [Q, K] accordingly.
 """
 
-import functools
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
-from jax import Array, lax
 
-from pipeline.nn import vectors
-from pipeline.nn.scalar_quantizers import FSQ, LFQ
-from pipeline.nn.vector_quantizer import Quantized, VectorQuantizer
+from pipeline.nn.quantizers import vectors
+from pipeline.nn.quantizers.finite_scalar import FSQ, ResidualFSQ
+from pipeline.nn.quantizers.lookup_free import LFQ
+from pipeline.nn.quantizers.multi_codebook import GroupedVQ, ResidualVQ
+from pipeline.nn.quantizers.sim_vq import SimVQ
+from pipeline.nn.quantizers.vector_quantizer import VectorQuantizer
 from pipeline.runtime import errors, registry
 
-NAMES = ("vq", "residual_vq", "fsq", "lfq")
-
-
-class ResidualVQ(nnx.Module):
-    """Q vector quantisers in sequence, each of which quantises the residual of those before it.
-
-    Zeghidour et al. 2021 (arXiv:2107.03312), algorithm 1; Lee et al. 2022 (arXiv:2203.01941), eq. 4
-    and, for the loss, eq. 9.
-    """
-
-    def __init__(self, config: Any, dim: int, num_sites: int, *, rngs: nnx.Rngs):
-        """Builds `quantizer.num_quantizers` stages from the arguments of a `VectorQuantizer`."""
-        depth = config.model.quantizer.num_quantizers
-        self.stages = nnx.List(
-            VectorQuantizer(config, dim, num_sites, stream=i, rngs=rngs) for i in range(depth)
-        )
-        self.num_codes, self.shape = self.stages[0].num_codes, (depth,)
-
-    def __call__(self, z: Array) -> Quantized:
-        """Quantises z, [B, h, w, D], to codes [B, h, w, Q]."""
-        residual, parts = z, []
-        for stage in self.stages:
-            parts.append(stage(residual))
-            # Without stop_gradient the straight-through gradient of `values` would cancel that of
-            # `residual`, and the commitment of later stages would not reach the encoder.
-            residual = residual - lax.stop_gradient(parts[-1].values)
-        codes = jnp.stack([part.codes for part in parts], axis=-1)
-        terms = jax.tree.map(lambda *values: sum(values), *[part.terms for part in parts])
-        values = self.stages[0].gradient(z, lax.stop_gradient(self.lookup(codes)))
-        return Quantized(values, codes, terms, [part.inputs for part in parts])
-
-    def lookup(self, codes: Array) -> Array:
-        """Returns the sum of the Q codes' vectors: [..., Q] → [..., D] float32."""
-        # Always in the same order, so that training and decoding get the same bits.
-        parts = [stage.lookup(codes[..., i]) for i, stage in enumerate(self.stages)]
-        return functools.reduce(jnp.add, parts)
-
-    def loss(self, means: dict[str, Array]) -> Array:
-        """Returns the sum of the quantisers' losses."""
-        # The terms are already summed over the stages, and the loss is linear in them.
-        return self.stages[0].loss(means)
-
-    def statistics(self, quantized: Quantized, batch: dict[str, Array], step: Array) -> dict:
-        """Returns the statistics of all quantisers, stacked: `counts` [Q, K] and so on."""
-        parts = []
-        for i, stage in enumerate(self.stages):
-            part = quantized._replace(codes=quantized.codes[..., i], inputs=quantized.inputs[i])
-            parts.append(stage.statistics(part, batch, step))
-        return jax.tree.map(lambda *values: jnp.stack(values), *parts)
-
-    def update(self, sums: dict[str, Array]) -> None:
-        """Moves every codebook."""
-        for i, stage in enumerate(self.stages):
-            stage.update({name: value[i] for name, value in sums.items()})
-
-    def metrics(self, means: dict[str, Array]) -> dict[str, Array]:
-        """Returns the summed distance, the highest code age and the total of restarts."""
-        parts = [stage.metrics(means) for stage in self.stages]
-        return parts[0] | {
-            "code_age": jnp.stack([part["code_age"] for part in parts]).max(),
-            "code_restarts": jnp.stack([part["code_restarts"] for part in parts]).sum(),
-        }
+NAMES = ("vq", "residual_vq", "grouped_vq", "fsq", "residual_fsq", "lfq", "sim_vq")
 
 
 def dim(config: Any) -> int:
     """Returns D, the dimensions of the vectors to quantise.
 
-    D is `model.latent_dim` for `vq` and `residual_vq`, the number of levels for `fsq`, and log₂ K
-    for `lfq`.
+    D is the number of levels for `fsq` and `residual_fsq`, log₂ K for `lfq`, and else
+    `model.latent_dim`.
 
     Raises:
         InputError: a value cannot work.
     """
     section = config.model.quantizer
     registry.check(section.name, NAMES, field="model.quantizer.name")
-    if section.name == "fsq":
+    if section.name in ("fsq", "residual_fsq"):
         if not section.levels or min(section.levels) < 2:
             raise errors.InputError(
                 f"config.model.quantizer.levels={section.levels} must hold numbers from 2 on"
@@ -125,6 +63,9 @@ def make(config: Any, num_sites: int, *, rngs: nnx.Rngs) -> Any:
     section, size = config.model.quantizer, dim(config)
     if section.name == "fsq":
         return FSQ(section.levels)
+    if section.name == "residual_fsq":
+        _check_depth(section)
+        return ResidualFSQ(section.levels, section.num_quantizers)
     if section.name == "lfq":
         _check_numbers(section, entropy_bits=1, commitment=0, entropy_weight=0, diversity=0)
         if not section.temperature > 0:
@@ -132,17 +73,27 @@ def make(config: Any, num_sites: int, *, rngs: nnx.Rngs) -> Any:
                 f"config.model.quantizer.temperature={section.temperature} must be above 0"
             )
         return LFQ(section, size)
+    _check_codes(section)
+    if section.name == "sim_vq":
+        return SimVQ(section, size, rngs=rngs)
     if config.batch_size * num_sites >= 2**31:  # positions of vectors are int32
         raise errors.InputError(
             f"config.batch_size={config.batch_size} must be at most {(2**31 - 1) // num_sites}: an "
             f"image has {num_sites} vectors, and a batch fewer than 2^31"
         )
-    _check_codebook(section)
+    _check_learning(section)
     _check_restart_usage(section, config.batch_size * num_sites)
     if section.name == "vq":
         return VectorQuantizer(config, size, num_sites, rngs=rngs)
     _check_numbers(section, num_quantizers=1)
-    return ResidualVQ(config, size, num_sites, rngs=rngs)
+    if section.name == "residual_vq":
+        return ResidualVQ(config, size, num_sites, rngs=rngs)
+    if size % section.num_quantizers:
+        raise errors.InputError(
+            f"config.model.quantizer.num_quantizers={section.num_quantizers} must divide "
+            f"config.model.latent_dim={size} for grouped_vq: every group has as many dimensions"
+        )
+    return GroupedVQ(config, size, num_sites, rngs=rngs)
 
 
 def _check_numbers(section: Any, **least: int) -> None:
@@ -151,17 +102,33 @@ def _check_numbers(section: Any, **least: int) -> None:
         errors.check_range(f"config.model.quantizer.{name}", section[name], smallest)
 
 
-def _check_codebook(section: Any) -> None:
-    """Raises an InputError if a field of a learned codebook cannot work."""
+def _check_depth(section: Any) -> None:
+    """Raises an InputError if float32 does not resolve the levels of the last stage."""
+    _check_numbers(section, num_quantizers=1)
+    if max(section.levels) ** section.num_quantizers > 2**23:
+        raise errors.InputError(
+            f"config.model.quantizer.num_quantizers={section.num_quantizers} is too many for "
+            f"levels={section.levels}: levels to this power must be at most 2^23, for float32"
+        )
+
+
+def _check_codes(section: Any) -> None:
+    """Raises an InputError if a field of what chooses the nearest code cannot work."""
     field = "model.quantizer"
-    registry.check(section.codebook, ("ema", "loss"), field=f"{field}.codebook")
-    registry.check(section.init, ("uniform", "data"), field=f"{field}.init")
     registry.check(section.gradient, vectors.GRADIENTS, field=f"{field}.gradient")
-    _check_numbers(section, num_codes=1, restart_steps=0, restart_usage=0, chunk=0, commitment=0)
+    _check_numbers(section, num_codes=1, chunk=0, commitment=0)
     if section.chunk and section.num_codes % section.chunk:
         raise errors.InputError(
             f"config.{field}.chunk={section.chunk} must divide num_codes={section.num_codes}"
         )
+
+
+def _check_learning(section: Any) -> None:
+    """Raises an InputError if a field of how single codes learn cannot work."""
+    field = "model.quantizer"
+    registry.check(section.codebook, ("ema", "loss"), field=f"{field}.codebook")
+    registry.check(section.init, ("uniform", "data"), field=f"{field}.init")
+    _check_numbers(section, restart_steps=0, restart_usage=0)
     if section.codebook == "ema" and not (0 <= section.decay < 1 and section.epsilon > 0):
         raise errors.InputError(
             f"config.{field}.decay={section.decay} must lie in [0, 1), epsilon={section.epsilon} "

@@ -4,34 +4,22 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from configs import vq_vae
-from pipeline.nn import metrics, quantizers, vectors
+from pipeline.nn import metrics
+from pipeline.nn.quantizers import vectors
 from pipeline.runtime import errors
+from tests.support.small_quantizers import (
+    BATCH,
+    DIM,
+    ENCODINGS,
+    EXAMPLES,
+    NUM_CODES,
+    SIDE,
+    make,
+    nearest_by_numpy,
+    update,
+)
 
-BATCH, SIDE, DIM, NUM_CODES = 8, 4, 6, 16
 RANDOM = np.random.default_rng(0)
-ENCODINGS = RANDOM.normal(size=(BATCH, SIDE, SIDE, DIM)).astype(np.float32)
-EXAMPLES = {"mask": np.ones(BATCH, np.float32), "position": np.arange(BATCH, dtype=np.int32)}
-
-
-def make(**changes):
-    config = vq_vae.get_config()
-    config.batch_size = BATCH
-    config.model.latent_dim = DIM
-    quantizer = {"num_codes": NUM_CODES, "restart_steps": 0, "candidates": 4} | changes
-    config.model.quantizer.update(quantizer)
-    return quantizers.make(config, SIDE * SIDE, rngs=nnx.Rngs(params=0))
-
-
-def update(quantizer, encodings=ENCODINGS, *, step=0, examples=EXAMPLES):
-    sums = quantizer.statistics(quantizer(encodings), examples, jnp.int32(step))
-    quantizer.update(sums)
-    return sums
-
-
-def nearest_by_numpy(encodings, codes):
-    distances = np.square(encodings[..., None, :].astype(np.float64) - codes).sum(axis=-1)
-    return distances.argmin(axis=-1)
 
 
 def test_codes_and_losses_are_those_of_numpy():
@@ -282,44 +270,6 @@ def test_the_rotation_gives_the_code_and_turns_the_gradient_back():
         np.testing.assert_allclose(gradient, scale * rotation.T @ g[i], rtol=1e-4, atol=1e-5)
 
 
-def test_residual_codes_quantise_what_is_left():
-    quantizer = make(name="residual_vq", num_quantizers=3)
-    quantized = quantizer(ENCODINGS)
-    residual, distance = ENCODINGS, 0.0
-    for i, stage in enumerate(quantizer.stages):
-        codebook = np.asarray(stage.codes)
-        codes = nearest_by_numpy(residual, codebook)
-        np.testing.assert_array_equal(quantized.codes[..., i], codes)
-        residual = residual - codebook[codes]
-        distance += np.square(residual).mean(axis=(1, 2, 3))
-    np.testing.assert_allclose(quantized.values, ENCODINGS - residual, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(quantized.terms["commitment"], distance, rtol=1e-5)
-    sums = update(quantizer)
-    assert sums["counts"].shape == (3, NUM_CODES)
-
-
-def test_fsq_rounds_to_every_level_and_counts_them_as_digits():
-    quantizer = make(name="fsq", levels=(4, 3))
-    assert quantizer.num_codes == 12
-    z = np.float32([[-9.0, -9.0], [9.0, 9.0], [0.0, 0.0], [9.0, -9.0]])[:, None, None]
-    quantized = quantizer(z)
-    # Mentzer et al.: four levels are −1, −½, 0, ½ and three −1, 0, 1; the first digit counts ones.
-    expected = [[-1, -1], [0.5, 1], [0, 0], [0.5, -1]]
-    np.testing.assert_array_equal(quantized.values[:, 0, 0], np.float32(expected))
-    np.testing.assert_array_equal(quantized.codes.ravel(), [0, 11, 6, 3])
-    table = quantizer.lookup(jnp.arange(12))
-    assert len(np.unique(table, axis=0)) == 12
-    grid = np.linspace(-4, 4, 200, dtype=np.float32)
-    both = np.stack(np.meshgrid(grid, grid), axis=-1)[None]
-    assert len(np.unique(quantizer(both).codes)) == 12
-
-
-def test_the_gradient_of_fsq_is_that_of_its_bound():
-    quantizer = make(name="fsq", levels=(5,))
-    gradient = jax.grad(lambda z: quantizer(z).values.sum())(jnp.full((1, 1, 1, 1), 0.3))
-    np.testing.assert_allclose(gradient.item(), 0.999 * (1 - np.tanh(0.3) ** 2), rtol=1e-5)
-
-
 def test_lfq_takes_signs_and_reads_them_as_binary_numbers():
     quantizer = make(name="lfq", num_codes=8)
     z = np.float32([[0.2, -3.0, 1.0], [-1.0, 0.0, -0.1]])[:, None, None]
@@ -386,6 +336,18 @@ def test_perplexity_comes_from_summed_counts():
         ({"codebook": "both"}, "'both' is unknown: choose one of ema, loss"),
         ({"name": "lfq", "num_codes": 12}, "num_codes=12 must be a power of 2"),
         ({"name": "fsq", "levels": (8, 1)}, "must hold numbers from 2 on"),
+        ({"name": "residual_fsq", "levels": (1,)}, "must hold numbers from 2 on"),
+        (
+            {"name": "residual_fsq", "levels": (8, 5), "num_quantizers": 9},
+            r"num_quantizers=9 is too many for levels=\(8, 5\)",
+        ),
+        (
+            {"name": "grouped_vq", "num_quantizers": 4},
+            "num_quantizers=4 must divide config.model.latent_dim=6",
+        ),
+        ({"name": "grouped_vq", "num_quantizers": 0}, "num_quantizers=0 must be at least 1"),
+        ({"name": "sim_vq", "chunk": 5}, "chunk=5 must divide num_codes=16"),
+        ({"name": "sim_vq", "gradient": "none"}, "'none' is unknown: choose one of rotation"),
     ],
 )
 def test_a_mistake_names_field_and_repair(changes, words):
