@@ -10,7 +10,7 @@ network is dense, like the paper's for dSprites. With the convolutions of Burges
 
 from ml_collections import ConfigDict
 
-from configs import default
+from configs import default, scalable
 
 
 def get_config(presets: str = "") -> ConfigDict:
@@ -24,6 +24,7 @@ def get_config(presets: str = "") -> ConfigDict:
     config.model.network = "dense"
     config.model.hidden = (512, 256)
     config.model.beta = default.schedule("linear", start=0.0, end=1.0, steps=0)
+    scalable.add_to(config.model)
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = -1  # a fiftieth of the run, 100 steps

@@ -8,7 +8,7 @@ by the data's variance. The best checkpoint is the one that reconstructs best.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from configs import default, scalable
 
 
 def get_config(presets: str = "") -> ConfigDict:
@@ -25,9 +25,10 @@ def get_config(presets: str = "") -> ConfigDict:
     config.model.likelihood = "mse"  # mse (divided by the variance); bernoulli, gaussian (nats)
     config.model.latent_dim = 16  # D of a code, for the quantisers vq and residual_vq
     config.model.downsampling = 4  # f: f×f pixels share a vector; 4 for conv and residual
-    config.model.channels = 128  # of the first level; this and the next two: network=scalable
+    config.model.channels = 128  # of the first level; this and all below: network=scalable
     config.model.channel_multipliers = (1, 2, 2)  # of each level, times `channels`
     config.model.blocks_per_level = 2  # residual blocks of each level
+    scalable.add_memory_and_attention(config.model)
 
     quantizer = config.model.quantizer = ConfigDict()
     quantizer.name = "vq"  # vq, residual_vq, fsq, lfq

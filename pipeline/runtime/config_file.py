@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.runtime import errors, ranges, registry
 
-HIDDEN = ("__init__", "default")  # files in configs/ that no run starts from
+HIDDEN = ("__init__", "default", "scalable")  # files in configs/ that no run starts from
 PLAIN = (bool, int, float, str, type(None))
 
 
