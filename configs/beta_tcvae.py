@@ -7,7 +7,7 @@ python -m pipeline.train --config=configs/beta_tcvae.py --workdir=runs/beta_tcva
 
 from ml_collections import ConfigDict
 
-from configs import default
+from configs import default, scalable
 
 
 def get_config(presets: str = "") -> ConfigDict:
@@ -23,5 +23,6 @@ def get_config(presets: str = "") -> ConfigDict:
     config.model.gamma = 1.0  # weight of the KL of each latent
     config.model.estimator = "weighted"  # of q(z), as in the paper; stratified: without bias
     config.model.num_examples = 0  # N of these estimators; 0: the number of training examples
+    scalable.add_to(config.model)
     config.optimizer.learning_rate = 1e-3
     return default.apply(config, presets)

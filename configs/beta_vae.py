@@ -10,7 +10,7 @@ network is dense, like the paper's for dSprites. With the convolutions of Burges
 
 from ml_collections import ConfigDict
 
-from configs import _image_terms, default
+from configs import default, image_terms, scalable
 
 
 def get_config(presets: str = "") -> ConfigDict:
@@ -24,9 +24,10 @@ def get_config(presets: str = "") -> ConfigDict:
     config.model.network = "dense"
     config.model.hidden = (512, 256)
     config.model.beta = default.schedule("linear", start=0.0, end=1.0, steps=0)
+    scalable.add_to(config.model)
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = -1  # a fiftieth of the run, 100 steps
     config.optimizer.decay_steps = 0  # the end of the run, as β's schedule
-    _image_terms.add(config)
+    image_terms.add(config)
     return default.apply(config, presets)

@@ -12,7 +12,7 @@ distortion is 102.0 and the KL 24.9 nats. A run takes 13 minutes.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from configs import default, scalable
 
 
 def get_config(presets: str = "") -> ConfigDict:
@@ -25,5 +25,6 @@ def get_config(presets: str = "") -> ConfigDict:
     config.model.gamma = 20.0  # weight of |KL − C|: nats of loss per nat
     config.model.capacity = default.schedule("linear", start=0.0, end=25.0, steps=10_000)  # nats
     config.model.per_example = False  # True: |KL − C| of each example, then the mean
+    scalable.add_to(config.model)
     config.optimizer.learning_rate = 1e-3
     return default.apply(config, presets)

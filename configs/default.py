@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.name = ""  # a file in pipeline/models/, or a module such as my_package.my_model
-    config.model.network = "conv"  # dense, conv (Burgess et al. 2018), locatello
+    config.model.network = "conv"  # dense, conv (Burgess et al. 2018), locatello, scalable
     config.model.hidden = (500,)  # widths of the encoder's layers, for network=dense
     config.model.latent_dim = 10  # D, as in the papers on disentanglement
     config.model.likelihood = "bernoulli"  # bernoulli (logits) or gaussian (means)

@@ -9,7 +9,7 @@ II. Not measured yet.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from configs import default, scalable
 
 
 def get_config(presets: str = "") -> ConfigDict:
@@ -23,5 +23,6 @@ def get_config(presets: str = "") -> ConfigDict:
     config.model.covariance = "samples"  # of z ~ q(z), DIP-VAE-II; means: of q(z|x)'s means, I
     config.model.lambda_od = 10.0  # weight of the squared covariances of two latents
     config.model.lambda_d = 10.0  # weight of (variance − 1)² of each latent
+    scalable.add_to(config.model)
     config.optimizer.learning_rate = 1e-3
     return default.apply(config, presets)

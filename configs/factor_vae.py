@@ -9,7 +9,7 @@ For two cores: --config.model.discriminator.hidden="(256,256,256)". Not measured
 
 from ml_collections import ConfigDict
 
-from configs import default
+from configs import default, scalable
 
 
 def get_config(presets: str = "") -> ConfigDict:
@@ -24,6 +24,7 @@ def get_config(presets: str = "") -> ConfigDict:
     config.model.discriminator = ConfigDict()
     # widths of its layers, with leaky ReLU between them
     config.model.discriminator.hidden = (64, 64) if "smoke" in presets else (1000,) * 6
+    scalable.add_to(config.model)
     config.optimizer.learning_rate = 1e-3
     # Adam's learning rates, b1 and b2 of parts of the model that do not share those above
     config.optimizer.own_rates = ConfigDict({"discriminator": 1e-4})

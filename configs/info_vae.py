@@ -9,7 +9,7 @@ keeps a part of it. Not measured yet.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from configs import default, scalable
 
 
 def get_config(presets: str = "") -> ConfigDict:
@@ -23,5 +23,6 @@ def get_config(presets: str = "") -> ConfigDict:
     config.model.alpha = 1.0  # α from 0 to 1: the KL weighs 1 − α
     config.model.lambda_mmd = 1000.0  # λ: MMD² weighs α + λ − 1
     config.model.kernel = "rbf"  # of MMD²: rbf, as in the paper; imq, as in WAEs
+    scalable.add_to(config.model)
     config.optimizer.learning_rate = 1e-3
     return default.apply(config, presets)

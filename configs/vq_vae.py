@@ -8,7 +8,7 @@ by the data's variance. The best checkpoint is the one that reconstructs best.
 
 from ml_collections import ConfigDict
 
-from configs import _image_terms, default
+from configs import default, image_terms, scalable
 
 
 def get_config(presets: str = "") -> ConfigDict:
@@ -25,9 +25,10 @@ def get_config(presets: str = "") -> ConfigDict:
     config.model.likelihood = "mse"  # mse (divided by the variance); bernoulli, gaussian (nats)
     config.model.latent_dim = 16  # D of a code, except for fsq, residual_fsq and lfq
     config.model.downsampling = 4  # f: f×f pixels share a vector; 4 for conv and residual
-    config.model.channels = 128  # of the first level; this and the next two: network=scalable
+    config.model.channels = 128  # of the first level; this and all below: network=scalable
     config.model.channel_multipliers = (1, 2, 2)  # of each level, times `channels`
     config.model.blocks_per_level = 2  # residual blocks of each level
+    scalable.add_memory_and_attention(config.model)
 
     quantizer = config.model.quantizer = ConfigDict()
     quantizer.name = "vq"  # vq, residual_vq, grouped_vq, fsq, residual_fsq, lfq, sim_vq
@@ -51,5 +52,5 @@ def get_config(presets: str = "") -> ConfigDict:
     quantizer.diversity = 1.0  # γ, weight of the mean code's entropy, times w
     quantizer.temperature = 1.0  # τ of the soft choice
     quantizer.entropy_bits = 10  # dimensions of one joint distribution of codes
-    _image_terms.add(config)
+    image_terms.add(config)
     return default.apply(config, presets)

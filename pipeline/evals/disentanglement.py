@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import datasets, evals
+from pipeline import datasets, evals, models
 from pipeline.display import plots, terminal
 from pipeline.evals.scores import drawn, examples, metrics, mutual_information, protocols
 from pipeline.mesh import agreement
@@ -38,8 +38,10 @@ def for_report(config: Any) -> Any:
     """
     if config.disentanglement.protocol != protocols.AUTO:
         return config
-    factors = datasets.example_spec(config).get("factors")
-    latents = config.model.get("latent_dim", 0)
+    example = datasets.example_spec(config)
+    factors = example.get("factors")
+    # A grid of latents has more of them than `config.model.latent_dim`.
+    latents = getattr(models.abstract(config, example), "latent_dim", 0)
     takes = protocols.minutes(latents, factors.num_classes) if factors is not None else 0.0
     if takes > protocols.MOST_MINUTES:
         raise errors.InputError(

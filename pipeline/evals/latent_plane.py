@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from pipeline import datasets, evals
+from pipeline import datasets, evals, models
 from pipeline.display import plots
 from pipeline.nn import labels
 from pipeline.runtime import errors, registry
@@ -47,12 +47,14 @@ def make(config: Any, mesh: Mesh, source: datasets.Source) -> Callable[..., Iter
     evals.check_model(config, "posterior", what="Gaussian posterior", evaluation="latent_plane")
     projection = config.latent_plane.projection
     registry.check(projection, PROJECTIONS, field="latent_plane.projection")
-    if config.model.latent_dim < 2:
+    example = datasets.example_spec(config)
+    latents = getattr(models.abstract(config, example), "latent_dim", config.model.latent_dim)
+    if latents < 2:
         raise errors.InputError(
-            f"config.evals has 'latent_plane', but config.model.latent_dim="
-            f"{config.model.latent_dim} is a line: take it out, or use 2 or more"
+            f"config.evals has 'latent_plane', but config.model.latent_dim={latents} is a line: "
+            "take it out, or use 2 or more"
         )
-    encode, example = posteriors.encoder(config, mesh), datasets.example_spec(config)
+    encode = posteriors.encoder(config, mesh)
 
     def evaluate(state: step.TrainState) -> Iterator[tuple[str, Any]]:
         batches = (batch for _, batch in batching.heldout_batches(source, config, mesh))

@@ -18,6 +18,7 @@ from pipeline.training import batching, posteriors, step
 
 ACTIVE = 0.01  # variance of the posterior mean, in units of the prior's
 COLLAPSED = 0.1  # share of active units below which the posterior counts as collapsed
+ROWS = 256  # of the table of latents; a grid may have thousands
 LOW_RATE = 0.1  # nats; with a lower rate z says almost nothing about x, active units or not
 
 
@@ -70,32 +71,38 @@ def health(encoded: posteriors.Encodings) -> Health:
     miss.
     """
     means, variances = encoded.mean.astype(np.float64), np.exp(encoded.log_variance.astype(float))
-    mean = means.mean(axis=0)
-    covariance = np.cov(means, rowvar=False, bias=True).reshape(mean.size, mean.size)
-    covariance += np.diag(variances.mean(axis=0))
-    log_determinant = np.linalg.slogdet(covariance)[1]
-    excess = np.trace(covariance) + mean @ mean - mean.size - log_determinant
+    mean, within = means.mean(axis=0), variances.mean(axis=0)
+    # S = diag(within) + AᵀA has D² entries, too many for a grid of latents. Its determinant is
+    # Π within · |1 + B|, with the smaller of B = A'A'ᵀ [N, N] and A'ᵀA' [D, D], A' = A / √within.
+    deviations = (means - mean) / np.sqrt(len(means))
+    scaled = deviations / np.sqrt(within)
+    gram = scaled @ scaled.T if len(means) < mean.size else scaled.T @ scaled
+    log_determinant = np.log(within).sum() + np.linalg.slogdet(gram + np.eye(len(gram)))[1]
+    diagonal = within + np.square(deviations).sum(axis=0)
+    excess = diagonal.sum() + mean @ mean - mean.size - log_determinant
     return Health(
         kl=encoded.kl.mean(axis=0, dtype=np.float64),
         mean_variance=means.var(axis=0),
         aggregate_mean=mean,
-        aggregate_deviation=np.sqrt(np.diag(covariance)),
+        aggregate_deviation=np.sqrt(diagonal),
         aggregate_kl=float(0.5 * excess),
     )
 
 
 def table(found: Health) -> str:
-    """Returns a Markdown table of the latents, the highest KL first."""
+    """Returns a Markdown table of the latents, the highest KL first, at most `ROWS` of them."""
     rows = [
         f"| {i} | {found.kl[i]:.3f} | {found.mean_variance[i]:.3f} | "
         f"{'yes' if found.active[i] else 'no'} | {found.aggregate_mean[i]:+.3f} | "
         f"{found.aggregate_deviation[i]:.3f} |"
-        for i in np.argsort(-found.kl, kind="stable")
+        for i in np.argsort(-found.kl, kind="stable")[:ROWS]
     ]
     head = (
         "| latent | KL, nats | variance of the mean | active | mean of q(z) | deviation of q(z) |"
     )
-    return "\n".join([head, "|---:|---:|---:|:---:|---:|---:|", *rows])
+    left_out = len(found.kl) - len(rows)
+    more = [f"\n{left_out:,} latents of a lower KL are left out."] if left_out else []
+    return "\n".join([head, "|---:|---:|---:|:---:|---:|---:|", *rows, *more])
 
 
 def warnings(figures: dict[str, float]) -> list[str]:

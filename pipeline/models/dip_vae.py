@@ -33,9 +33,9 @@ class Model(gaussian_vae.GaussianVAE):
         registry.check(section.covariance, ("means", "samples"), field="model.covariance")
         self.of_samples = section.covariance == "samples"
         self.lambda_od, self.lambda_d = section.lambda_od, section.lambda_d
-        errors.check_range("config.model.latent_dim", section.latent_dim, 2, hint=hint)
         errors.check_range("config.batch_size", config.batch_size, 2, hint=hint)
         super().__init__(config, example, rngs=rngs)
+        errors.check_range("config.model.latent_dim", self.latent_dim, 2, hint=hint)
 
     def terms(self, batch: gaussian_vae.Batch, *, keys: Array, step: Array) -> tuple[Terms, dict]:
         """Returns the terms of every example, from one sample of z each, and no sums."""

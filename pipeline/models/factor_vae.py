@@ -33,9 +33,9 @@ class Model(gaussian_vae.CoupledVAE):
         section = config.model
         errors.check_not_negative("config.model.gamma", section.gamma)
         hint = ": a single one has no total correlation"
-        errors.check_range("config.model.latent_dim", section.latent_dim, 2, hint=hint)
         self.gamma = section.gamma
         super().__init__(config, example, rngs=rngs)
+        errors.check_range("config.model.latent_dim", self.latent_dim, 2, hint=hint)
         self.discriminator = density_ratio.Discriminator(
             self.latent_dim, section.discriminator.hidden, dtype=config.compute_dtype, rngs=rngs
         )

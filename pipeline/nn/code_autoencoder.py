@@ -13,15 +13,8 @@ from flax import nnx
 from jax import Array
 
 from pipeline import datasets
-from pipeline.nn import (
-    grid_networks,
-    image_terms,
-    likelihoods,
-    losses,
-    metrics,
-    networks,
-    quantizers,
-)
+from pipeline.nn import image_terms, likelihoods, losses, metrics, networks, quantizers
+from pipeline.nn.grids import autoencoder
 from pipeline.runtime import errors, registry
 
 COLLAPSED = 0.1  # share of codes in use below which a codebook counts as collapsed
@@ -45,7 +38,7 @@ class CodeAutoencoder(nnx.Module):
         # Networks before the quantiser: they share a stream, so the order decides the values.
         section, pixels = config.model, datasets.images_of(config, example)
         self.image_shape = pixels.shape
-        self.encoder, self.decoder = grid_networks.autoencoder(
+        self.encoder, self.decoder = autoencoder.make(
             config, self.image_shape, quantizers.dim(config), rngs=rngs
         )
         self.grid = tuple(side // section.downsampling for side in self.image_shape[:2])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
@@ -17,6 +18,22 @@ from pipeline.nn import likelihoods, losses, metrics, networks
 from pipeline.runtime import errors
 
 Batch = dict[str, Array]
+
+
+def gaussian(outputs: Array) -> tuple[Array, Array]:
+    """Splits an encoder's outputs into the posterior's mean and log-variance.
+
+    The log-variance is clipped to [−20, 20] (σ from 5e-5 to 2e4), so that its exponential stays
+    finite. Outside that range its gradient is zero.
+
+    Args:
+        outputs: [B, 2·D], all means first.
+
+    Returns:
+        mean [B, D] and log_variance [B, D].
+    """
+    mean, log_variance = jnp.split(outputs, 2, axis=-1)
+    return mean, jnp.clip(log_variance, -20.0, 20.0)
 
 
 class Terms(NamedTuple):
@@ -32,6 +49,9 @@ class GaussianVAE(nnx.Module):
     A conditional variant also conditions q(z|x) and p(x|z) on y. Its methods take y as
     `conditions`, a mapping from names to arrays [B, ...]; a batch is such a mapping. Other variants
     ignore that argument.
+
+    D is the number of latents of an image, `latent_dim`. For a grid of them, of `latent_shape`
+    (h, w, D'), it is h·w·D', where D' is `config.model.latent_dim`.
     """
 
     def __init__(
@@ -55,11 +75,12 @@ class GaussianVAE(nnx.Module):
         """
         pixels = datasets.images_of(config, example)
         self.shape = pixels.shape
-        self.latent_dim = config.model.latent_dim
         self.likelihood = likelihoods.Likelihood(config.model, resolution=pixels.resolution)
         self.encoder, self.decoder = networks.autoencoder(
             config, self.shape, rngs=rngs, dense_layers=dense_layers
         )
+        self.latent_shape = self.decoder.latent_shape
+        self.latent_dim = math.prod(self.latent_shape)
 
     def condition(self, conditions: Mapping[str, Array] | None, *, num: int) -> tuple[Array, ...]:
         """Returns the further inputs of the networks, [num, E] each: none.
@@ -74,7 +95,7 @@ class GaussianVAE(nnx.Module):
     ) -> tuple[Array, Array]:
         """Returns mean and log-variance of q(z|x), [B, D] each, for images [B, H, W, C]."""
         condition = self.condition(conditions, num=image.shape[0])
-        return networks.gaussian(self.encoder(networks.unit_interval(image), *condition))
+        return gaussian(self.encoder(networks.unit_interval(image), *condition))
 
     def decode(self, z: Array, conditions: Mapping[str, Array] | None = None) -> Array:
         """Returns the expected images in [0, 1], [B, H, W, C], for latents [B, D]."""
@@ -109,7 +130,7 @@ class GaussianVAE(nnx.Module):
         image = networks.unit_interval(batch["image"])
         # One call serves both networks, so that the embedding's gradient is computed only once.
         condition = self.condition(batch, num=image.shape[0])
-        mean, log_variance = networks.gaussian(self.encoder(image, *condition))
+        mean, log_variance = gaussian(self.encoder(image, *condition))
         z = losses.sample_normal(mean, log_variance, keys)
         outputs = self.decoder(z, *condition)
         kl = losses.kl_to_standard_normal(mean, log_variance).sum(axis=-1)

@@ -15,6 +15,7 @@ from flax import nnx
 from jax import Array
 
 from pipeline.nn import convolutions
+from pipeline.nn.grids import latents
 from pipeline.runtime import errors, registry
 
 Shape = tuple[int, int, int]
@@ -94,6 +95,7 @@ def locatello(shape: Shape, section: Any) -> Architecture:
 
 
 ARCHITECTURES = {"dense": dense, "conv": burgess, "locatello": locatello}
+GRID = "scalable"  # whose latents are a grid; it has no dense layers
 
 
 class Encoder(nnx.Module):
@@ -131,7 +133,7 @@ class Decoder(nnx.Module):
     ):
         """Builds the decoder of `net` for images of `shape`."""
         channels = (*(width for width, _ in net.deconvs), shape[2])
-        halvings = len(net.deconvs)
+        halvings, self.latent_shape = len(net.deconvs), (num_inputs,)
         self.smallest = (shape[0] >> halvings, shape[1] >> halvings, channels[0])
         widths = (*net.decoder_hidden, math.prod(self.smallest))
         self.dense = net.dense_layers(num_inputs, widths, dtype=dtype, rngs=rngs)
@@ -152,44 +154,38 @@ class Decoder(nnx.Module):
 
 def autoencoder(
     config: Any, shape: Shape, *, rngs: nnx.Rngs, dense_layers: Callable[..., Any] = Dense
-) -> tuple[Encoder, Decoder]:
-    """Returns an encoder with 2·D outputs (see `gaussian`) and a decoder with D inputs.
+) -> tuple[Any, Any]:
+    """Returns an encoder to means and log-variances, [B, 2·L], and a decoder of latents [B, L].
+
+    L is D, or h·w·D of a grid. The decoder's `latent_shape` is (D,), or (h, w, D).
 
     Args:
         config: the whole config; reads `model.network`, `model.latent_dim`, `compute_dtype`, and
-            `model.hidden` for a dense network.
+            the sizes of the network.
         shape: (H, W, C) of an image.
         rngs: the stream `params`.
         dense_layers: builds dense layers; those of `nn.conditioning` also see a condition.
 
     Raises:
-        InputError: the network is unknown or does not fit `shape`, or a size is below 1.
+        InputError: the network is unknown or does not fit `shape`, or a size is below 1; or a
+            network without dense layers is to see a condition.
     """
     section = config.model
     errors.check_range("config.model.latent_dim", section.latent_dim, 1)
-    make = registry.choose(ARCHITECTURES, section.network, field="model.network")
-    net = make(shape, section)._replace(dense_layers=dense_layers)
+    registry.check(section.network, (*ARCHITECTURES, GRID), field="model.network")
+    if section.network == GRID:
+        if dense_layers is not Dense:
+            raise errors.InputError(
+                f"config.model.network={GRID!r} has no dense layers, which conditions enter by: "
+                "use network=conv, or a model without conditions such as beta_vae"
+            )
+        return latents.make(config, shape, rngs=rngs)
+    net = ARCHITECTURES[section.network](shape, section)._replace(dense_layers=dense_layers)
     dtype = config.compute_dtype
     return (
         Encoder(net, shape, 2 * section.latent_dim, dtype=dtype, rngs=rngs),
         Decoder(net, section.latent_dim, shape, dtype=dtype, rngs=rngs),
     )
-
-
-def gaussian(outputs: Array) -> tuple[Array, Array]:
-    """Splits an encoder's outputs into the posterior's mean and log-variance.
-
-    The log-variance is clipped to [−20, 20] (σ from 5e-5 to 2e4), so that its exponential stays
-    finite. Outside that range its gradient is zero.
-
-    Args:
-        outputs: [B, 2·D].
-
-    Returns:
-        mean [B, D] and log_variance [B, D].
-    """
-    mean, log_variance = jnp.split(outputs, 2, axis=-1)
-    return mean, jnp.clip(log_variance, -20.0, 20.0)
 
 
 def unit_interval(image: Array) -> Array:

@@ -140,7 +140,11 @@ def _latents(ready: setup.Setup, params: Any) -> encoded_splits.Kind:
         return {"mean": mean, "log_variance": log_variance}
 
     rows = _rows(encode, params, ready)
-    return encoded_splits.Kind("latents", "", rows, encode, {"latent_dim": rows["mean"].shape[-1]})
+    (latent_dim,) = rows["mean"].shape
+    model = models.abstract(ready.config, example)
+    shape = getattr(model, "latent_shape", (latent_dim,))  # (h, w, D) of a grid
+    about = {"latent_dim": latent_dim, "latent_shape": shape}
+    return encoded_splits.Kind("latents", "", rows, encode, about)
 
 
 def _rows(encode: Any, params: Any, ready: setup.Setup) -> dict[str, jax.ShapeDtypeStruct]:

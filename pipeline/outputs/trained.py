@@ -88,7 +88,8 @@ class TrainedModel:
         """Returns the expected images of latents or codes, float32 [N, H, W, C] in [0, 1].
 
         Args:
-            z: latents, [N, D] floats; of a VQ-VAE codes, whole numbers [N, h, w] or [N, h, w, Q].
+            z: latents, [N, D] floats, those of a grid [h, w, D'] place after place; of a VQ-VAE
+                codes, whole numbers [N, h, w] or [N, h, w, Q].
             labels: see the class.
 
         Raises:

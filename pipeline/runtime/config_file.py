@@ -13,7 +13,8 @@ from typing import Any
 
 from pipeline.runtime import errors, ranges, registry
 
-HIDDEN = ("__init__", "default")  # files in configs/ that no run starts from
+# Files in configs/ that no run starts from.
+HIDDEN = ("__init__", "default", "image_terms", "scalable")
 PLAIN = (bool, int, float, str, type(None))
 
 

@@ -237,7 +237,9 @@ def check_against_run(config: Any, workdir: Path) -> bool:
             f"--workdir={workdir} exists and holds no run (config.json is missing): choose a new "
             "or an empty folder"
         )
-    if differing := differences(completed(saved_config.read(workdir)), config):
+    # A config of the user's own may lack fields that the variant's shipped config has by now.
+    ours = nested(completed(flatten(config)))
+    if differing := differences(completed(saved_config.read(workdir)), ours):
         raise errors.InputError(
             f"--workdir={workdir} holds another run: {'; '.join(differing)}. Use its values, "
             "or a new --workdir"

@@ -14,7 +14,7 @@ import configs
 from configs import beta_vae, capacity_vae, default
 from pipeline import datasets
 from pipeline.display import figures
-from pipeline.runtime import errors, registry, run_config
+from pipeline.runtime import config_file, errors, registry, run_config
 from pipeline.training import step
 from tests.support import code_folders, prepared_data
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = {
     file.name: importlib.import_module(f"configs.{file.name}")
     for file in pkgutil.iter_modules(configs.__path__)
-    if file.name != "default" and file.name[0] != "_" and not file.ispkg
+    if file.name not in config_file.HIDDEN and not file.ispkg
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs import default
-from pipeline.runtime import registry, run_config
+from pipeline.runtime import config_file, registry, run_config
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("configs", "launch", "pipeline", "tests")
@@ -41,7 +41,7 @@ def anchors_of(path):
 
 def fields():
     """Returns the fields of all configs, as `--config.` names them; a schedule may be a number."""
-    names = [path.stem for path in (ROOT / "configs").glob("[a-z]*.py") if path.stem != "default"]
+    names = {path.stem for path in (ROOT / "configs").glob("*.py")} - set(config_file.HIDDEN)
     made = [importlib.import_module(f"configs.{name}").get_config() for name in names]
     flats = [run_config.flatten(config) for config in (default.get_config(), *made)]
     return {field for flat in flats for field in (*flat, *run_config.schedules(flat))}

@@ -32,6 +32,24 @@ def test_a_collapsed_posterior_is_the_prior_everywhere():
     assert found.aggregate_kl == 0.0
 
 
+@pytest.mark.parametrize("shape", [(7, 5), (4, 9)])
+def test_more_latents_than_examples_have_the_figures_of_the_whole_covariance(shape):
+    random = np.random.default_rng(0)
+    mean, log_variance = random.normal(size=shape), random.normal(size=shape[1])
+    found = of(mean, log_variance)
+    covariance = np.cov(mean, rowvar=False, bias=True) + np.diag(np.exp(log_variance))
+    centre = mean.mean(axis=0)
+    twice = np.trace(covariance) + centre @ centre - shape[1] - np.log(np.linalg.det(covariance))
+    np.testing.assert_allclose(found.aggregate_kl, 0.5 * twice, rtol=1e-5)
+    np.testing.assert_allclose(found.aggregate_deviation, np.sqrt(np.diag(covariance)), rtol=1e-6)
+
+
+def test_the_table_of_a_grid_of_latents_says_how_many_it_leaves_out():
+    mean = np.random.default_rng(0).normal(size=(3, latents.ROWS + 2))
+    *rows, last = latents.table(of(mean, 0.0)).splitlines()
+    assert len(rows) == 2 + latents.ROWS + 1 and last == "2 latents of a lower KL are left out."
+
+
 def test_two_points_by_hand():
     # Latent 0: means ±1, variance ¼; latent 1: mean 2, variance 1.
     found = of([[1.0, 2.0], [-1.0, 2.0]], np.log([0.25, 1.0]))

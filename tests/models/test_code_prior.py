@@ -14,7 +14,8 @@ from flax import nnx
 from configs import code_prior
 from pipeline import datasets, models
 from pipeline.mesh import sharding
-from pipeline.nn.autoregressive import attention, code_heads, code_sampling
+from pipeline.nn import attention
+from pipeline.nn.autoregressive import code_heads, code_sampling
 from pipeline.runtime import errors
 from pipeline.training import step
 from tests.support import code_folders

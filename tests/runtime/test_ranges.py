@@ -5,11 +5,12 @@ import importlib
 import pytest
 
 from configs import beta_vae, capacity_vae, default, dip_vae, vq_vae
-from pipeline.runtime import errors, ranges, registry, run_config
+from pipeline.runtime import config_file, errors, ranges, registry, run_config
 from pipeline.training import setup
 from tests.support.processes import ROOT
 
-NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
+STEMS = {path.stem for path in (ROOT / "configs").glob("*.py")}
+NAMES = sorted({"default"} | STEMS - set(config_file.HIDDEN))
 CONFIGS = {name: importlib.import_module(f"configs.{name}").get_config() for name in NAMES}
 FIELDS = {
     field: value

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from configs import beta_vae, capacity_vae, vq_vae
+from configs import beta_vae, capacity_vae, default, vq_vae
 from pipeline.nn import schedules
 from pipeline.runtime import errors, run_config
 
@@ -92,6 +92,8 @@ def test_other_lengths_than_the_runs_are_refused(tmp_path):
     [
         (beta_vae, "optimizer.clip_norm"),
         (vq_vae, "model.quantizer.gradient"),
+        (beta_vae, "model.channels"),
+        (vq_vae, "model.remat"),
         (beta_vae, "compute_dtype"),
         (beta_vae, "data.heldout_examples"),
         (beta_vae, "traversals.axis"),
@@ -105,6 +107,16 @@ def test_a_field_that_an_older_version_lacks_has_its_old_meaning(tmp_path, modul
     path.write_text(json.dumps(saved))
     assert resumed(tmp_path, module.get_config())[field] == value
     assert run_config.flatten(run_config.load(tmp_path))[field] == value
+
+
+def test_a_config_of_ones_own_resumes_without_the_fields_that_the_variant_got(tmp_path):
+    config = default.get_config()
+    config.model.name, config.model.beta = "beta_vae", beta_vae.get_config().model.beta
+    first_start(tmp_path, config)
+    assert "model.channels" not in json.loads((tmp_path / "config.json").read_text())
+    resumed(tmp_path, config)
+    with pytest.raises(errors.InputError, match=r"config.model.channels is 64, was 128"):
+        resumed(tmp_path, beta_vae.get_config(), **{"model.channels": 64})
 
 
 def test_a_number_in_place_of_a_schedule_is_a_constant(tmp_path):

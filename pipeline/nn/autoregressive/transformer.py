@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from pipeline.nn.autoregressive import attention, code_heads, dropout
+from pipeline.nn import attention
+from pipeline.nn.autoregressive import code_heads, dropout
 from pipeline.runtime import errors
 
 Cache = list[tuple[Array, Array]]  # keys and values of each block, [B, T, heads, dim] each

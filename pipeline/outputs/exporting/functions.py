@@ -149,6 +149,8 @@ def _first_inputs(model: trained.TrainedModel, described: Any) -> dict[str, Entr
         found["decode"] = _codes(model.example["codes"].shape, model.example["codes"].num_codes)
     elif hasattr(described, "latent_dim"):
         text = "latents, in standard deviations of the prior N(0, 1)"
+        if len(shape := getattr(described, "latent_shape", ())) > 1:
+            text += f"; a grid {list(shape)}, place after place"
         found["decode"] = Entry("z", (described.latent_dim,), "float32", text)
     return found
 

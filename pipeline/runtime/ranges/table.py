@@ -61,6 +61,7 @@ RANGES = {
                 "model.channels",
             ),
             *("model.channel_multipliers", "model.blocks_per_level", "model.width"),
+            "model.attention_resolutions",
             *("model.num_layers", "model.num_heads", "model.kernel_size"),
             *("model.quantizer.num_codes", "model.quantizer.candidates"),
             *("model.quantizer.num_quantizers", "model.quantizer.entropy_bits"),

@@ -1,0 +1,1 @@
+"""Encoders to a grid of vectors, and decoders from it: for codes, and for latents."""
