@@ -58,8 +58,9 @@ test-targets: compilers  ## Run the tests that compile for TPUs and GPUs; `make 
 compilers:  ## Build a second environment, with the compilers for TPUs and GPUs.
 	@$(MAKE) --no-print-directory VENV=$(VENV)-plan EXTRAS=$(EXTRAS),plan-tpu,plan-gpu setup
 
+# A file's tests run in one process, so that what they share is made once.
 test: $(READY)  ## Run the tests in as many processes as there are cores; ARGS="-n 0" in one.
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 test-quick: $(READY)  ## Run the tests of the rooms that differ from the last commit, and quick ones.
 	$(BIN)/python -m pytest -n auto --quick $(ARGS)

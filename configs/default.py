@@ -49,8 +49,11 @@ def get_config() -> ConfigDict:
     config.data.resize = 0  # pixels of the short side before the centre is cut; 0: image_size
     config.data.channels = 3  # 3: RGB; 1: grey; for image_folder
     # values that become 0 and 1, for arrays; equal: the whole range of uint8 or uint16
-    config.data.low = 0.0
-    config.data.high = 0.0
+    config.data.low = config.data.high = 0.0
+    config.data.augment = ConfigDict()  # of training images, anew at each step
+    config.data.augment.flip = False  # mirror left to right with probability ½
+    config.data.augment.min_area = 1.0  # crops keep at least this share of the area; 1: no crops
+    config.data.augment.max_aspect = 4 / 3  # largest change of a crop's aspect ratio, and 1 over it
     config.data.copy = "auto"  # prepared shards to this machine: always, never; auto: of buckets
     config.data.accept_changes = False  # go on with data that changed since the last start
     config.data.max_corrupt_files = 0  # how many corrupt images may be skipped
@@ -72,15 +75,13 @@ def get_config() -> ConfigDict:
     config.optimizer.clip_norm = 0.0  # of the gradient's global norm; 0: off
     config.optimizer.ema_decay = 0.0  # of the averaged parameters that evaluations use; 0: off
 
-    # steps between readings of verdicts (stop requests, the guard's); use 1 for slow steps
-    config.look_every_steps = 4
+    config.look_every_steps = 4  # steps between readings of verdicts (stops, guard); slow steps: 1
     config.steps_per_dispatch = 1  # steps that the host launches at once; for steps of a few ms
     config.log_every_steps = 50  # steps between points in TensorBoard
     config.eval_every_steps = 500  # steps between evaluations
     config.eval_examples = 2048  # held-out examples of an evaluation; 0: all
     config.eval_batch_size = 0  # of an evaluation; 0: batch_size; only coupled terms depend on it
-    # files in pipeline/evals/, or modules as above
-    config.evals = ("heldout", "reconstructions", "samples")
+    config.evals = ("heldout", "reconstructions", "samples")  # files in pipeline/evals/, or modules
 
     # Folder of compiled programs, so that a resumed run starts at once; processes may share it.
     # "auto": JAX_COMPILATION_CACHE_DIR if it is set, else the user's cache folder; "": none
@@ -98,7 +99,6 @@ def get_config() -> ConfigDict:
     config.importance_weighted = ConfigDict()  # of evals/importance_weighted.py
     config.importance_weighted.num_samples = 200  # K draws of z an example; more are tighter
     config.importance_weighted.chunk = 10  # draws decoded at once; bounds the memory only
-
     config.image_quality = ConfigDict()  # of evals/image_quality.py
     config.image_quality.num_examples = 0  # held-out images, and as many samples; 0: all
     config.image_quality.lpips = ("alex", "vgg")  # its networks: alex is the authors' default

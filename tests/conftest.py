@@ -12,12 +12,12 @@ from pipeline.runtime import signals
 from tests.support import environment, quick
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Tests share one cache of compiled programs, also with the processes that they start.
+# Tests share one cache of all compiled programs, also with the processes that they start.
 COMPILED = "JAX_COMPILATION_CACHE_DIR"
 OWNER = COMPILED not in os.environ
 if OWNER:
     os.environ[COMPILED] = tempfile.mkdtemp(prefix="compiled-")
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["XLA_FLAGS"] = environment.xla_flags(64)
 
 

@@ -17,6 +17,7 @@ QUALITY = 2**32 - 4  # the samples of an evaluation of image quality; then folds
 CONDITIONS = 2**32 - 1  # whether its conditions are dropped, and the conditions of a sample
 PRIOR = 2**32 - 2  # its draw of the prior, beside its sample of z
 PERMUTATIONS = 2**32 - 3  # the numbers by which each latent is permuted over a batch
+AUGMENTATION = 2**32 - 4  # how its image is mirrored and cut for training
 DROPOUT = 2**31  # which features are dropped: from here on, a number for each call
 
 

@@ -16,7 +16,10 @@ from pipeline.runtime import registry, run_config
 # Fields of these sections are read by what the config chooses: a model, a data set, an optimizer.
 CHOSEN = ("model", "data", "optimizer")
 # Training reads these for every data set.
-COMMON = ("name", "binarize", "train_examples", "num_threads", "prefetch_batches", "resident")
+COMMON = (
+    *("name", "binarize", "train_examples", "num_threads", "prefetch_batches", "resident"),
+    *("augment.flip", "augment.min_area", "augment.max_aspect"),
+)
 COMMON_DATA = {*(f"data.{name}" for name in COMMON), "data.accept_changes", "data.seed"}
 # Fields that training reads only if another field has, or lacks, a value.
 IF = {
@@ -24,6 +27,7 @@ IF = {
     "guard.max_rollbacks": ("guard.action", lambda action: action == "rollback"),
     "checkpoint.best_metric": ("checkpoint.keep_best", bool),
     "checkpoint.best_mode": ("checkpoint.keep_best", bool),
+    "data.augment.max_aspect": ("data.augment.min_area", lambda area: area < 1),
     "data.num_threads": ("data.resident", lambda resident: not resident),
     "data.prefetch_batches": ("data.resident", lambda resident: not resident),
     "eval_examples": ("evals", bool),

@@ -16,8 +16,9 @@ from pipeline import datasets
 from pipeline.mesh import sharding
 from pipeline.runtime import errors, ranges, reads, registry, run_config
 from pipeline.runtime.workdir import saved_config
-from pipeline.training import batching, evaluation, guard, replicas, step, variance
+from pipeline.training import batching, evaluation, guard, replicas, step
 from pipeline.training import cautions as own_cautions
+from pipeline.training.pixels import augmentations, variance
 from pipeline.training.saving import checkpoint_folder
 
 
@@ -73,6 +74,7 @@ def prepare(
         batching.check_eval_batch(config, mesh)
     ready = _described(config, mesh)
     evaluations = tuple(registry.load("evals", name, field="evals") for name in config.evals)
+    augmentations.check(config, ready.example)
     replicas.check_model(ready.config, ready.example)
     abstract = ready.abstract
     if config.replicas > 1:  # each is evaluated by itself

@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec as P
 from pipeline import models
 from pipeline.mesh import compiling, flat_buffers, layouts, reductions, sharding
 from pipeline.training import coupling, examples, guard, optimizer, replicas
+from pipeline.training.pixels import augmentations
 
 
 @jax.tree_util.register_dataclass
@@ -110,6 +111,7 @@ def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
         def summed_terms(params, part):
             batch, keys = examples.scaled(part[0], example), part[1]
             shard = model(params)
+            batch = augmentations.augmented(config.data.augment, batch, keys=keys)
             batch = models.augmented(shard, batch, keys=keys)
             terms, sums, shown = coupling.terms(shard, batch, keys=keys, step=state.step)
             # The sums feed statistics and metrics; they must add nothing to the gradient.

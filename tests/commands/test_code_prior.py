@@ -25,6 +25,11 @@ def made(tmp_path_factory):
     return (folder / "run").rename(folder / "moved")
 
 
+@pytest.fixture(scope="module")
+def loaded(made):
+    return pipeline.load(made)
+
+
 def run(workdir, *arguments):
     folder = generate.run(generate.parse(["generate", f"--workdir={workdir}", *arguments]))
     with np.load(folder / "generated.npz") as file:
@@ -41,17 +46,16 @@ def test_it_generates_by_labels_without_the_vq_vae_and_its_codes(made, tmp_path)
     np.testing.assert_array_equal(again["images"][0], again["images"][1])
 
 
-def test_in_python_it_samples_and_decodes_as_the_commands_do(made, tmp_path):
-    model = pipeline.load(made)
-    assert model.image_shape == (16, 16, 1)
+def test_in_python_it_samples_and_decodes_as_the_commands_do(made, loaded, tmp_path):
+    assert loaded.image_shape == (16, 16, 1)
     found = run(made, "--labels=1", "--num=3", "--seed=4", f"--out={tmp_path / 'a'}")
-    drawn = model.sample(3, seed=4, labels=1)
-    np.testing.assert_array_equal(model.pixels.restored(drawn), found["images"])
+    drawn = loaded.sample(3, seed=4, labels=1)
+    np.testing.assert_array_equal(loaded.pixels.restored(drawn), found["images"])
     codes = np.arange(32).reshape(2, 4, 4) % code_folders.K
     vq = code_folders.model()
-    np.testing.assert_allclose(model.decode(codes), vq.decode(codes), atol=1e-6)
+    np.testing.assert_allclose(loaded.decode(codes), vq.decode(codes), atol=1e-6)
     keys = jax.random.split(jax.random.key(0), 2)
-    assert model.functions.sample(model.params, keys).shape == (2, 16, 16, 1)
+    assert loaded.functions.sample(loaded.params, keys).shape == (2, 16, 16, 1)
 
 
 @pytest.mark.parametrize(
@@ -66,9 +70,9 @@ def test_in_python_it_samples_and_decodes_as_the_commands_do(made, tmp_path):
         (lambda model: model.sample(2, top_k=1.5), "top_k=1.5 must be a whole number"),
     ],
 )
-def test_what_it_cannot_do_is_a_value_error(made, call, says):
+def test_what_it_cannot_do_is_a_value_error(loaded, call, says):
     with pytest.raises(ValueError, match=says):
-        call(pipeline.load(made))
+        call(loaded)
 
 
 def test_labels_and_options_that_it_does_not_know_are_one_line(made, capsys, monkeypatch):
@@ -85,25 +89,20 @@ def test_labels_and_options_that_it_does_not_know_are_one_line(made, capsys, mon
 def test_it_resumes_bit_by_bit_on_other_devices(made, tmp_path):
     codes = code_folders.write(tmp_path / "codes", distortion=True)
     arguments = (f"--config.data.path={codes}", *SMALL)
-    rate = "--config.optimizer.decay_steps=60"  # a run that is prolonged keeps its schedules
-    for folder, lengths in (("whole", (40,)), ("parts", (20, 40))):
-        for devices, length in enumerate(lengths, start=1):
-            ends = f"--config.total_steps={length}"
-            options = {"config": "code_prior.py:smoke", "devices": devices}
-            train(tmp_path / folder, *arguments, rate, ends, **options)
-    whole = tmp_path / "whole"
-    assert_equal_trees(state(tmp_path / "parts", 40), state(whole, 40))
-    assert scalars(tmp_path / "parts")["train/loss"] == scalars(whole)["train/loss"]
+    # A run that is prolonged keeps its schedules.
+    rate = ("--config.optimizer.warmup_steps=1", "--config.optimizer.decay_steps=60")
+    for devices, length in ((1, 20), (2, 60)):
+        ends = f"--config.total_steps={length}"
+        options = {"config": "code_prior.py:smoke", "devices": devices}
+        train(tmp_path / "parts", *arguments, *rate, ends, **options)
+    assert_equal_trees(state(tmp_path / "parts", 60), state(made, 60))
+    assert scalars(tmp_path / "parts")["train/loss"] == scalars(made)["train/loss"]
 
 
-def test_other_codes_are_noticed_when_a_run_resumes(tmp_path):
-    codes = code_folders.write(tmp_path / "codes")
-    arguments = (f"--config.data.path={codes}", *SMALL, "--config.total_steps=20")
-    train(tmp_path / "run", *arguments, config="code_prior.py:smoke")
-    code_folders.write(tmp_path / "codes", num=(160, 64))
-    longer = (*arguments[:-1], "--config.total_steps=40")
-    _, err = train(tmp_path / "run", *longer, config="code_prior.py:smoke", code=2)
-    assert "error: " in err and err.count("\n") == 1
-    code_folders.write(tmp_path / "codes", num_codes=32)
-    _, err = train(tmp_path / "run", *longer, config="code_prior.py:smoke", code=2)
-    assert "error: " in err and err.count("\n") == 1
+def test_other_codes_are_noticed_when_a_run_resumes(made, tmp_path):
+    shutil.copytree(made, tmp_path / "run")
+    longer = (f"--config.data.path={tmp_path / 'codes'}", *SMALL, "--config.total_steps=80")
+    for changes in ({"num": (160, 64)}, {"num_codes": 32}):
+        code_folders.write(tmp_path / "codes", distortion=True, **changes)
+        _, err = train(tmp_path / "run", *longer, config="code_prior.py:smoke", code=2)
+        assert err.startswith("error: the data are not those of the run") and err.count("\n") == 1

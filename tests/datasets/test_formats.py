@@ -14,7 +14,8 @@ from pipeline.evals import heldout
 from pipeline.mesh import sharding
 from pipeline.outputs import samples
 from pipeline.runtime import errors
-from pipeline.training import batching, example_file, setup, step, variance
+from pipeline.training import batching, example_file, setup, step
+from pipeline.training.pixels import variance
 
 RNG = np.random.default_rng(0)
 SHARES = RNG.random((40, 16, 16, 1))

@@ -10,7 +10,8 @@ from configs import vq_vae as config_file
 from pipeline import models
 from pipeline.mesh import sharding
 from pipeline.runtime import errors, registry
-from pipeline.training import evaluation, step, variance
+from pipeline.training import evaluation, step
+from pipeline.training.pixels import variance
 from tests.support import small_models
 
 SMALL = {"model.network": "dense", "model.quantizer.num_codes": 16, "model.latent_dim": 8}

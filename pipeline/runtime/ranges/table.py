@@ -143,5 +143,7 @@ RANGES = {
         SWITCH,
     ),
     **dict.fromkeys(("optimizer.eps", "data.variance", "guard.leap_sigmas"), AMOUNT),
+    "data.augment.min_area": Range("must lie in [0.01, 1]; 1 switches crops off", 0.01, 1),
+    "data.augment.max_aspect": _at_least(1, MOST_FLOAT),
     "traversals.range": Range("must be above 0", 0, MOST_FLOAT, above=True),
 }
