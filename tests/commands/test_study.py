@@ -13,7 +13,7 @@ from pipeline.outputs.studies import children, declared
 from pipeline.runtime import errors, run_config
 from tests.support import runs, studies
 from tests.support.commands import refusal
-from tests.support.processes import Process
+from tests.support.processes import SCALARS, Process
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
@@ -165,9 +165,10 @@ def process(log, *arguments):
     return Process(log, arguments, 1, ("-m", "pipeline.study"))
 
 
-# It takes over a minute, for twelve processes import JAX: only here do real runs follow each other.
+# It takes a while, for twelve processes import JAX: only here do real runs follow each other.
 def test_a_study_is_interrupted_and_then_completed(tmp_path):
-    given = f"--config={studies.write(tmp_path)}", f"--workdir={tmp_path}/out"
+    short = ("--config.batch_size=32", "--config.total_steps=20", SCALARS)
+    given = f"--config={studies.write(tmp_path, overrides=short)}", f"--workdir={tmp_path}/out"
     stopped = process(tmp_path / "log0", *given)
     stopped.wait_for("run 1 of 4: training one/seed3")
     stopped.send_signal(signal.SIGINT)
@@ -181,9 +182,9 @@ def test_a_study_is_interrupted_and_then_completed(tmp_path):
     elbos = {}
     for name in RUNS:
         folder = tmp_path / "out" / name
-        assert runs.committed(folder)[-1] == 60
+        assert runs.committed(folder)[-1] == 20
         assert run_config.load(folder).seed == int(name[-1])
-        report = json.loads((folder / "reports" / "60" / "metrics.json").read_text())
+        report = json.loads((folder / "reports" / "20" / "metrics.json").read_text())
         elbos.setdefault(name.split("/")[0], []).append(report["figures"]["elbo"])
     for method, values in elbos.items():
         assert found["summaries"]["elbo"][method]["median"] == pytest.approx(np.median(values))
