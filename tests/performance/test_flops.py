@@ -65,3 +65,13 @@ def test_inside_shard_map_the_operations_are_one_devices():
     spec = jax.sharding.PartitionSpec("data")
     half = jax.shard_map(lambda a: a @ a.T, mesh=mesh, in_specs=spec, out_specs=spec)
     assert count(half, jnp.ones((8, 3))) == pytest.approx({"float32": 2 * 4 * 4 * 3})
+
+
+def test_what_the_backward_pass_computes_again_counts_again():
+    left, right = jnp.ones((3, 5)), jnp.ones((5, 7))
+    product = lambda a, b: jnp.sin(a @ b).sum()  # noqa: E731
+    counts = [
+        count(jax.value_and_grad(function, argnums=(0, 1)), left, right)["float32"]
+        for function in (product, jax.checkpoint(product))
+    ]
+    assert counts == [3 * 2 * 3 * 5 * 7, 4 * 2 * 3 * 5 * 7]

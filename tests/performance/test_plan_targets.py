@@ -94,6 +94,16 @@ class TestTPU:
         assert result.returncode == 2, result.stderr
         assert "it does not fit" in result.stdout
 
+    def test_remat_needs_less_memory_and_more_operations(self):
+        network = {"model.network": "scalable", "model.downsampling": 1, "model.channels": 32}
+        network |= {"model.channel_multipliers": (1,), "model.blocks_per_level": 4}
+        plain, again = (
+            plan("v5e:2x2", variant="vq", **network, **{"model.remat": remat})
+            for remat in (False, True)
+        )
+        assert again["memory"]["temporaries"] < 0.7 * plain["memory"]["temporaries"]
+        assert again["flops_per_example"] > plain["flops_per_example"]
+
 
 @pytest.mark.gpu
 @needs("cuda")
