@@ -95,7 +95,7 @@ def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
     parts = {"parts": config.accumulation_steps, "shards": config.deterministic_shards}
     summed = reductions.make(mesh, **parts)
     squares = optimizer.parts.squares(config.optimizer)
-    summed_with_gradients = reductions.make_for_gradients(mesh, squares=squares, **parts)
+    gradients_of = reductions.make_for_gradients(mesh, squares=squares, **parts)
     couples, (gathered, computed) = models.couples(config), coupling.make(mesh, **parts)
 
     def local_step(state: TrainState, batch: models.Batch, stop: Array, seed: Any = config.seed):
@@ -155,9 +155,7 @@ def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
             return coupling.added_once(gradients, direct, position), (totals, sums)
 
         # The stop requests travel with the sums, so they cost no message of their own.
-        gradients, norms, (totals, sums), stopped = summed_with_gradients(
-            backward, ours, stop.sum()
-        )
+        gradients, norms, (totals, sums), stopped = gradients_of(backward, ours, stop.sum())
 
         # Sums are equal on all devices from here on, so nothing below needs another exchange.
         means = jax.tree.map(lambda total: total / batch_size, totals)

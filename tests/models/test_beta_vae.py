@@ -7,10 +7,10 @@ from flax import nnx
 
 from configs import beta_vae, default
 from pipeline import datasets, models
-from pipeline.nn import gaussian_vae
+from pipeline.models import beta_vae as variant
 from pipeline.runtime import errors
 
-MEANS = gaussian_vae.Terms(jnp.float32(100.0), jnp.float32(8.0))
+MEANS = variant.Terms(jnp.float32(100.0), jnp.float32(8.0), {})
 
 
 def make_model(**changes):

@@ -185,6 +185,15 @@ def test_a_value_that_cannot_work_is_refused(change, words):
         models.abstract(vq_config(**change), small_models.EXAMPLE)
 
 
+def test_a_penalty_in_some_steps_only_is_refused_with_shards():
+    config = vq_config(regularization="r1")
+    config.deterministic_shards = 2
+    with pytest.raises(errors.InputError, match="r1_every_steps=16 must be 1 with"):
+        models.abstract(config, small_models.EXAMPLE)
+    config.model.adversarial.r1_every_steps = 1
+    assert models.abstract(config, small_models.EXAMPLE)
+
+
 @pytest.mark.parametrize("network", ["alex", "squeeze"])
 def test_a_perceptual_term_that_cannot_work_is_refused(network):
     config = small_models.make_config("vq")

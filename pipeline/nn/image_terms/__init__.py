@@ -31,7 +31,7 @@ class ImageTerms(nnx.Module):
         """Builds the discriminator, if there is one.
 
         Args:
-            config: the whole config; reads `model` and `compute_dtype`.
+            config: the whole config; reads `model`, `compute_dtype` and `deterministic_shards`.
             shape: (H, W, C) of an image.
             rngs: the stream `params`. Build everything else first: the order decides the values.
 
@@ -48,13 +48,7 @@ class ImageTerms(nnx.Module):
             self.network = config.model.perceptual.network
             _weights(self.network)
             perceptual.check(shape, self.network)
-        self.game = (
-            adversarial.Adversarial(
-                config.model.adversarial, shape, dtype=config.compute_dtype, rngs=rngs
-            )
-            if weights["adversarial"]
-            else None
-        )
+        self.game = _game(config, shape, rngs) if weights["adversarial"] else None
 
     def __call__(self, generated: Array, image: Array, *, step: Array) -> dict[str, Array]:
         """Returns the terms of every example, [B] each.
@@ -99,6 +93,16 @@ class ImageTerms(nnx.Module):
         """Returns the figures to log."""
         figures = {"perceptual_loss": means["perceptual"]} if self.perceptual_weight else {}
         return figures if self.game is None else figures | self.game.metrics(means, step=step)
+
+
+def _game(config: Any, shape: tuple[int, int, int], rngs: nnx.Rngs) -> adversarial.Adversarial:
+    section, shards = config.model.adversarial, config.deterministic_shards
+    if shards and section.regularization == "r1" and section.r1_every_steps > 1:
+        raise errors.InputError(
+            f"config.model.adversarial.r1_every_steps={section.r1_every_steps} must be 1 with "
+            f"config.deterministic_shards={shards}: the bits of a branch depend on the mesh"
+        )
+    return adversarial.Adversarial(section, shape, dtype=config.compute_dtype, rngs=rngs)
 
 
 @functools.cache  # a start builds the model many times, and VGG's weights are a file of 59 MB

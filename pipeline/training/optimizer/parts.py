@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array
+from jax import Array, lax
 
 from pipeline.mesh import flat_buffers, layouts
 from pipeline.runtime import errors, registry
@@ -78,22 +78,27 @@ def scaled(config: Any) -> optax.GradientTransformation:
 
 def adam(config: Any) -> optax.GradientTransformation:
     """Scales as `optax.scale_by_adam` does and with its state, with `own_betas` of each part."""
-    own = own_betas(config)
-    if not own:
+    if not own_betas(config):
         return optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
+    betas = {**own_betas(config), OTHERS: (config.b1, config.b2)}
 
     def update(updates, state, params=None):
         del params
-        b1 = by_part(updates, {name: pair[0] for name, pair in own.items()}, config.b1)
-        b2 = by_part(updates, {name: pair[1] for name, pair in own.items()}, config.b2)
         count = optax.safe_increment(state.count)
+        debias = lambda b: 1 - jnp.float32(b) ** count  # noqa: E731
+        # A power that is merged with the arrays' update may be rounded in another way there.
+        debiasing = lax.optimization_barrier(jax.tree.map(debias, betas))
+
+        def of(numbers, which):
+            own = {name: pair[which] for name, pair in numbers.items()}
+            return by_part(updates, own, own.pop(OTHERS))
+
         mean = lambda b, old, new: b * old + (1 - b) * new  # noqa: E731
-        mu = jax.tree.map(mean, b1, state.mu, updates)
-        nu = jax.tree.map(mean, b2, state.nu, jax.tree.map(jnp.square, updates))
-        hat = lambda m, b: m / (1 - b ** count.astype(jnp.float32))  # noqa: E731
-        direction = lambda m, v, b1, b2: hat(m, b1) / (jnp.sqrt(hat(v, b2)) + config.eps)  # noqa: E731
-        updates = jax.tree.map(direction, mu, nu, b1, b2)
-        return updates, optax.ScaleByAdamState(count, mu, nu)
+        mu = jax.tree.map(mean, of(betas, 0), state.mu, updates)
+        nu = jax.tree.map(mean, of(betas, 1), state.nu, jax.tree.map(jnp.square, updates))
+        direction = lambda m, v, c, d: (m / c) / (jnp.sqrt(v / d) + config.eps)  # noqa: E731
+        directions = jax.tree.map(direction, mu, nu, of(debiasing, 0), of(debiasing, 1))
+        return directions, optax.ScaleByAdamState(count, mu, nu)
 
     return optax.GradientTransformation(optax.scale_by_adam().init, update)
 
