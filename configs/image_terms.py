@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 
 def add(config: ConfigDict) -> None:
-    """Adds the sections `model.perceptual` and `model.adversarial`; both are off."""
+    """Adds the sections `model.perceptual` and `model.adversarial`, both off, and its Adam's."""
     config.model.perceptual = ConfigDict()  # needs the extra perceptual
     config.model.perceptual.weight = 0.0  # w, in the unit of the loss; 0: off
     config.model.perceptual.network = "vgg"  # alex takes a twentieth of the time; from 31 pixels on
@@ -18,3 +18,6 @@ def add(config: ConfigDict) -> None:
     game.regularization = "none"  # none, r1, lecam
     game.regularization_weight = 0.0  # 10 is usual for r1, 0.001 for lecam
     game.r1_every_steps = 16  # r1 in every N-th step, N times as strong
+    # Adam of the discriminator: 0 and () leave it the rate and the betas of all other parts
+    config.optimizer.own_rates = ConfigDict({"discriminator": 0.0})
+    config.optimizer.own_betas = ConfigDict({"discriminator": ()})

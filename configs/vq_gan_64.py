@@ -36,7 +36,6 @@ def get_config(presets: str = "") -> ConfigDict:
     config.optimizer.learning_rate = 2e-4
     config.optimizer.b1, config.optimizer.b2 = 0.5, 0.9
     config.optimizer.ema_decay = 0.999  # of the pictures; the game itself makes steps restless
-    config.optimizer.own_rates = ConfigDict({"discriminator": 2e-4})
-    config.optimizer.own_betas = ConfigDict({"discriminator": (0.5, 0.9)})
+    config.optimizer.own_rates.discriminator = 2e-4  # it may well learn faster than the decoder
     config.checkpoint.best_metric = "perceptual_loss"
     return default.apply(config, presets)

@@ -39,11 +39,9 @@ MAY_CHANGE = (
 )
 DTYPES = ("float32", "bfloat16")
 # What a field that an older version lacks means there, if today's default means something else.
-OLD = {
-    "compute_dtype": "float32",
-    "data.heldout_examples": 10_000,
-    "optimizer.own_betas.discriminator": [0.9, 0.999],
-}
+OLD: dict[str, Any] = {"compute_dtype": "float32", "data.heldout_examples": 10_000}
+# The same for a field that one model's config has.
+OLD_OF = {"factor_vae": {"optimizer.own_betas.discriminator": []}}
 SCHEDULE = ("schedule", "start", "end", "steps")  # the fields of a section for `nn.schedules`
 
 
@@ -274,7 +272,8 @@ def completed(saved: dict[str, Any]) -> dict[str, Any]:
     for config in shipped(saved.get("model.name", ""))[:2]:
         own = flatten(config).items()
         fields |= {f: v for f, v in own if not f.startswith("model.") or _belongs(f, saved)}
-    return fields | {f: v for f, v in OLD.items() if f in fields} | saved
+    old = OLD | OLD_OF.get(saved.get("model.name", ""), {})
+    return fields | {f: v for f, v in old.items() if f in fields} | saved
 
 
 def _belongs(field: str, saved: dict[str, Any]) -> bool:

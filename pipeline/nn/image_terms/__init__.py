@@ -97,10 +97,10 @@ class ImageTerms(nnx.Module):
 
 def _game(config: Any, shape: tuple[int, int, int], rngs: nnx.Rngs) -> adversarial.Adversarial:
     section, shards = config.model.adversarial, config.deterministic_shards
-    if shards and section.regularization == "r1" and section.r1_every_steps > 1:
+    if shards and section.regularization == "r1":
         raise errors.InputError(
-            f"config.model.adversarial.r1_every_steps={section.r1_every_steps} must be 1 with "
-            f"config.deterministic_shards={shards}: the bits of a branch depend on the mesh"
+            "config.model.adversarial.regularization='r1' needs config.deterministic_shards=0, not "
+            f"{shards}: the bits of its second derivative depend on the mesh; lecam keeps them"
         )
     return adversarial.Adversarial(section, shape, dtype=config.compute_dtype, rngs=rngs)
 

@@ -119,9 +119,7 @@ RANGES = {
         ),
         SCHEDULED,
     ),
-    **dict.fromkeys(
-        ("model.sigma", "optimizer.learning_rate", "optimizer.own_rates.discriminator"), POSITIVE
-    ),
+    **dict.fromkeys(("model.sigma", "optimizer.learning_rate"), POSITIVE),
     **dict.fromkeys(
         (
             *("model.alpha", "model.lambda_od", "model.lambda_d", "model.lambda_mmd"),
@@ -138,6 +136,7 @@ RANGES = {
     **dict.fromkeys(
         (
             *("optimizer.weight_decay", "optimizer.clip_norm"),
+            "optimizer.own_rates.discriminator",
             *("model.perceptual.weight", "model.adversarial.weight"),
         ),
         SWITCH,

@@ -22,17 +22,18 @@ OTHERS = "others"  # all parameters outside of these parts
 
 
 def own_rates(config: Any) -> dict[str, float]:
-    """Returns the rates of parts that have their own; most configs lack this section.
+    """Returns the rates of parts that have their own, which 0 does not mean.
 
     Args:
         config: the section `optimizer`, as in all functions of this module.
     """
-    return dict(config.get("own_rates", {}))
+    return {name: rate for name, rate in dict(config.get("own_rates", {})).items() if rate != 0}
 
 
 def own_betas(config: Any) -> dict[str, tuple[float, float]]:
-    """Returns b1 and b2 of parts that have their own; most configs lack this section."""
-    return {name: tuple(pair) for name, pair in dict(config.get("own_betas", {})).items()}
+    """Returns b1 and b2 of parts that have their own, which () does not mean."""
+    own = dict(config.get("own_betas", {}))
+    return {name: tuple(pair) for name, pair in own.items() if len(pair)}
 
 
 def names(config: Any) -> tuple[str, ...]:
@@ -44,7 +45,9 @@ def check(config: Any) -> None:
     """Raises an InputError if a number of a part is out of its range."""
     for name, own in own_rates(config).items():
         if not (math.isfinite(own) and own > 0):
-            raise errors.InputError(f"config.optimizer.own_rates.{name}={own} must be positive")
+            raise errors.InputError(
+                f"config.optimizer.own_rates.{name}={own} must be positive, or 0 to leave it"
+            )
     for name, pair in own_betas(config).items():
         if len(pair) != 2 or not all(isinstance(b, int | float) and 0 <= b < 1 for b in pair):
             raise errors.InputError(
