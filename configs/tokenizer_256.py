@@ -1,6 +1,5 @@
 """A tokenizer of 256×256 images for a pod: 16×16 codes of 16,384, after Esser et al. 2021.
 
-python -m pipeline.plan --config=configs/tokenizer_256.py --target=v5e:16x16
 python -m pipeline.train --config=configs/tokenizer_256.py --workdir=DIR --config.data.path=SHARDS
 
 The networks of arXiv:2012.09841, table 7: five levels, attention at 16×16. Planned, not run. Data
