@@ -25,7 +25,8 @@ NUM_HEADLINES = 6
 ORDER = (
     "elbo", "distortion", "rate and target", "loss", "reconstruction loss", "perplexity",
     "codebook usage", "likelihood of codes", "accuracy of codes", "active units",
-    "weight β of the KL", "norm of the gradient", "speed", "waiting for data",
+    "discriminator's accuracy", "weight β of the KL", "norm of the gradient", "speed",
+    "waiting for data",
 )  # fmt: skip
 
 

@@ -265,9 +265,9 @@ def test_every_quantiser_is_exported(name, tmp_path):
     programs = folder.make(model, model.config, wanted).programs
     encode, decode = (jax_export.deserialize(bytearray(programs[n])) for n in ("encode", "decode"))
     images = np.random.default_rng(0).random((5, 64, 64, 1), np.float32)
-    codes = encode.call(functions.arrays(model), images)
+    codes = encode.call(functions.arrays(model, wanted), images)
     np.testing.assert_array_equal(codes, model.encode(images))
-    decoded = decode.call(functions.arrays(model), codes)
+    decoded = decode.call(functions.arrays(model, wanted), codes)
     np.testing.assert_allclose(decoded, model.decode(codes), rtol=1e-5, atol=1e-6)
 
 

@@ -99,7 +99,7 @@ def test_a_value_of_another_type_in_a_config_is_one_line(tmp_path, line, words):
         (["--config=beta_vae", "--batch_size=3"], "did you mean --config.batch_size?"),
         (["--config=beta_vae", "--beta.steps=3"], "'beta.steps'"),
         (["--config=beta_vae", "--config.latent_dim=3"], "did you mean model.latent_dim?"),
-        (["--config=beta_vae", "--config.model=3"], "or model.beta.end or"),
+        (["--config=beta_vae", "--config.model=3"], "or model.adversarial.loss or"),
         (["--config=beta_vae", "--config.seed=1 --config.batch_size=3"], "two overrides in one"),
         (["--config=beta_vae", "--config.model.beta=x"], "config.model.beta.end=x"),
         (

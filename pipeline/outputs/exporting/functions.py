@@ -83,9 +83,9 @@ def of(model: trained.TrainedModel, *, training: bool = False) -> tuple[Function
 
         call.__name__ = name  # names the program
         inputs = (entry, *conditions)
-        function = Function(name, call, tuple(every), inputs, ())
-        leaves = jax.tree.leaves(jax.eval_shape(call, *abstract(model, function, 1)))
-        return function._replace(outputs=_outputs(name, leaves, first))
+        whole = Function(name, call, tuple(every), inputs, ())
+        leaves = jax.tree.leaves(jax.eval_shape(call, *abstract(model, whole, 1)))
+        return whole._replace(outputs=_outputs(name, leaves, first))
 
     known = [name for name, function in functions.items() if function is not None]
     all_functions = tuple(made(name) for name in known if name in first)
