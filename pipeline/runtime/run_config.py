@@ -41,7 +41,7 @@ DTYPES = ("float32", "bfloat16")
 # What a field that an older version lacks means there, if today's default means something else.
 OLD: dict[str, Any] = {"compute_dtype": "float32", "data.heldout_examples": 10_000}
 # The same for a field that one model's config has.
-OLD_OF = {"factor_vae": {"optimizer.own_betas.discriminator": []}}
+OLD_OF: dict[str, dict[str, Any]] = {"factor_vae": {"optimizer.own_betas.discriminator": []}}
 SCHEDULE = ("schedule", "start", "end", "steps")  # the fields of a section for `nn.schedules`
 
 
