@@ -12,7 +12,7 @@ import jax
 from flax import nnx
 from jax import Array, lax
 
-from pipeline.nn import frozen, gaussian_vae, metrics, streams
+from pipeline.nn import discriminators, gaussian_vae, metrics, streams
 from pipeline.nn.aggregate_posterior import density_ratio
 from pipeline.runtime import errors
 
@@ -49,12 +49,12 @@ class Model(gaussian_vae.CoupledVAE):
     def coupled(self, shown: gaussian_vae.Shown, *, mask: Array, step: Array) -> Coupled:
         """Returns D's terms, with a permutation of the whole batch."""
         # The VAE's term trains no parameter of D.
-        total_correlation = frozen.without_gradient(self.discriminator)(shown.z)
+        total_correlation = discriminators.frozen(self.discriminator)(shown.z)
         # D's terms train no encoder.
         z = lax.stop_gradient(shown.z)
         permuted = density_ratio.permuted(z, shown.drawn, mask)
         logits = self.discriminator(z), self.discriminator(permuted)
-        of_logits = (density_ratio.discriminator_loss, density_ratio.accuracy)
+        of_logits = (discriminators.cross_entropy, discriminators.accuracy)
         return Coupled(total_correlation, *(function(*logits) for function in of_logits))
 
     def objective(self, means: tuple[gaussian_vae.Terms, Coupled], *, step: Array) -> Array:

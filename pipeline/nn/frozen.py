@@ -1,7 +1,7 @@
-"""What no gradient reaches: a trained model inside another one, and a module that is only used.
+"""A trained model inside another one: its arrays are state that no gradient reaches.
 
-The arrays of a trained model lie in the state's `stats`. So checkpoints hold them, and a run can be
-moved without the files that its model began with.
+They lie in the state's `stats`. So checkpoints hold them, and a run can be moved without the files
+that its model began with.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,18 +9,11 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
 from pipeline.runtime import registry, run_config
 
 # The modules of a VQ-VAE that turn codes into images: a learned σ belongs to the likelihood.
 DECODING = ("decoder", "quantizer", "likelihood")
-
-
-def without_gradient(module: Any) -> Any:
-    """Returns the module with parameters that get no gradient; its inputs still get theirs."""
-    graphdef, state = nnx.split(module)
-    return nnx.merge(graphdef, lax.stop_gradient(state))
 
 
 class Frozen(nnx.Variable):

@@ -7,8 +7,8 @@ import optax
 import pytest
 from flax import nnx
 
+from pipeline.nn import discriminators
 from pipeline.nn.aggregate_posterior import density_ratio
-from pipeline.nn.frozen import without_gradient
 from pipeline.runtime import errors
 
 Z = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
@@ -63,7 +63,7 @@ def test_the_discriminator_is_a_perceptron_with_leaky_relu():
         x = x @ np.asarray(layer.kernel[...]) + np.asarray(layer.bias[...])
         x = np.maximum(x, 0.2 * x) if number < 2 else x[:, 0]
     np.testing.assert_allclose(module(Z), x, rtol=1e-4, atol=1e-6)
-    frozen = without_gradient(module)
+    frozen = discriminators.frozen(module)
     np.testing.assert_array_equal(frozen(Z), module(Z))
 
 
@@ -72,8 +72,8 @@ def test_loss_and_accuracy_are_those_of_probabilities():
     probability = lambda logit: 1 / (1 + np.exp(-logit))  # noqa: E731
     expected = -(np.log(probability(true)) + np.log(1 - probability(other))) / 2
     given = jnp.float32(true), jnp.float32(other)
-    np.testing.assert_allclose(density_ratio.discriminator_loss(*given), expected, rtol=1e-5)
-    np.testing.assert_array_equal(density_ratio.accuracy(*given), [1.0, 0.5, 0.5])
+    np.testing.assert_allclose(discriminators.cross_entropy(*given), expected, rtol=1e-5)
+    np.testing.assert_array_equal(discriminators.accuracy(*given), [1.0, 0.5, 0.5])
 
 
 def test_the_estimate_approaches_the_total_correlation_of_a_gaussian():
@@ -91,7 +91,7 @@ def test_the_estimate_approaches_the_total_correlation_of_a_gaussian():
         return model(z), model(permuted(z, other))
 
     def loss(params, key):
-        return density_ratio.discriminator_loss(*logits(params, key)).mean()
+        return discriminators.cross_entropy(*logits(params, key)).mean()
 
     def turn(carry, key):
         params, state = carry

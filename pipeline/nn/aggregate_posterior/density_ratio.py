@@ -34,16 +34,6 @@ def permuted(z: Array, numbers: Array, mask: Array) -> Array:
     return sorted_z[place.astype(jnp.int32)]
 
 
-def discriminator_loss(of_true: Array, of_permuted: Array) -> Array:
-    """Returns the cross-entropy −½·(log D(z) + log(1 − D(z′))) of logits [B], in nats, [B]."""
-    return (jax.nn.softplus(-of_true) + jax.nn.softplus(of_permuted)) / 2
-
-
-def accuracy(of_true: Array, of_permuted: Array) -> Array:
-    """Returns the share of the two samples of each example that is told right, [B] float32."""
-    return ((of_true > 0).astype(jnp.float32) + (of_permuted < 0)) / 2
-
-
 class Discriminator(nnx.Module):
     """Linear layers with leaky ReLU of slope 0.2 between them: [B, D] → logits [B], float32."""
 

@@ -16,13 +16,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from pipeline.nn import frozen
+from pipeline.nn import discriminators
 from pipeline.nn.image_terms import patch_discriminator
 from pipeline.runtime import errors, registry
 
 LOSSES = ("hinge", "non_saturating")
 REGULARIZATIONS = ("none", "r1", "lecam")
-DECAY = 0.99  # of LeCAM's moving averages, as in the authors' code
+DECAY = 0.99  # of LeCAM's moving averages
 # Shares of right judgements between which a game goes on.
 LEAST_ACCURACY, MOST_ACCURACY = 0.55, 0.95
 
@@ -67,15 +67,14 @@ class Adversarial(nnx.Module):
             step: int32 scalar.
         """
         # The decoder learns what raises these logits; D must not learn the same.
-        judged = frozen.without_gradient(self.discriminator)(generated)
+        judged = discriminators.frozen(self.discriminator)(generated)
         # D learns to tell both apart; the decoder must not learn to be told apart.
         of_true = self.discriminator(image)
         of_false = self.discriminator(lax.stop_gradient(generated))
-        right = (of_true > 0).astype(jnp.float32) + (of_false < 0)
         terms = {
             "generator": -judged if self.hinge else jax.nn.softplus(-judged),
             "discriminator": discriminator_loss(of_true, of_false, hinge=self.hinge),
-            "right": right / 2,
+            "right": discriminators.accuracy(of_true, of_false),
         }
         if self.regularization == "lecam":
             terms["penalty"] = self._lecam(of_true, of_false)
@@ -122,11 +121,10 @@ class Adversarial(nnx.Module):
     def _lecam(self, of_true: Array, of_false: Array) -> Array:
         """Returns (D(x) − α_F)² + (D(x̂) − α_R)², with moving averages α of the other's logits.
 
-        Tseng et al. 2021 (arXiv:2104.03310), eq. 5.
+        Tseng et al. 2021 (arXiv:2104.03310), the penalty R_LC.
         """
-        weight = jnp.maximum(
-            self.seen[...], 1 - DECAY
-        )  # before the first update the averages are 0
+        # Before the first update all three are 0, and so are the quotients.
+        weight = jnp.maximum(self.seen[...], 1 - DECAY)
         to_false, to_true = self.of_false[...] / weight, self.of_true[...] / weight
         return jnp.square(of_true - to_false) + jnp.square(of_false - to_true)
 
@@ -150,12 +148,11 @@ def discriminator_loss(of_true: Array, of_false: Array, *, hinge: bool) -> Array
     """Returns d of each patch, from logits of any shape.
 
     Hinge (Lim & Ye 2017, arXiv:1705.02894): ½·(max(0, 1 − D(x)) + max(0, 1 + D(x̂))), which is 1 if
-    D says nothing. Otherwise the cross-entropy of both, ½·(softplus(−D(x)) + softplus(D(x̂))), which
-    is then log 2 nats.
+    D says nothing. Otherwise the cross-entropy.
     """
     if hinge:
         return (jax.nn.relu(1.0 - of_true) + jax.nn.relu(1.0 + of_false)) / 2
-    return (jax.nn.softplus(-of_true) + jax.nn.softplus(of_false)) / 2
+    return discriminators.cross_entropy(of_true, of_false)
 
 
 def warnings(figures: dict[str, float]) -> list[str]:
