@@ -47,7 +47,8 @@ class Function(NamedTuple):
 def arrays(model: trained.TrainedModel, chosen: Sequence[Function]) -> dict[str, np.ndarray]:
     """Returns the parameters and statistics that the functions take, by name."""
     found = weights.named(model.params)
-    return {name: np.asarray(found[name]) for name in chosen[0].arrays}
+    names = {name for function in chosen for name in function.arrays}
+    return {name: np.asarray(leaf) for name, leaf in found.items() if name in names}
 
 
 def of(model: trained.TrainedModel, *, training: bool = False) -> tuple[Function, ...]:
@@ -91,7 +92,8 @@ def of(model: trained.TrainedModel, *, training: bool = False) -> tuple[Function
     all_functions = tuple(made(name) for name in known if name in first)
     if training:
         return all_functions
-    read = tuple(name for name in every if name in _read(model, all_functions))
+    found = _read(model, all_functions)
+    read = tuple(name for name in every if name in found)
     return tuple(function._replace(arrays=read) for function in all_functions)
 
 
