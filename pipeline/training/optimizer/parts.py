@@ -119,8 +119,9 @@ def squares(config: Any) -> Callable[[Any], dict[str, Array]]:
         for name in (*own, OTHERS) if own else ():
             inside = {other: float(other == name) for other in own}
             chosen = by_part(gradients, inside, float(name == OTHERS))
-            masked = jax.tree.map(jnp.multiply, gradients, chosen)
-            found[f"grad_norm_{name}"] = _dot(masked, gradients)
+            # Not a product: of a gradient that is not finite, 0 times it is not finite either.
+            masked = jax.tree.map(lambda g, c: jnp.where(c > 0, g, 0), gradients, chosen)
+            found[f"grad_norm_{name}"] = _dot(masked, masked)
         return found
 
     return of
