@@ -18,8 +18,6 @@ NAMES: tuple[str, ...] = ("evals", "model.conditions", "image_quality.lpips")
 NAMES += ("disentanglement.metrics", "disentanglement.chen_excludes")
 # Fields that hold a whole number or a pair of them, so ml_collections cannot check their type.
 PAIRS = ("data.image_size",)
-# Tuples of floats; all other tuples hold whole numbers or names.
-FLOATS = ("optimizer.own_betas.discriminator",)
 # An evaluation of a saved run reads none of these, so it does not fail for them.
 TRAINING = (
     *("optimizer.", "guard.", "checkpoint.", "grace_seconds", "watchdog_seconds", "total_steps"),
@@ -68,7 +66,7 @@ def _numbers(field: str, given: Any) -> Iterator[float]:
     if isinstance(given, tuple):
         if field in NAMES and not all(isinstance(one, str) for one in given):
             raise errors.InputError(f"config.{field}={given} must hold names, such as ('a', 'b')")
-        if field in RANGES and field not in FLOATS and not all(type(one) is int for one in given):
+        if field in RANGES and not all(type(one) is int for one in given):
             raise errors.InputError(f"config.{field}={given} must hold whole numbers")
     for one in given if isinstance(given, tuple) else (given,):
         if isinstance(one, int | float) and not isinstance(one, bool):

@@ -132,7 +132,7 @@ RANGES = {
         ("model.label_dropout", "model.dropout", "optimizer.ema_decay"), SWITCHED_SHARE
     ),
     "model.sampling.top_p": Range("must lie in (0, 1]", 0, 1, above=True),
-    **dict.fromkeys(("optimizer.b1", "optimizer.b2", "optimizer.own_betas.discriminator"), SHARE),
+    **dict.fromkeys(("optimizer.b1", "optimizer.b2"), SHARE),
     **dict.fromkeys(
         (
             *("optimizer.weight_decay", "optimizer.clip_norm"),
