@@ -98,6 +98,13 @@ def test_a_part_has_its_own_betas():
     assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
 
 
+def test_a_kind_of_array_is_no_part():
+    config = small_models.make_config("beta")
+    config.optimizer.own_rates = {"kernel": 1e-3}
+    with pytest.raises(errors.InputError, match="own_rates='kernel' is unknown: choose one of dec"):
+        step.abstract_state(config, small_models.EXAMPLE)
+
+
 @pytest.mark.parametrize("pair", [(0.5,), (0.5, 1.0), (-0.1, 0.9), ("a", 0.9)])
 def test_betas_that_cannot_work_are_refused(pair):
     with pytest.raises(errors.InputError, match=r"own_betas\.a=.* must be two numbers in"):

@@ -152,4 +152,5 @@ def _dot(a: Any, b: Any) -> Array:
 
 
 def _keys(path: Any) -> list[str]:
-    return [jax.tree_util.keystr((key,), simple=True) for key in path]
+    """Returns the names of what may be a part: an attribute of the model, and modules below it."""
+    return [jax.tree_util.keystr((key,), simple=True) for key in path[: max(1, len(path) - 1)]]
