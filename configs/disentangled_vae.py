@@ -15,7 +15,7 @@ Locatello et al., which `evaluate --evals=all` computes. The traversals are in
 
 from ml_collections import ConfigDict
 
-from configs import default, scalable
+from configs import default, image_terms, scalable
 
 
 def get_config(presets: str = "") -> ConfigDict:
@@ -27,5 +27,6 @@ def get_config(presets: str = "") -> ConfigDict:
     config.model.name = "beta_vae"
     config.model.beta = default.schedule("linear", start=60.0, end=4.0, steps=8000)
     scalable.add_to(config.model)
+    image_terms.add(config)
     config.optimizer.learning_rate = 1e-3
     return default.apply(config, presets)

@@ -10,7 +10,7 @@ steps.
 
 from ml_collections import ConfigDict
 
-from configs import default, scalable
+from configs import default, image_terms, scalable
 
 
 def get_config(presets: str = "") -> ConfigDict:
@@ -32,5 +32,6 @@ def get_config(presets: str = "") -> ConfigDict:
     config.model.latent_dim = 20
     config.model.beta = default.schedule("constant", start=0.0, end=1.0, steps=0)
     scalable.add_to(config.model)
+    image_terms.add(config)
     config.optimizer.learning_rate = 1e-3
     return default.apply(config, presets)

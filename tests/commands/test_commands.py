@@ -57,6 +57,15 @@ def test_every_config_makes_a_model_with_every_preset(tmp_path, name, presets):
     assert step.abstract_state(config, example).step.shape == ()
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_saved_config_is_read_back_as_it_was(name, tmp_path):
+    config = CONFIGS[name].get_config("smoke")
+    run_config.save(config, tmp_path)
+    loaded = run_config.load(tmp_path)
+    assert loaded.to_dict() == config.to_dict()
+    assert loaded.is_locked
+
+
 def test_every_variant_has_a_config_of_its_name():
     assert set(registry.names("models")) <= CONFIGS.keys()
     for name in registry.names("models"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import beta_vae, capacity_vae, conditional_vae, mnist_vae, vq_vae
+from configs import beta_vae, capacity_vae, conditional_vae, vq_vae
 from pipeline import datasets, generate
 from pipeline.display import pictures
 from pipeline.nn import labels
@@ -233,15 +233,6 @@ def test_a_damaged_checkpoint_is_named_in_one_line(tmp_path, capsys, monkeypatch
     line = refusal(capsys, monkeypatch, f"--workdir={tmp_path}", "--step=1")
     assert f"checkpoint {tmp_path / 'checkpoints' / '1'} is damaged: " in line
     assert "choose another by --step, of 1, 2" in line
-
-
-@pytest.mark.parametrize("module", [beta_vae, conditional_vae, mnist_vae, vq_vae])
-def test_a_saved_config_is_read_back_as_it_was(module, tmp_path):
-    config = module.get_config("smoke")
-    run_config.save(config, tmp_path)
-    loaded = run_config.load(tmp_path)
-    assert loaded.to_dict() == config.to_dict()
-    assert loaded.is_locked
 
 
 def command(name, *arguments):

@@ -13,6 +13,7 @@ from pipeline.nn import losses
 KEYS = jax.random.split(jax.random.key(0), 4)
 IMAGE = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 1), np.uint8)
 FACTORS = np.zeros((4, 6), np.int32)
+MASK = np.ones(4, np.float32)
 
 
 def make_model(module=beta_vae):
@@ -23,7 +24,7 @@ def make_model(module=beta_vae):
 
 @pytest.mark.parametrize("module", [beta_vae, conditional_vae])
 def test_the_terms_are_those_of_posterior_and_nll_with_one_sample(module):
-    model, batch = make_model(module), {"image": IMAGE, "factors": FACTORS}
+    model, batch = make_model(module), {"image": IMAGE, "factors": FACTORS, "mask": MASK}
     terms, sums = model.terms(batch, keys=KEYS, step=jnp.int32(0))
     mean, log_variance = model.posterior(batch)
     z = losses.sample_normal(mean, log_variance, KEYS)
