@@ -60,4 +60,5 @@ class Model(gaussian_vae.GaussianVAE):
         return figures | self.image_terms.metrics(means.image, step=step)
 
 
+first_stats = image_terms.first_stats  # LPIPS's weights
 warnings = image_terms.warnings  # of a discriminator that has won or lost

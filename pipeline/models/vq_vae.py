@@ -61,6 +61,9 @@ class Model(code_autoencoder.CodeAutoencoder):
         return figures | self.image_terms.metrics(means.image, step=step)
 
 
+first_stats = image_terms.first_stats  # LPIPS's weights
+
+
 def warnings(figures: dict[str, float]) -> list[str]:
     """Returns warnings of a collapsed codebook, and of a discriminator that has won or lost."""
     return [*code_autoencoder.warnings(figures), *image_terms.warnings(figures)]

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from pipeline import models
-from pipeline.nn import image_terms
+from pipeline.nn import image_terms, perceptual
 from pipeline.nn.image_terms import adversarial
 from pipeline.runtime import errors
 from tests.support import small_models
@@ -145,14 +145,20 @@ def test_without_weights_a_model_is_as_it_was(variant):
 
 
 @pytest.mark.skipif(not LPIPS, reason="the extra perceptual is not installed")
-def test_the_perceptual_term_is_lpips_and_keeps_no_weights_in_the_state():
-    config = small_models.make_config("vq")
+@pytest.mark.parametrize("variant", ["vq", "beta"])
+def test_the_perceptual_term_is_lpips_by_weights_that_lie_in_the_state(variant):
+    config = small_models.make_config(variant)
     config.model.perceptual.update({"weight": 2.0, "network": "alex"})
-    terms = image_terms.ImageTerms(config, (32, 32, 1), rngs=nnx.Rngs(params=0))
-    assert not jax.tree.leaves(nnx.state(terms))
+    example = {"image": jax.ShapeDtypeStruct((32, 32, 1), np.uint8)}
+    graphdef, init = models.make(config, example)
+    params, stats = init()
+    stats = models.first_stats(config, example, stats)
+    terms = nnx.merge(graphdef, params, stats, copy=True).image_terms
+    # Frozen: the optimizer sees none of it.
+    assert "image_terms" not in params
     image, generated = DRAW.uniform(-0.1, 1.1, size=(2, 3, 32, 32, 1)).astype(np.float32)
     found = terms(generated, image, step=STEP)
-    wanted = image_terms.perceptual.Perceptual("alex")(generated, image)
+    wanted = perceptual.Perceptual("alex")(generated, image)
     np.testing.assert_allclose(found["perceptual"], wanted, rtol=1e-5)
     means = jax.tree.map(jnp.mean, found)
     np.testing.assert_allclose(terms.loss(means, step=STEP), 2 * wanted.mean(), rtol=1e-5)

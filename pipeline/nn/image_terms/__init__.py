@@ -1,24 +1,23 @@
 """Further terms of an objective, for images that look sharp: w·LPIPS(x, x̂) and an adversary's.
 
 Esser et al. 2021 (arXiv:2012.09841), section 3.1, with constant weights: the paper's weight λ is a
-ratio of two gradients, which would take two more backward passes. `perceptual` has LPIPS, and
+ratio of two gradients, which would take two more backward passes. `lpips` has the distance, and
 `adversarial` the terms of both players.
 """
 
-import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array, lax
+from jax import Array
 
-from pipeline.nn import perceptual
-from pipeline.nn.image_terms import adversarial
+from pipeline.nn.image_terms import adversarial, lpips
 from pipeline.nn.image_terms.adversarial import warnings
 from pipeline.nn.metrics import Metrics
 from pipeline.runtime import errors
 
-__all__ = ["ImageTerms", "warnings"]
+__all__ = ["ImageTerms", "first_stats", "warnings"]
 
 
 class ImageTerms(nnx.Module):
@@ -43,11 +42,9 @@ class ImageTerms(nnx.Module):
         for name in ("perceptual", "adversarial"):
             weights[name] = config.model[name].weight if name in config.model else 0.0
             errors.check_not_negative(f"config.model.{name}.weight", weights[name])
-        self.perceptual_weight, self.network = weights["perceptual"], ""
-        if self.perceptual_weight:
-            self.network = config.model.perceptual.network
-            _weights(self.network)
-            perceptual.check(shape, self.network)
+        self.perceptual_weight = weights["perceptual"]
+        wanted = self.perceptual_weight > 0
+        self.lpips = lpips.Distance(config.model.perceptual.network, shape) if wanted else None
         self.game = _game(config, shape, rngs) if weights["adversarial"] else None
 
     def __call__(self, generated: Array, image: Array, *, step: Array) -> dict[str, Array]:
@@ -59,15 +56,8 @@ class ImageTerms(nnx.Module):
             step: int32 scalar.
         """
         terms = {}
-        if self.perceptual_weight:
-            terms["perceptual"] = perceptual.distances(
-                # Not kept as an attribute: the weights would be state, which checkpoints hold.
-                _weights(self.network),
-                generated,
-                image,
-                network=self.network,
-                precision=lax.Precision.DEFAULT,
-            )
+        if self.lpips is not None:
+            terms["perceptual"] = self.lpips(generated, image)
         if self.game is not None:
             terms |= self.game(generated, image, step=step)
         return terms
@@ -75,7 +65,7 @@ class ImageTerms(nnx.Module):
     def loss(self, means: dict[str, Array], *, step: Array) -> Array:
         """Returns what the terms add to the objective."""
         total = jnp.float32(0.0)
-        if self.perceptual_weight:
+        if self.lpips is not None:
             total += self.perceptual_weight * means["perceptual"]
         return total if self.game is None else total + self.game.loss(means, step=step)
 
@@ -91,8 +81,22 @@ class ImageTerms(nnx.Module):
 
     def metrics(self, means: dict[str, Array], *, step: Array) -> Metrics:
         """Returns the figures to log."""
-        figures = {"perceptual_loss": means["perceptual"]} if self.perceptual_weight else {}
+        figures = {} if self.lpips is None else {"perceptual_loss": means["perceptual"]}
         return figures if self.game is None else figures | self.game.metrics(means, step=step)
+
+
+def first_stats(config: Any, example: Any, stats: Any) -> Any:
+    """Returns `stats` of step 0 with the weights of LPIPS in the place of zeros, if it is a term.
+
+    `models.first_stats` calls it; arguments as there.
+    """
+    del example
+    if "perceptual" not in config.model or not config.model.perceptual.weight:
+        return stats
+    filled = jax.tree.map(lambda leaf: leaf, stats)  # a copy, whose branches may be replaced
+    branch = filled["image_terms"]["lpips"]
+    branch["weights"] = lpips.filled(branch["weights"], config.model.perceptual.network)
+    return filled
 
 
 def _game(config: Any, shape: tuple[int, int, int], rngs: nnx.Rngs) -> adversarial.Adversarial:
@@ -103,8 +107,3 @@ def _game(config: Any, shape: tuple[int, int, int], rngs: nnx.Rngs) -> adversari
             f"{shards}: the bits of its second derivative depend on the mesh; lecam keeps them"
         )
     return adversarial.Adversarial(section, shape, dtype=config.compute_dtype, rngs=rngs)
-
-
-@functools.cache  # a start builds the model many times, and VGG's weights are a file of 59 MB
-def _weights(network: str) -> perceptual.Weights:
-    return perceptual.load(network, field="model.perceptual.network")
