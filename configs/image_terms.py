@@ -12,6 +12,7 @@ def add(config: ConfigDict) -> None:
     game = config.model.adversarial = ConfigDict()
     game.weight = 0.0  # λ of the decoder's term; 0: no discriminator
     game.start_step = 0  # neither player plays before it
+    game.warmup_steps = 0  # in which λ grows from 0, so that the discriminator learns first
     game.loss = "hinge"  # hinge, non_saturating
     game.channels = 64  # of the discriminator's first layer
     game.num_layers = 3  # of stride 2; a judgement sees 70×70 pixels with 3, 34×34 with 2

@@ -68,7 +68,7 @@ TABLE = (
            "R1 is 0 in the steps that leave it out."),
     Figure("adversarial_weight", "",
            "Weight λ of the decoder's loss in the game at this step, dimensionless.",
-           "It is 0 before `start_step`.", train_only=True),
+           "It is 0 before `start_step`, and grows over `warmup_steps`.", train_only=True),
     Figure("beta", "", "Weight β of the KL term, dimensionless.", "It is β at this step.",
            train_only=True, chart="Objective: β", curve="weight β of the KL"),
     Figure("beta_normalised", "",

@@ -125,6 +125,13 @@ def test_each_player_learns_from_its_own_term_only(regularization):
     assert all(np.any(leaf) for leaf in jax.tree.leaves(own))
 
 
+def test_the_decoders_weight_grows_while_the_discriminator_plays_in_full():
+    one = game(start_step=10, warmup_steps=4)
+    means = {"generator": jnp.float32(3), "discriminator": jnp.float32(2)}
+    found = [float(one.loss(means, step=jnp.int32(step))) for step in (9, 10, 11, 13, 99)]
+    np.testing.assert_allclose(found, [0.0, *(0.5 * 3 * s + 2 for s in (0.25, 0.5, 1.0, 1.0))])
+
+
 def test_neither_player_plays_before_the_start():
     one = game(start_step=10)
     means = {"generator": jnp.float32(3), "discriminator": jnp.float32(2), "right": 0.5}
@@ -181,6 +188,7 @@ def test_a_game_that_one_player_has_won_is_warned_of(accuracy, weight, word):
         ({"regularization": "gp"}, "regularization='gp' is unknown: choose one of lecam, none, r1"),
         ({"weight": -1.0}, "adversarial.weight=-1.0 must not be negative"),
         ({"start_step": -1}, "adversarial.start_step=-1 must not be negative"),
+        ({"warmup_steps": -1}, "adversarial.warmup_steps=-1 must not be negative"),
         ({"channels": 0}, "adversarial.channels=0 must be at least 1"),
         ({"num_layers": 5}, "num_layers=5 halves images to nothing: it needs 32 pixels a side"),
         ({"regularization": "r1", "r1_every_steps": 0}, "r1_every_steps=0 must be at least 1"),

@@ -44,7 +44,9 @@ class Adversarial(nnx.Module):
         registry.check(section.loss, LOSSES, field=f"{field}.loss")
         registry.check(section.regularization, REGULARIZATIONS, field=f"{field}.regularization")
         errors.check_not_negative(f"config.{field}.start_step", section.start_step)
+        errors.check_not_negative(f"config.{field}.warmup_steps", section.warmup_steps)
         self.weight, self.start_step = section.weight, section.start_step
+        self.warmup_steps = section.warmup_steps
         self.hinge, self.regularization = section.loss == "hinge", section.regularization
         self.regularization_weight = 0.0
         if self.regularization != "none":
@@ -92,11 +94,17 @@ class Adversarial(nnx.Module):
         return terms
 
     def loss(self, means: dict[str, Array], *, step: Array) -> Array:
-        """Returns λ·g + d + the penalty's weight · penalty, from `start_step` on; before that 0."""
-        both = self.weight * means["generator"] + means["discriminator"]
+        """Returns λ(step)·g + d + the penalty's weight · penalty; before `start_step` 0."""
+        of_discriminator = means["discriminator"]
         if "penalty" in means:
-            both += self.regularization_weight * means["penalty"]
-        return self._begun(step) * both
+            of_discriminator += self.regularization_weight * means["penalty"]
+        begun = (step >= self.start_step).astype(jnp.float32)
+        return self.weight_at(step) * means["generator"] + begun * of_discriminator
+
+    def weight_at(self, step: Array) -> Array:
+        """Returns λ(step): 0 before `start_step`, then a line to λ over `warmup_steps`."""
+        played = jnp.maximum(step - self.start_step + 1, 0).astype(jnp.float32)
+        return self.weight * jnp.minimum(played / max(1, self.warmup_steps), 1.0)
 
     def statistics(self, terms: dict[str, Array], mask: Array) -> dict[str, Array]:
         """Returns the sums over true examples that `update` needs; without LeCAM none."""
@@ -118,12 +126,9 @@ class Adversarial(nnx.Module):
             "generator_loss": means["generator"],
             "discriminator_loss": means["discriminator"],
             "discriminator_accuracy": means["right"],
-            "adversarial_weight": self.weight * self._begun(step),
+            "adversarial_weight": self.weight_at(step),
         }
         return figures | ({"discriminator_penalty": means["penalty"]} if "penalty" in means else {})
-
-    def _begun(self, step: Array) -> Array:
-        return (step >= self.start_step).astype(jnp.float32)
 
     def _lecam(self, of_true: Array, of_false: Array) -> Array:
         """Returns (D(x) − α_F)² + (D(x̂) − α_R)², with moving averages α of the other's logits.

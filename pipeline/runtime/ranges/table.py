@@ -79,7 +79,7 @@ RANGES = {
             *("data.resize", "data.max_corrupt_files", "guard.max_rollbacks"),
             *("checkpoint.keep_best", "checkpoint.keep_every_steps", "model.sampling.top_k"),
             *("image_quality.num_examples", "model.num_examples"),
-            "model.adversarial.start_step",
+            *("model.adversarial.start_step", "model.adversarial.warmup_steps"),
         ),
         COUNT,
     ),
