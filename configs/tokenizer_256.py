@@ -3,8 +3,8 @@
 python -m pipeline.train --config=configs/tokenizer_256.py --workdir=DIR --config.data.path=SHARDS
 
 The networks of arXiv:2012.09841, table 7: five levels, attention at 16×16. configs/README.md has
-their plan ("Large images"), without LPIPS and the game. Not run. Data are `prepared` shards of
-ImageNet or OpenImages; LPIPS needs the extra `perceptual`.
+its plan for two machines ("Large images"). Not run. Data are `prepared` shards of ImageNet or
+OpenImages; LPIPS needs the extra `perceptual`.
 """
 
 from ml_collections import ConfigDict
