@@ -6,11 +6,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from pipeline.mesh import layouts, sharding
+from pipeline.nn import perceptual
 from pipeline.testing import repeats, runs, subjects
 from pipeline.training import step
 from tests.support import small_models
 
 PARTS = {"discriminator": 2e-3}
+TWO_CUT = {"data": 1, "fsdp": 2}
 
 
 def make_config(variant="vq", **changes):
@@ -47,7 +49,7 @@ def alone():
     [
         ({"data": 4}, {}),
         ({"data": 1}, {"accumulation_steps": 2}),
-        ({"data": 1, "fsdp": 2}, {"accumulation_steps": 2}),
+        (TWO_CUT, {"accumulation_steps": 2}),
     ],
 )
 def test_the_losses_of_both_players_are_those_of_one_device(alone, axes, changes):
@@ -79,3 +81,21 @@ def test_one_all_reduce_serves_both_players(variant):
     num_params, sizes = small_models.all_reduces(make_config(variant), 4)
     assert len(sizes) == 1, sizes
     assert int(sizes[0].removeprefix("f32[").rstrip("]")) > num_params
+
+
+@pytest.mark.skipif(not perceptual.is_installed(), reason="the extra perceptual is not installed")
+def test_lpips_is_an_objective_whose_own_weights_stay():
+    config = make_config(**{"model.perceptual.weight": 0.5})
+    weights = jax.tree.leaves(perceptual.load("vgg"))
+    (one, logged), (other, of_two) = (trained(config, axes) for axes in ({"data": 1}, TWO_CUT))
+    for state in (one, other):
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            jax.tree.leaves(state.stats["image_terms"]["lpips"]),
+            weights,
+        )
+    for mine, theirs in zip(logged, of_two, strict=True):
+        assert mine["perceptual_loss"] > 0.01
+        np.testing.assert_allclose(mine["perceptual_loss"], theirs["perceptual_loss"], rtol=1e-5)
+        np.testing.assert_allclose(mine["loss"], theirs["loss"], rtol=1e-5)
+    assert logged[-1]["perceptual_loss"] < logged[0]["perceptual_loss"]
