@@ -16,7 +16,7 @@ import optax
 from jax import Array, lax
 
 from pipeline.mesh import flat_buffers, layouts
-from pipeline.runtime import errors, registry
+from pipeline.runtime import errors
 
 OTHERS = "others"  # all parameters outside of these parts
 
@@ -58,11 +58,17 @@ def check(config: Any) -> None:
 def check_model(config: Any, params: Any) -> None:
     """Raises an InputError if a part is none of the model's."""
     modules = {key for path, _ in jax.tree.leaves_with_path(params) for key in _keys(path)}
-    for section, own in (("own_rates", own_rates(config)), ("own_betas", own_betas(config))):
-        for name in own:
+    for section, own, none in (
+        ("own_rates", own_rates(config), 0),
+        ("own_betas", own_betas(config), ()),
+    ):
+        for name in own.keys() - modules:
             # Numbers are places in lists of layers.
-            known = sorted(key for key in modules if not key.isdigit())
-            registry.check(name, known, field=f"optimizer.{section}")
+            known = ", ".join(sorted(key for key in modules if not key.isdigit()))
+            raise errors.InputError(
+                f"config.optimizer.{section}.{name}={own[name]}: this model has no part of that "
+                f"name, only {known}: set it to {none}"
+            )
 
 
 def scaled(config: Any) -> optax.GradientTransformation:
