@@ -30,15 +30,16 @@ def get_config(presets: str = "") -> ConfigDict:
     config.model.sigma = 0.1
     config.model.beta = default.schedule("constant", start=0.01, end=0.01, steps=0)
     config.model.perceptual.weight = 5000.0
-    config.model.adversarial.weight = 500.0
+    config.model.adversarial.weight = 100.0
     config.model.adversarial.start_step = 20_000
+    config.model.adversarial.warmup_steps = 5000
     config.model.adversarial.num_layers = 2
     config.model.adversarial.regularization = "lecam"
-    config.model.adversarial.regularization_weight = 1e-3
+    config.model.adversarial.regularization_weight = 0.1
     config.optimizer.learning_rate = 2e-4
     config.optimizer.b1, config.optimizer.b2 = 0.5, 0.9
     config.optimizer.schedule = "constant"
     config.optimizer.ema_decay = 0.999
-    config.optimizer.own_rates.discriminator = 2e-4  # it may well learn faster than the decoder
+    config.optimizer.own_rates.discriminator = 1e-4  # at 2e-4 its judgements were restless
     config.checkpoint.best_metric = "perceptual_loss"
     return default.apply(config, presets)
