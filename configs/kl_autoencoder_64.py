@@ -28,7 +28,7 @@ def get_config(presets: str = "") -> ConfigDict:
     config.model.latent_dim = 4  # D of each of the 16×16 positions
     config.model.likelihood = "gaussian"
     config.model.sigma = 0.1
-    config.model.beta = default.schedule("constant", start=0.01, end=0.01, steps=0)
+    config.model.beta = default.schedule("constant", start=0.0, end=0.01, steps=0)
     config.model.perceptual.weight = 5000.0
     config.model.adversarial.weight = 100.0
     config.model.adversarial.start_step = 20_000
