@@ -4,8 +4,8 @@ python -m pipeline.train --config=configs/vq_gan_64.py --workdir=runs/vq_gan --c
 
 Sized for one small GPU; LPIPS needs `pip install 'vae-pipeline[perceptual]'`. The paper's weight of
 the game is a ratio of gradients, here a number; its first term is the absolute error, here the
-squared error over the variance. For two cores: fewer `channels` of both players, LPIPS by `alex`.
-Not measured at this size.
+squared error over the variance. configs/README.md ("Sharp images") has a smaller run, on emoji,
+which one core finishes in half an hour. Not measured at this size.
 """
 
 from ml_collections import ConfigDict
