@@ -86,8 +86,9 @@ def whole_batch_gradient(name):
     return jax.value_and_grad(loss)(params)
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("layout", [(4, 2, 4, 0), (2, 1, 1, 8)])
+@pytest.mark.parametrize(
+    ("name", "layout"), [*((name, (4, 2, 4, 0)) for name in MODELS), (MODELS[0], (2, 1, 1, 8))]
+)
 def test_the_gradient_is_that_of_the_whole_batch(name, layout):
     loss, gradient = whole_batch_gradient(name)
     state, (metrics,) = trained(name, *layout, num_steps=1)
@@ -113,7 +114,8 @@ def test_curves_are_the_same_in_any_layout(name, layout):
             np.testing.assert_allclose(other[figure], one[figure], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", MODELS)
+# test_check_model.py shows this of the others.
+@pytest.mark.parametrize("name", [MODELS[0], "info_vae"])
 def test_bits_are_the_same_with_deterministic_shards(name):
     one = trained(name, 1, 1, 1, 8)
     for devices in (2, 8) if name == MODELS[0] else (8,):
@@ -260,22 +262,20 @@ def test_two_processes_train_as_one_does(tmp_path, shards):
         np.testing.assert_allclose(two[figure], one[figure], rtol=1e-5, err_msg=figure)
 
 
-@pytest.mark.parametrize(
-    ("name", "figure"),
-    [("beta_tcvae", "total_correlation"), ("factor_vae", "discriminator_loss")],
-)
-def test_a_stopped_and_resumed_run_is_bitwise_the_run_never_stopped(tmp_path, name, figure):
+def test_a_stopped_and_resumed_run_is_bitwise_the_run_never_stopped(tmp_path):
     arguments = (
         *("--config.batch_size=16", "--config.log_every_steps=1", "--config.eval_examples=32"),
         *("--config.evals=('heldout',)", "--config.model.hidden=(8,)"),
     )
-    options = {"config": f"{name}.py:smoke", "devices": 2}
+    options = {"config": "beta_tcvae.py:smoke", "devices": 2}
     for total in (3, 6):
         commands.train(tmp_path / "resumed", *arguments, f"--config.total_steps={total}", **options)
     commands.train(tmp_path / "straight", *arguments, "--config.total_steps=6", **options)
     runs.assert_equal_trees(
         runs.state(tmp_path / "resumed", 6), runs.state(tmp_path / "straight", 6)
     )
-    points = [runs.scalars(tmp_path / run)[f"train/{figure}"] for run in ("resumed", "straight")]
+    points = [
+        runs.scalars(tmp_path / run)["train/total_correlation"] for run in ("resumed", "straight")
+    ]
     assert points[0] == points[1]
     assert len(points[0]) == 6
