@@ -5,8 +5,8 @@ every device, however the state lies on the mesh.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -151,16 +151,16 @@ class Evaluations:
         for evaluate in self._evaluations:
             for tag, value in _finite(evaluate(state), state, at):
                 if callable(value):
-                    named = f"{tag} at step {at}"
-                    value = functools.partial(pictures.attempted, value, named, warn)
+                    value = partial(pictures.attempted, value, f"{tag} at step {at}", warn)
                 writer.write(tag, value, at)
                 if isinstance(value, float):
                     scalars[tag.removeprefix("heldout/")] = value
         found = {module: module.warnings(scalars) for module in self._warning}
-        for module, texts in found.items():
-            for text in texts if self._before.get(module) else ():
-                warn(text)
-                writer.write("heldout/warnings", text, at)
+        again = [text for m, texts in found.items() if self._before.get(m) for text in texts]
+        for text in again:
+            warn(text)
+        if again:  # a tag has one value a step
+            writer.write("heldout/warnings", "\n\n".join(again), at)
         self._before = found
         return scalars
 
