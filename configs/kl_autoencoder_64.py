@@ -40,6 +40,6 @@ def get_config(presets: str = "") -> ConfigDict:
     config.optimizer.b1, config.optimizer.b2 = 0.5, 0.9
     config.optimizer.schedule = "constant"
     config.optimizer.ema_decay = 0.999
-    config.optimizer.own_rates.discriminator = 1e-4  # at 2e-4 its judgements were restless
+    config.optimizer.own_rates.discriminator = 1e-4  # as in vq_gan_64
     config.checkpoint.best_metric = "perceptual_loss"
     return default.apply(config, presets)

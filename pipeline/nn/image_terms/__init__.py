@@ -38,14 +38,12 @@ class ImageTerms(nnx.Module):
             InputError: a value cannot work, LPIPS's weights are not installed, or it does not take
                 images of this shape.
         """
-        weights = {}
-        for name in ("perceptual", "adversarial"):
-            weights[name] = config.model[name].weight if name in config.model else 0.0
-            errors.check_not_negative(f"config.model.{name}.weight", weights[name])
-        self.perceptual_weight = weights["perceptual"]
+        self.perceptual_weight, playing = (
+            _weight(config, name) for name in ("perceptual", "adversarial")
+        )
         wanted = self.perceptual_weight > 0
         self.lpips = lpips.Distance(config.model.perceptual.network, shape) if wanted else None
-        self.game = _game(config, shape, rngs) if weights["adversarial"] else None
+        self.game = _game(config, shape, rngs) if playing else None
 
     def __call__(self, generated: Array, image: Array, *, step: Array) -> dict[str, Array]:
         """Returns the terms of every example, [B] each.
@@ -91,12 +89,18 @@ def first_stats(config: Any, example: Any, stats: Any) -> Any:
     `models.first_stats` calls it; arguments as there.
     """
     del example
-    if "perceptual" not in config.model or not config.model.perceptual.weight:
+    if not _weight(config, "perceptual"):
         return stats
     filled = jax.tree.map(lambda leaf: leaf, stats)  # a copy, whose branches may be replaced
     branch = filled["image_terms"]["lpips"]
     branch["weights"] = lpips.filled(branch["weights"], config.model.perceptual.network)
     return filled
+
+
+def _weight(config: Any, name: str) -> float:
+    weight = config.model[name].weight if name in config.model else 0.0
+    errors.check_not_negative(f"config.model.{name}.weight", weight)
+    return weight
 
 
 def _game(config: Any, shape: tuple[int, int, int], rngs: nnx.Rngs) -> adversarial.Adversarial:

@@ -17,7 +17,7 @@ from pipeline.nn import frozen, perceptual
 
 
 class Distance(nnx.Module):
-    """w·LPIPS(x, x̂) without the w; `filled` gives it the weights, which are zeros before."""
+    """LPIPS(x, x̂) of each pair; its weights are zeros until `filled` gives them."""
 
     def __init__(self, network: str, shape: tuple[int, int, int]):
         """Makes room for the weights of "alex" or "vgg".

@@ -62,7 +62,7 @@ def check_model(config: Any, params: Any) -> None:
         ("own_rates", own_rates(config), 0),
         ("own_betas", own_betas(config), ()),
     ):
-        for name in own.keys() - modules:
+        for name in sorted(own.keys() - modules):
             # Numbers are places in lists of layers.
             known = ", ".join(sorted(key for key in modules if not key.isdigit()))
             raise errors.InputError(
