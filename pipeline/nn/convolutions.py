@@ -36,7 +36,6 @@ from pipeline.nn import looped_convolutions, pixel_blocks
 
 FEW = 4  # channels; the patches of images with so few are small
 LARGE = 2**22  # bytes; from this size, four kernel gradients of quarter batches are faster than one
-LEAST = 8  # examples of a quarter; with fewer, its convolution has too few channels to be fast
 
 
 def conv(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
@@ -148,7 +147,7 @@ def _kernel_gradient(stride, x, y, kernel):
         return jax.vjp(functools.partial(_down_form, stride, x), kernel)[1](y)[0]
     pads = pixel_blocks.same_padding(stride, kernel.shape[0], x.shape[1:3])
     gradient = lambda x, y: looped_convolutions.kernel_gradient(x, y, stride=stride, pads=pads)  # noqa: E731
-    if x.nbytes < LARGE or len(x) < 4 * LEAST:
+    if x.nbytes < LARGE or len(x) < 4 * looped_convolutions.LEAST:
         return gradient(x, y)
     # The arrays are first transposed, which misses the cache if they are large. With quarters a
     # whole step runs 1.05 to 1.10 times as fast (jax 0.10.2), and none runs slower.

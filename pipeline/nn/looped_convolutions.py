@@ -2,7 +2,7 @@
 
 That order has images as NHWC and a kernel as HWIO. Outside of loops the compiler brings every
 convolution into it; inside, one in another order can take 50 times as long. JAX derives gradients
-in other orders, so they are written out here.
+in other orders, so they are written out here. The measured forms are in `performance/TRIED.md`.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 ORDER = ("NHWC", "HWIO", "NHWC")
+LEAST = 8  # channels of a convolution; with fewer it is slow
 
 
 def kernel_gradient(
@@ -19,7 +20,8 @@ def kernel_gradient(
 ) -> jax.Array:
     """Returns dK [k_h, k_w, C_in, C_out] of y = conv(x, K): a convolution of x with dilated dy.
 
-    The batch stands for the channels, and the channels of x for the batch.
+    The batch stands for the channels, and the channels of x for the batch. So a batch of few
+    examples would be a convolution of few channels: the rows of their images then join them.
 
     Args:
       x: [B, H, W, C_in].
@@ -27,12 +29,28 @@ def kernel_gradient(
       stride: of the convolution, along H and W.
       pads: what it pads before and after H and W.
     """
+    if len(x) < LEAST:
+        return _by_rows(x, dy, stride, pads)
     images, kernel = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
-    dilation = stride, stride
-    gradient = lax.conv_general_dilated(
+    return _dilated(images, kernel, (stride, stride), pads).transpose(1, 2, 0, 3)
+
+
+def _by_rows(x, dy, stride, pads):
+    """Moves dy over the images along W only, once for each row of K: B·h rows are the channels."""
+    height, width, channels = dy.shape[1:]
+    x, last = jnp.pad(x, [(0, 0), pads[0], (0, 0), (0, 0)]), (height - 1) * stride + 1
+    read = jnp.stack([x[:, row : row + last : stride] for row in range(x.shape[1] - last + 1)])
+    k, b, h, w, c = read.shape  # for each row of K, the rows of x that it multiplies
+    images = read.transpose(0, 4, 3, 1, 2).reshape(k * c, 1, w, b * h)
+    kernel = dy.transpose(2, 0, 1, 3).reshape(1, width, b * h, channels)
+    gradient = _dilated(images, kernel, (1, stride), [(0, 0), pads[1]])
+    return gradient.reshape(k, c, -1, channels).swapaxes(1, 2)
+
+
+def _dilated(images, kernel, dilation, pads):
+    return lax.conv_general_dilated(
         images, kernel, (1, 1), pads, rhs_dilation=dilation, dimension_numbers=ORDER
     )
-    return gradient.transpose(1, 2, 0, 3)
 
 
 def mirror(kernel: jax.Array) -> jax.Array:
