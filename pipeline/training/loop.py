@@ -13,6 +13,7 @@ from pipeline.training import (
     dispatch,
     example_file,
     fingerprint,
+    lateness,
     recovery,
     run_folder,
     seed_runs,
@@ -87,7 +88,8 @@ def run(
     batches = batching.ahead(splits.train, config, mesh, first_step=at)
     stop_flags = verdicts.StopFlags(mesh, stop)
     unread = verdicts.Verdicts(config.look_every_steps, config.replicas)
-    recover = recovery.Recovery(ready, checkpoints)
+    late = lateness.Lateness(config, screen.warn)
+    recover = recovery.Recovery(ready, checkpoints, late)
     speed = clock.Clock(config.batch_size)
     traced = tracing.Tracing(workdir, wanted=profile, active=first_process, note=screen.note)
     heldout: dict[str, float] = {}
@@ -100,7 +102,7 @@ def run(
         screen.progress(config.total_steps, at) as progress,
         checkpoints,  # left first: after an error it finishes a save that is under way
     ):
-        logged = points.Points(config.log_every_steps, writer, progress, speed)
+        logged = points.Points(config.log_every_steps, writer, progress, speed, late.of_steps)
         while at < config.total_steps:
             # The host only launches one step, or several at once; it does not wait for them.
             num = take_steps.num_steps(at)

@@ -1,13 +1,23 @@
 """Recovery from a bad step: the run stops or returns to a good state (`config.guard`)."""
 
 import dataclasses
+import time
 from collections.abc import Callable
 
 import jax
 import numpy as np
 
 from pipeline.mesh import sharding
-from pipeline.training import evaluation, guard, replicas, seed_runs, setup, step, verdicts
+from pipeline.training import (
+    evaluation,
+    guard,
+    lateness,
+    replicas,
+    seed_runs,
+    setup,
+    step,
+    verdicts,
+)
 from pipeline.training.logged import writers
 from pipeline.training.saving import checkpoint
 from pipeline.training.step import TrainState
@@ -16,9 +26,11 @@ from pipeline.training.step import TrainState
 class Recovery:
     """Returns a run to a good state; counts the rollbacks since this process started."""
 
-    def __init__(self, ready: setup.Setup, checkpoints: checkpoint.Checkpoints):
-        """Does nothing yet; the good states come from `checkpoints`."""
-        self._ready, self._checkpoints = ready, checkpoints
+    def __init__(
+        self, ready: setup.Setup, checkpoints: checkpoint.Checkpoints, late: lateness.Lateness
+    ):
+        """Does nothing yet; the good states come from `checkpoints`, `late` judges evaluations."""
+        self._ready, self._checkpoints, self._late = ready, checkpoints, late
         self._rollbacks = 0
 
     def go_back(
@@ -61,8 +73,11 @@ class Recovery:
         Raises:
             FloatingPointError: the run must stop.
         """
+        began = time.perf_counter()
         try:
-            return evaluate(state, writer, at, warn=warn), state
+            figures = evaluate(state, writer, at, warn=warn)
+            self._late.of_evaluation(at, time.perf_counter() - began)
+            return figures, state
         except evaluation.NotFinite as error:
             text = f"{error}: the rest of this evaluation is left out"
             if self._ready.config.guard.action != "off":

@@ -94,7 +94,7 @@ def test_the_guard_names_the_seed_whose_loss_is_not_finite():
     assert found == verdicts.Verdict(False, 1, guard.NOT_FINITE, replica=1)
     ready = setup.prepare(config, devices=mesh.devices.flat, open_data=False)
     with pytest.raises(FloatingPointError, match="the loss of the seed 6 of step 1 is not finite"):
-        recovery.Recovery(ready, checkpoints=None).go_back(found, 1, state)
+        recovery.Recovery(ready, checkpoints=None, late=None).go_back(found, 1, state)
 
 
 def test_several_steps_in_one_dispatch_judge_every_seed():

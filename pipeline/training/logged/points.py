@@ -5,6 +5,7 @@ would have nothing to do while the host writes: 2 ms in every 50 steps of 3 ms. 
 until another dispatch is launched.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,8 +24,13 @@ class Points:
         writer: tensorboard.Writer | writers.Writers,
         shown: progress.Progress,
         speed: clock.Clock,
+        paced: Callable[[float], None] = lambda ms_per_step: None,
     ):
-        """Logs the multiples of `every_steps` by `writer` and `shown`, with the laps of `speed`."""
+        """Logs the multiples of `every_steps` by `writer` and `shown`, with the laps of `speed`.
+
+        `paced` is told the time of a step, if a lap has it.
+        """
+        self._paced = paced
         self._every, self._writer, self._shown, self._speed = every_steps, writer, shown, speed
         self._waiting: list[tuple[int, Any]] = []
 
@@ -50,6 +56,8 @@ class Points:
         while self._waiting and (now or self.due(at)):
             step, metrics = self._waiting.pop(0)
             values = jax.device_get(metrics) | self._speed.lap(in_flight=at - step)
+            if "ms_per_step" in values:
+                self._paced(values["ms_per_step"])
             for name, value in values.items():
                 self._writer.write(f"train/{name}", value, step)
             # Of several replicas, the terminal shows the mean.
