@@ -20,7 +20,7 @@ BUCKET_SECONDS = 30.0  # between two requests that look for the file in a bucket
 
 
 class Tracing:
-    """Traces `STEPS` steps whenever it finds the file, and removes the file."""
+    """Traces `STEPS` steps, or a longer dispatch, when it finds the file, and removes the file."""
 
     def __init__(self, workdir: Path, *, wanted: bool, active: bool, note: Callable[[str], None]):
         """Does nothing yet; if it is not active, it never does anything.
@@ -34,6 +34,7 @@ class Tracing:
         self._file, self._folder = workdir / "profile", workdir / "tensorboard"
         self._wanted, self._active, self._note = wanted, active, note
         self._until = 0  # the step that ends the trace; 0: none is under way
+        self._since = self._newest = 0  # the step before the trace, and the newest one in it
         self._looked = -BUCKET_SECONDS
         # The profiler writes only to folders. What it wrote is then sent to the bucket.
         self._in_bucket, self._local = places.is_bucket(workdir), self._folder
@@ -46,10 +47,11 @@ class Tracing:
             if self._in_bucket:
                 self._local = Path(tempfile.mkdtemp(prefix="trace-"))
             jax.profiler.start_trace(self._local)
-            self._until = at + STEPS
+            self._since, self._newest, self._until = at, at, at + STEPS
 
     def after(self, at: int, results: object) -> None:
         """Ends the trace if `at` has reached its last step; waits for `results` before."""
+        self._newest = at
         if self._until and at >= self._until:
             jax.block_until_ready(results)
             self.close()
@@ -59,7 +61,8 @@ class Tracing:
         if self._until:
             jax.profiler.stop_trace()
             self._send()
-            self._note(f"{STEPS} steps are traced: {self._folder / 'plugins' / 'profile'}")
+            traced, folder = self._newest - self._since, self._folder / "plugins" / "profile"
+            self._note(f"{traced} steps are traced: {folder}")
             self._until = 0
 
     def _is_requested(self) -> bool:
