@@ -17,7 +17,10 @@ class Lateness:
         self._grace, self._warn = config.grace_seconds, warn
         # The request enters the next dispatch, after those that are launched already. The reading
         # after that may come too early to see it, the one after next does.
-        self._steps = 2 * (config.look_every_steps + config.steps_per_dispatch)
+        every = {name: config[name] for name in ("look_every_steps", "steps_per_dispatch")}
+        self._steps = 2 * sum(every.values())
+        lower = " and ".join(f"config.{name}={num}" for name, num in every.items() if num > 1)
+        self._repair = f"lower {lower}" if lower else "save more often"
         self._said = set[str]()
 
     def of_steps(self, ms_per_step: float) -> None:
@@ -26,7 +29,7 @@ class Lateness:
         self._judge(
             f"{self._steps} steps of {ms_per_step / 1000:.2g} s each",
             seconds,
-            "lower config.look_every_steps and config.steps_per_dispatch",
+            self._repair,
         )
 
     def of_evaluation(self, at: int, seconds: float) -> None:

@@ -4,6 +4,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from pipeline.training import lateness
+from tests.support import processes
 
 
 @pytest.fixture
@@ -26,10 +27,14 @@ def test_steps_count_that_pass_before_a_request_is_read(judge):
     late.of_steps(2600.0)
     (text,) = said
     assert "10 steps of 2.6 s each" in text and "config.grace_seconds=25" in text
-    assert "config.look_every_steps" in text and "config.steps_per_dispatch" in text
+    assert text.endswith("else lower config.look_every_steps=4")
     late, said = judge(together=20)
     late.of_steps(600.0)
     assert "48 steps of 0.6 s each" in said[0]
+    assert said[0].endswith("config.look_every_steps=4 and config.steps_per_dispatch=20")
+    late, said = judge(look=1)
+    late.of_steps(9000.0)  # nothing can be lowered
+    assert said[0].endswith("else save more often")
 
 
 def test_a_slow_evaluation_is_named_with_its_step(judge):
@@ -42,6 +47,13 @@ def test_a_slow_evaluation_is_named_with_its_step(judge):
     assert [("41 s at step 1000" in text, "pipeline.evaluate" in text) for text in said] == [
         (True, True), (False, False),
     ]  # fmt: skip
+
+
+def test_a_run_is_told_of_both(tmp_path):
+    short = ("--config.grace_seconds=0.001", "--config.total_steps=20")
+    said = processes.train(tmp_path / "run", *short)
+    assert said.count("a stop request may wait for 10 steps of") == 1
+    assert said.count("a stop request may wait for an evaluation, which took") == 1
 
 
 def test_without_a_grace_period_nothing_is_late(judge):
