@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from pipeline.nn import networks
+from pipeline.nn import looped_convolutions, networks
 from pipeline.runtime import errors, registry
 
 
@@ -30,13 +30,31 @@ class Concat(nnx.Module):
 
     def __call__(self, x: Array, condition: Array) -> Array:
         """Applies the layers to the concatenation of both, [B, F + E]."""
-        # Two products instead of one: in an encoder the condition needs a gradient and the pixels
-        # do not. One product would compute both.
         first: Any = self.dense.layers[0]
         arrays = (x, condition, first.kernel[...], first.bias[...])
         x, condition, kernel, bias = (array.astype(first.dtype) for array in arrays)
-        ours, theirs = jnp.split(kernel, [x.shape[-1]])
-        return self.dense.after_first(x @ ours + condition @ theirs + bias)
+        both = jnp.concatenate([x, condition], axis=-1)
+        alike = looped_convolutions.varying_alike(both, kernel)
+        return self.dense.after_first(_product(x.shape[-1], *alike) + bias)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _product(cut, x, kernel):
+    """x·K, whose gradient in x [B, F] comes in two pieces: the first `cut` features, and the rest.
+
+    In an encoder the condition needs a gradient, and the pixels do not: the compiler then drops the
+    first piece. K itself is not cut, because its pieces would be copied.
+    """
+    return x @ kernel
+
+
+def _gradients(cut, saved, dy):
+    x, kernel = saved
+    pieces = [dy @ piece.T for piece in jnp.split(kernel, [cut])]
+    return jnp.concatenate(pieces, axis=-1), x.T @ dy
+
+
+_product.defvjp(lambda _, x, kernel: (x @ kernel, (x, kernel)), _gradients)
 
 
 class Film(nnx.Module):
