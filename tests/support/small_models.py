@@ -41,7 +41,7 @@ VARIANTS = {
 def make_config(variant, **changes):
     config = VARIANTS[variant].get_config("smoke")
     config.model.hidden = (32,)
-    config.data.variance = 0.1
+    config.data.variance, config.steps_per_dispatch = 0.1, 1
     # The lengths of the main job, so that a few steps are the same in runs of any length.
     if variant == "beta":
         config.model.beta.steps = config.optimizer.decay_steps = 5000
