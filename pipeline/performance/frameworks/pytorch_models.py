@@ -133,7 +133,9 @@ class Quantizer(nn.Module):
 
     def _see(self, flat: Tensor, indices: Tensor) -> None:
         """Adds up the encodings `flat` [N, D] and their codes `indices` [N]."""
-        counts = torch.bincount(indices, minlength=len(self.codes)).float()
+        # `bincount` would have the compiler cut the model in two: it doesn't know that length.
+        ones = torch.ones_like(indices, dtype=self.counts.dtype)
+        counts = torch.zeros_like(self.counts).index_add_(0, indices, ones)
         sums = torch.zeros_like(self.codes).index_add_(0, indices, flat)
         if self.moves:
             self._move(counts, sums)
