@@ -73,7 +73,8 @@ def test_values_and_gradients_are_those_of_xlas_form(
         jax.jit(functools.partial(value_and_gradients, form))(x, kernel)
         for form in forms(direction, stride)
     )
-    assert_close(ours, xlas, 1e-6)
+    # A gradient of K adds up 2,160 products, in an order that depends on the processor.
+    assert_close(ours, xlas, 2e-6)
 
 
 @pytest.mark.parametrize(("kernel_size", "stride"), [(5, 2), (4, 3), (5, 3), (7, 4)])
