@@ -33,28 +33,27 @@ class Concat(nnx.Module):
         first: Any = self.dense.layers[0]
         arrays = (x, condition, first.kernel[...], first.bias[...])
         x, condition, kernel, bias = (array.astype(first.dtype) for array in arrays)
-        both = jnp.concatenate([x, condition], axis=-1)
-        alike = looped_convolutions.varying_alike(both, kernel)
-        return self.dense.after_first(_product(x.shape[-1], *alike) + bias)
+        y = _joined_product(*looped_convolutions.varying_alike(x, condition, kernel))
+        return self.dense.after_first(y + bias)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _product(cut, x, kernel):
-    """x·K, whose gradient in x [B, F] comes in two pieces: the first `cut` features, and the rest.
+def _joined(x, condition, kernel):
+    """[x, c]·K, whose gradients in x [B, F] and in c [B, E] are products of their own.
 
-    In an encoder the condition needs a gradient, and the pixels do not: the compiler then drops the
-    first piece. K itself is not cut, because its pieces would be copied.
+    In an encoder the condition needs a gradient and the pixels do not: the compiler drops theirs. K
+    is one array all the way, because its pieces would be copied.
     """
-    return x @ kernel
+    return jnp.concatenate([x, condition], axis=-1) @ kernel
 
 
-def _gradients(cut, saved, dy):
-    x, kernel = saved
-    pieces = [dy @ piece.T for piece in jnp.split(kernel, [cut])]
-    return jnp.concatenate(pieces, axis=-1), x.T @ dy
+def _gradients(saved, dy):
+    x, condition, kernel = saved
+    ours, theirs = jnp.split(kernel, [x.shape[-1]])
+    return dy @ ours.T, dy @ theirs.T, jnp.concatenate([x, condition], axis=-1).T @ dy
 
 
-_product.defvjp(lambda _, x, kernel: (x @ kernel, (x, kernel)), _gradients)
+_joined_product = jax.custom_vjp(_joined)
+_joined_product.defvjp(lambda *arrays: (_joined(*arrays), arrays), _gradients)
 
 
 class Film(nnx.Module):

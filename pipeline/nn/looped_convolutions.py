@@ -67,17 +67,18 @@ def valid(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.platform_dependent(*varying_alike(x, kernel), cpu=_valid, default=_xlas_valid)
 
 
-def varying_alike(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Casts both arrays to vary over the same mesh axes.
+def varying_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Casts all arrays to vary over the same mesh axes.
 
     shard_map(check_vma=True) requires that a custom gradient varies over the axes of its input.
     The cast comes before the custom gradient, so that its transpose sums over the mesh, as it does
     for plain forms.
     """
-    a_axes, b_axes = (jax.typeof(array).manual_axis_type.varying for array in (a, b))
-    return (
-        lax.pcast(a, tuple(b_axes - a_axes), to="varying"),
-        lax.pcast(b, tuple(a_axes - b_axes), to="varying"),
+    axes = [jax.typeof(array).manual_axis_type.varying for array in arrays]
+    every = frozenset().union(*axes)
+    return tuple(
+        lax.pcast(array, tuple(every - own), to="varying")
+        for array, own in zip(arrays, axes, strict=True)
     )
 
 

@@ -51,7 +51,7 @@ def test_a_slow_evaluation_is_named_with_its_step(judge):
 
 def test_a_run_is_told_of_both(tmp_path):
     short = ("--config.grace_seconds=0.001", "--config.total_steps=20")
-    said = processes.train(tmp_path / "run", *short)
+    said = processes.train(tmp_path / "run", *short, "--config.steps_per_dispatch=1")
     assert said.count("a stop request may wait for 10 steps of") == 1
     assert said.count("a stop request may wait for an evaluation, which took") == 1
 
