@@ -58,9 +58,8 @@ def assert_close(one, other):
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "variant", ["beta", "capacity", "concat", "vq", "tc", "dip", "info", "factor"]
-)
+# test_check_model.py shows this of the others, with accumulation.
+@pytest.mark.parametrize("variant", ["beta", "capacity", "concat", "tc", "info"])
 def test_losses_and_parameters_are_those_of_replicated_state(variant):
     expected, curve = trained(variant, 8, 1)
     for data, fsdp in ((1, 8), (2, 4)) if variant == "beta" else ((2, 4),):

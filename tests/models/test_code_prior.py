@@ -241,18 +241,16 @@ def test_it_overfits_eight_examples(folder, network):
     assert losses[0] > 2 and losses[-1] < 0.1
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_losses_are_the_same_on_any_mesh_and_with_accumulation(folder, network):
-    config = config_of(folder, **{"model.network": network})
+def test_losses_are_the_same_on_any_mesh_and_with_accumulation(folder):
+    config = config_of(folder)
     reference = train(config, 1, num_steps=8)[1]
     assert reference[-1] < reference[0]
     config.accumulation_steps = 4
     np.testing.assert_allclose(train(config, 4, num_steps=8)[1], reference, rtol=1e-5)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_bits_are_the_same_on_any_mesh(folder, network):
-    config = config_of(folder, **{"model.network": network, "deterministic_shards": 4})
+def test_bits_are_the_same_on_any_mesh(folder):
+    config = config_of(folder, **{"model.network": "pixel_cnn", "deterministic_shards": 4})
     (one, losses, _), others = train(config, 1, num_steps=3), (2, 4)
     for devices in others:
         state, found, _ = train(config, devices, num_steps=3)

@@ -15,7 +15,7 @@ from pipeline.nn.aggregate_posterior import densities
 from pipeline.performance import hlo, planning, topologies
 from pipeline.runtime import errors
 from pipeline.training import evaluation, step
-from tests.support import commands, processes, runs, small_models, wae_mmd
+from tests.support import processes, runs, small_models, wae_mmd
 
 EXAMPLE, IMAGES = small_models.EXAMPLE, small_models.IMAGES[:32]
 MODELS = ("beta_tcvae", "info_vae", "factor_vae", "tests.support.wae_mmd")
@@ -147,7 +147,7 @@ def evaluated(name, images, mask, *, devices, shards=0):
     return jax.device_get(evaluation.make_summary(config, EXAMPLE)(state, summed))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["beta_tcvae", "factor_vae"])  # the second has a discriminator
 def test_evaluation_leaves_padding_out_on_any_mesh(name):
     mask = np.arange(16) < 13
     damaged = np.where(mask[:, None, None, None], IMAGES[:16], 255).astype(np.uint8)
@@ -172,8 +172,10 @@ def test_evaluation_has_the_same_bits_with_deterministic_shards():
         }
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(("fsdp", "accumulation"), [(1, 1), (1, 4), (8, 1)])
+@pytest.mark.parametrize(
+    ("name", "fsdp", "accumulation"),
+    [*((name, 1, 1) for name in MODELS), (MODELS[0], 1, 4), (MODELS[0], 8, 1)],
+)
 def test_the_plan_shows_one_more_all_gather_of_what_is_shown(name, fsdp, accumulation, monkeypatch):
     monkeypatch.setattr("pipeline.datasets.example_spec", lambda config: EXAMPLE)
     here = topologies.here(jax.devices()[:8])
@@ -239,13 +241,12 @@ def test_pairs_in_chunks_change_nothing_but_memory(layout, monkeypatch):
             np.testing.assert_allclose(other[figure], one[figure], rtol=1e-5)
 
 
-# Two starts of the command each, because only real processes show what they exchange.
-@pytest.mark.parametrize("shards", [0, 2])
-def test_two_processes_train_as_one_does(tmp_path, shards):
+# Two starts of the command, because only real processes show what they exchange. The bits with
+# shards are those of two devices, which is shown above.
+def test_two_processes_train_as_one_does(tmp_path):
     arguments = (
         *("--config.batch_size=16", "--config.total_steps=4", "--config.log_every_steps=1"),
         *("--config.eval_examples=32", "--config.model.hidden=(8,)"),
-        f"--config.deterministic_shards={shards}",
     )
     found = []
     for num in (1, 2):
@@ -256,26 +257,5 @@ def test_two_processes_train_as_one_does(tmp_path, shards):
         found.append({figure: points[figure] for figure in figures})
     one, two = found
     assert [step for step, _ in one["train/loss"]] == [1, 2, 3, 4]
-    if shards:
-        assert one == two
     for figure in figures:
         np.testing.assert_allclose(two[figure], one[figure], rtol=1e-5, err_msg=figure)
-
-
-def test_a_stopped_and_resumed_run_is_bitwise_the_run_never_stopped(tmp_path):
-    arguments = (
-        *("--config.batch_size=16", "--config.log_every_steps=1", "--config.eval_examples=32"),
-        *("--config.evals=('heldout',)", "--config.model.hidden=(8,)"),
-    )
-    options = {"config": "beta_tcvae.py:smoke", "devices": 2}
-    for total in (3, 6):
-        commands.train(tmp_path / "resumed", *arguments, f"--config.total_steps={total}", **options)
-    commands.train(tmp_path / "straight", *arguments, "--config.total_steps=6", **options)
-    runs.assert_equal_trees(
-        runs.state(tmp_path / "resumed", 6), runs.state(tmp_path / "straight", 6)
-    )
-    points = [
-        runs.scalars(tmp_path / run)["train/total_correlation"] for run in ("resumed", "straight")
-    ]
-    assert points[0] == points[1]
-    assert len(points[0]) == 6
