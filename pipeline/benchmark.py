@@ -115,6 +115,7 @@ def main() -> int:
 def _command() -> None:
     allocator.keep_freed()
     options = parse(sys.argv)
+    figures_file.check(options.json)
     sections = run(options)
     if options.json:
         figures_file.write(options.json, sections)

@@ -8,12 +8,23 @@ from pipeline.runtime import files
 from pipeline.runtime.storage import faults
 
 
+def check(file: Path | None) -> None:
+    """Checks that the file can be written, before anything slow begins; leaves nothing there.
+
+    Args:
+        file: None: no file is wanted.
+
+    Raises:
+        OSError: its folder cannot be made or written.
+    """
+    if file is not None:
+        faults.check_writable(file.parent)
+
+
 def write(file: Path, figures: Any) -> None:
-    """Writes the figures whole or not at all.
+    """Writes the figures whole or not at all; the file's folder is made if it is missing.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full; the text names the repair.
     """
-    text = json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
-    with faults.writing(file.parent), files.replacing(file) as opened:
-        opened.write(text.encode())
+    files.write(file, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")

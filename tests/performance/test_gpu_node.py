@@ -91,16 +91,15 @@ def test_a_trial_on_cpus_measures_everything(capsys, monkeypatch, tmp_path):
         "another": forms.Form("no_such_framework"),
     }
     monkeypatch.setattr(gpu_node, "FORMS", tried)
-    monkeypatch.setattr(
-        "sys.argv", ["gpu_node", f"--out={tmp_path}", f"--work={works.LARGE}", *TINY]
-    )
+    out = tmp_path / "new" / "gpu"
+    monkeypatch.setattr("sys.argv", ["gpu_node", f"--out={out}", f"--work={works.LARGE}", *TINY])
     assert gpu_node.main() == 0, capsys.readouterr()
-    figures = json.loads((tmp_path / "gpu.json").read_text())
+    figures = json.loads((out / "gpu.json").read_text())
     assert figures["about"]["card"] == "none: a trial on CPUs"
     assert figures["about"]["compute dtype"] == "bfloat16 in all forms"
     assert figures["benchmark"]["step"]["images/s"] > 0
     assert set(figures[works.LARGE]) == {forms.OURS, PYTORCH}
     assert figures[works.LARGE][PYTORCH]["ratio"][0] > 0
     assert f"{works.LARGE} another" in figures["left out"]
-    assert list((tmp_path / "trace").rglob("*.xplane.pb"))
-    assert "| this pipeline |" in (tmp_path / "gpu.md").read_text()
+    assert list((out / "trace").rglob("*.xplane.pb"))
+    assert "| this pipeline |" in (out / "gpu.md").read_text()
