@@ -42,7 +42,3 @@ def test_the_folder_of_the_file_is_made(tmp_path):
     assert not file.parent.parent.exists()
     figures_file.write(file, {"µs": 1})
     assert json.loads(file.read_text()) == {"µs": 1}
-
-
-def test_no_file_needs_no_folder():
-    figures_file.check(None)

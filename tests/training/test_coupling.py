@@ -241,8 +241,8 @@ def test_pairs_in_chunks_change_nothing_but_memory(layout, monkeypatch):
             np.testing.assert_allclose(other[figure], one[figure], rtol=1e-5)
 
 
-# Two starts of the command, because only real processes show what they exchange. The bits with
-# shards are those of two devices, which is shown above.
+# Two starts of the command, because only real processes show what they exchange. Devices have the
+# same bits with shards, as shown above; test_reductions.py shows that processes have them, too.
 def test_two_processes_train_as_one_does(tmp_path):
     arguments = (
         *("--config.batch_size=16", "--config.total_steps=4", "--config.log_every_steps=1"),
