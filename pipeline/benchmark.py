@@ -115,7 +115,6 @@ def main() -> int:
 def _command() -> None:
     allocator.keep_freed()
     options = parse(sys.argv)
-    figures_file.check(options.json)
     sections = run(options)
     if options.json:
         figures_file.write(options.json, sections)

@@ -63,8 +63,7 @@ def run(values: Any, asked: topologies.Asked) -> int:
     from pipeline.display import terminal
     from pipeline.performance import planning, roofline
 
-    screen, file = terminal.Terminal(), flags.path_or_none(values.json)
-    figures_file.check(file)
+    screen = terminal.Terminal()
     topology = topologies.load(asked)
     planning.set_effort(values.effort, topology)
     plans, largest, code = [], None, 0
@@ -79,8 +78,8 @@ def run(values: Any, asked: topologies.Asked) -> int:
         largest = batch_size
     if topology.chip.bfloat16:
         screen.note(f"Assumed: {roofline.ASSUMED}.")
-    if file:
-        figures_file.write(file, plans)
+    if values.json:
+        figures_file.write(flags.path(values.json), plans)
     else:
         output.check_kept("--json=FILE writes the figures to a file")
     if values.sweep and largest:

@@ -5,20 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.runtime import files
-from pipeline.runtime.storage import faults
-
-
-def check(file: Path | None) -> None:
-    """Checks that the file can be written, before anything slow begins; leaves nothing there.
-
-    Args:
-        file: None: no file is wanted.
-
-    Raises:
-        OSError: its folder cannot be made or written.
-    """
-    if file is not None:
-        faults.check_writable(file.parent)
 
 
 def write(file: Path, figures: Any) -> None:

@@ -77,8 +77,6 @@ def main() -> int:
 
 def _command() -> None:
     values, screen = parse(sys.argv), terminal.Terminal()
-    file = flags.path_or_none(values.json)
-    figures_file.check(file)
     # Shards need a fixed number of threads; all forms then have the same.
     os.environ.setdefault("NPROC", str(len(os.sched_getaffinity(0))))
     allocator.keep_freed()
@@ -86,7 +84,7 @@ def _command() -> None:
 
     figures = {work: looped_steps.compare(work, values.rounds) for work in values.work}
     screen.columns("Steps with loops: median and quartiles", table(figures))
-    if file:
+    if file := flags.path_or_none(values.json):
         figures_file.write(file, figures)
         screen.note(str(file))
 

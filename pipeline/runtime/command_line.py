@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from pipeline.runtime import config_file, errors, flags
+from pipeline.runtime.storage import faults
 
 HELP = ("-h", "-help", "--help", "-helpshort", "--helpshort", "--helpfull")
 
@@ -84,22 +85,21 @@ class Command(NamedTuple):
                 errors.check_range(f"--{flag.name}", values[flag.name].value, flag.least)
 
     def _check_places(self, values: Any) -> None:
-        """Raises an InputError if a flag for a file names a folder, or one for a folder a file."""
-        for flag in self.every:
-            given = values[flag.name].value if flag.name in ("json", "out") else None
-            if (
-                given
-                and flag.name == "json"
-                and os.path.isdir(flags.path(given, name=f"--{flag.name}"))
-            ):
-                raise errors.InputError(f"--{flag.name}={given} is a folder: name a file in it")
-            if (
-                given
-                and flag.name == "out"
-                and "://" not in given
-                and os.path.isfile(flags.path(given, name=f"--{flag.name}"))
-            ):
-                raise errors.InputError(f"--{flag.name}={given} is a file: name a folder")
+        """Checks where files shall be written, before anything slow begins; writes nothing.
+
+        Raises:
+            InputError: --json names a folder, or --out a file.
+            OSError: the folder of --json cannot be made or written.
+        """
+        names = {flag.name for flag in self.every}
+        if "json" in names and (given := values["json"].value):
+            file = flags.path(given, name="--json")
+            if os.path.isdir(file):
+                raise errors.InputError(f"--json={given} is a folder: name a file in it")
+            faults.check_writable(file.parent)
+        given = values["out"].value if "out" in names else None
+        if given and "://" not in given and os.path.isfile(flags.path(given, name="--out")):
+            raise errors.InputError(f"--out={given} is a file: name a folder")
 
     def help(self) -> str:
         """Returns what `--help` prints, at most 24 lines of 100 columns."""

@@ -149,7 +149,6 @@ def main() -> int:
 
 def _command() -> None:
     options, screen = parse(sys.argv), terminal.Terminal()
-    figures_file.check(options.json)
     figures = {work: _compared(work, options, screen) for work in options.works}
     screen.banner(about(options, figures))
     if options.processes > 1:
