@@ -19,12 +19,15 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("kind", ["file", "dangling link", "virtual disk"])
 def test_a_file_that_cannot_be_written_is_known_at_once(
-    name, tmp_path, monkeypatch, capsys, pytestconfig
+    name, kind, tmp_path, monkeypatch, capsys, pytestconfig
 ):
     command, (module, slow), flags = COMMANDS[name]
     (tmp_path / "file").touch()
-    file = tmp_path / "file" / "figures.json"
+    (tmp_path / "dangling link").symlink_to("/nowhere")
+    (tmp_path / "virtual disk").symlink_to("/proc/self")
+    file = tmp_path / kind / "new" / "figures.json"
     monkeypatch.chdir(pytestconfig.rootpath)
     for variable in ("JAX_PLATFORMS", "XLA_FLAGS"):  # `plan` sets them
         monkeypatch.setenv(variable, os.environ[variable])

@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,11 +55,14 @@ def check_writable(path: Path, *, hint: str = "") -> None:
         _check_bucket(path, hint)
         return
     place = path
-    while not place.exists() and place != place.parent:
+    while not os.path.lexists(place) and place != place.parent:
         place = place.parent
-    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-        number = errno.EACCES if place.is_dir() else errno.ENOTDIR
-        raise OSError(number, f"cannot write to {path} ({os.strerror(number)} at {place}){hint}")
+    # Only an attempt tells: permissions look good to root, and on a read-only or virtual disk.
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".probe-", dir=place))
+    except OSError as error:
+        reason = os.strerror(error.errno or errno.EIO)
+        raise OSError(error.errno, f"cannot write to {path} ({reason} at {place}){hint}") from error
 
 
 def check_readable(path: Path) -> None:
