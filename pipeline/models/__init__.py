@@ -83,6 +83,17 @@ def make(config: Any, example: Any) -> tuple[nnx.GraphDef, Callable[[], tuple[An
     Raises:
         InputError: the config names an unknown model, or has a value that cannot work.
     """
+    build = _builder(config, example)
+    graphdef = nnx.split(nnx.eval_shape(build), nnx.Param, ...)[0]
+    return graphdef, lambda: _drawn(build)
+
+
+def initial(config: Any, example: Any) -> tuple[Any, Any]:
+    """Returns the initial (params, stats), as the function that `make` returns; errors as there."""
+    return _drawn(_builder(config, example))
+
+
+def _builder(config: Any, example: Any) -> Callable[[], Any]:
     module = registry.load("models", config.model.name, field="model.name")
     config = settled(config)
 
@@ -90,12 +101,12 @@ def make(config: Any, example: Any) -> tuple[nnx.GraphDef, Callable[[], tuple[An
         key = jax.random.fold_in(jax.random.key(config.seed), streams.INITIALISATION)
         return module.Model(config, example, rngs=nnx.Rngs(params=key))
 
-    def init():
-        _, params, stats = nnx.split(build(), nnx.Param, ...)
-        return nnx.as_pure(params), nnx.as_pure(stats)
+    return build
 
-    graphdef = nnx.split(nnx.eval_shape(build), nnx.Param, ...)[0]
-    return graphdef, init
+
+def _drawn(build: Callable[[], Any]) -> tuple[Any, Any]:
+    _, params, stats = nnx.split(build(), nnx.Param, ...)
+    return nnx.as_pure(params), nnx.as_pure(stats)
 
 
 def couples(config: Any) -> bool:

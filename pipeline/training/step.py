@@ -60,10 +60,8 @@ def create_state(config: Any, example: Any, mesh: Mesh) -> TrainState:
 def drawn_state(config: Any, example: Any, mesh: Mesh) -> TrainState:
     """Returns `create_state` without what the model reads from files."""
     if not layouts.is_cut(mesh):
-        init = jax.jit(
-            lambda: _initial_state(config, example), out_shardings=sharding.replicated(mesh)
-        )
-        return init()
+        whole = sharding.replicated(mesh)
+        return jax.jit(lambda: _initial_state(config, example), out_shardings=whole)()
 
     # Every device draws all parameters and keeps its piece. A step needs as much memory anyway.
     def piece():
@@ -187,13 +185,15 @@ def sharded_step(config: Any, example: Any, mesh: Mesh) -> Callable:
 
 
 def _specs(config: Any, example: Any, mesh: Mesh) -> Any:
+    if not layouts.is_cut(mesh):
+        return P()  # for every leaf, so the state need not be traced
     return layouts.specs(layouts.laid_out(abstract_state(config, example), mesh))
 
 
 def _initial_state(config: Any, example: Any, *, of: Callable = lambda tree: tree) -> TrainState:
     """Returns the state of step 0 with `of(params)` as its parameters."""
     config = models.settled(config)
-    params, stats = models.make(config, example)[1]()
+    params, stats = models.initial(config, example)
     optimizer.parts.check_model(config.optimizer, params)
     params = of(params)
     opt_state = optimizer.make(config.optimizer).init(params)
