@@ -1,5 +1,6 @@
 """All tests run on virtual CPU devices, and do not touch the user's cache folder."""
 
+import gc
 import os
 import resource
 import shutil
@@ -19,6 +20,7 @@ if OWNER:
     os.environ[COMPILED] = tempfile.mkdtemp(prefix="compiled-")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["XLA_FLAGS"] = environment.xla_flags(64)
+gc.set_threshold(200_000, 20, 100)  # tracing makes millions of objects, but few cycles
 
 
 def pytest_addoption(parser):
