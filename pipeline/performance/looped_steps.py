@@ -52,7 +52,7 @@ def start(work: works.Work) -> Form:
     batch = jax.device_put(work.batch() | {"mask": np.ones(config.batch_size, np.float32)}, cut)
     stop = jax.device_put(np.zeros(mesh.size, np.float32), cut)
     arrays = take_steps.arrays(step.drawn_state(config, work.example, mesh))
-    form = Form(take_steps, [arrays], batch, stop, config.steps_per_dispatch, 0.0, 0)
+    form = Form(take_steps, [arrays], batch, stop, take_steps.most, 0.0, 0)
     began = time.perf_counter()
     form.run(1)
     seconds = time.perf_counter() - began

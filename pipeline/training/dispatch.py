@@ -31,13 +31,16 @@ class Dispatcher:
     """Takes one or several steps of a run in one dispatch."""
 
     def __init__(self, config: Any, example: Any, mesh: Mesh):
-        """Compiles nothing yet; the program compiles at its first call."""
+        """Compiles nothing yet; the program compiles at its first call.
+
+        `most` is the number of steps of the longest dispatch.
+        """
         # After these steps the host has work: `loop.run` logs, evaluates or saves.
         self._stops = config.log_every_steps, config.eval_every_steps, config.checkpoint.every_steps
-        self._last, self._num = config.total_steps, config.steps_per_dispatch
+        self._last, self.most = config.total_steps, config.steps_per_dispatch
         # Longer dispatches would never come. A loop over arrays of one row would compile otherwise.
-        if self._num > 1:
-            self._num = max(2, min(self._num, *self._stops))
+        if self.most > 1:
+            self.most = max(2, min(self.most, *self._stops))
         self._form: Any = None
         self._one_step = step.sharded_step(config, example, mesh)
         self._one = compiling.jit(self._on_arrays(self._one_step), mesh, donate_argnums=0)
@@ -55,10 +58,10 @@ class Dispatcher:
 
     def num_steps(self, at: int) -> int:
         """Returns how many steps to take after step `at`: N, or fewer if the host is needed."""
-        if self._num == 1:
+        if self.most == 1:
             return 1
         stop = min(self._last, *((at // every + 1) * every for every in self._stops))
-        return min(self._num, stop - at)
+        return min(self.most, stop - at)
 
     def __call__(self, arrays: list[Array], batches: Sequence[models.Batch], stop: Array) -> Any:
         """Takes one step per batch; returns the new arrays, the last metrics and all verdicts.
@@ -67,16 +70,16 @@ class Dispatcher:
         or [V] if N is 1; V is 2, or as `replicas` say. Rows before them read as good steps. The
         given arrays are donated.
         """
-        if self._num == 1:
+        if self.most == 1:
             return self._one(arrays, batches[0], stop)
-        filled = [*batches, *[batches[-1]] * (self._num - len(batches))]
+        filled = [*batches, *[batches[-1]] * (self.most - len(batches))]
         return self._several(arrays, filled, self._counts[len(batches)], stop)
 
     @functools.cached_property
     def _counts(self) -> list[Array]:
         """Numbers of steps, placed once, so that a call transfers nothing."""
         # Not before the first call: the devices of a plan hold no arrays.
-        return sharding.everywhere(list(np.arange(self._num + 1, dtype=np.int32)), self._mesh)
+        return sharding.everywhere(list(np.arange(self.most + 1, dtype=np.int32)), self._mesh)
 
     def trace(self, arrays: list[Any], batch: Any, stop: Any) -> Any:
         """Returns the single step, traced from shapes, dtypes and shardings."""

@@ -24,9 +24,10 @@ def measure(bench: Bench) -> dict[str, Any]:
     other = prepare(bench.options._replace(config=config))
     # A round must hold whole dispatches of both, so that both take the same number of steps.
     _, num = stepper(bench, compiled_step(bench))
-    together = math.lcm(*(each.ready.config.steps_per_dispatch for each in (bench, other)))
+    both = {"one": (bench, _dispatcher(bench)), "two": (other, _dispatcher(other))}
+    together = math.lcm(*(take_steps.most for _, take_steps in both.values()))
     num = math.ceil(num / together) * together
-    runs = {"one": _dispatches(bench, num), "two": _dispatches(other, num)}
+    runs = {name: _dispatches(*each, num) for name, each in both.items()}
     rounds = timing.in_turn(runs, rounds=2 * bench.options.rounds)
     return {
         f"ms a step with {changes}": 1000 * timing.median(rounds["two"]) / num,
@@ -34,10 +35,12 @@ def measure(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _dispatches(bench: Bench, num: int) -> Callable[[], None]:
+def _dispatcher(bench: Bench) -> dispatch.Dispatcher:
+    return dispatch.Dispatcher(bench.ready.config, bench.ready.example, bench.ready.mesh)
+
+
+def _dispatches(bench: Bench, take_steps: dispatch.Dispatcher, num: int) -> Callable[[], None]:
     """Returns a function that runs `num` steps, as many per dispatch as a run does."""
-    together = bench.ready.config.steps_per_dispatch
-    take_steps = dispatch.Dispatcher(bench.ready.config, bench.ready.example, bench.ready.mesh)
     take_steps.arrays(first_state(bench))  # from which it learns the tree that the arrays are of
-    several = bench._replace(batch=[bench.batch] * together)
-    return stepper(several, take_steps, num=num // together)[0]
+    several = bench._replace(batch=[bench.batch] * take_steps.most)
+    return stepper(several, take_steps, num=num // take_steps.most)[0]
