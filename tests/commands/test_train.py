@@ -14,7 +14,7 @@ from pipeline import train as command
 from pipeline.display import event_files
 from pipeline.runtime import allocator
 from tests.support.commands import finish, start, train
-from tests.support.processes import LENGTHS, SCALARS, free_port
+from tests.support.processes import LENGTHS, SCALARS
 from tests.support.runs import assert_equal_trees, committed, scalars, state
 
 # ml_collections needs this to load a config's file.
@@ -175,30 +175,6 @@ def test_a_stop_at_an_evaluation_leaves_no_gap(tmp_path):
         step for step, _ in event_files.read_scalars(workdir / "tensorboard")["train/ms_per_step"]
     ]
     assert timed == [*range(2, stopped + 1), stopped + 2]
-
-
-def test_two_processes_and_one_have_the_same_losses(tmp_path):
-    port, config = free_port(), "vq_vae.py:smoke"
-    arguments = ["--config.total_steps=20", "--config.log_every_steps=1", SCALARS]
-    arguments.append("--config.data.variance=0.04")
-    together = [
-        start(
-            tmp_path / "two",
-            *arguments,
-            f"--coordinator=127.0.0.1:{port}",
-            "--num_processes=2",
-            f"--process_id={process_id}",
-            config=config,
-        )
-        for process_id in range(2)
-    ]
-    for process in together:
-        finish(process)
-    train(tmp_path / "one", *arguments, config=config, devices=2)
-    two, one = (scalars(tmp_path / name) for name in ("two", "one"))
-    assert two.keys() == one.keys()
-    for tag in ("train/loss", "train/perplexity", "heldout/loss", "heldout/codebook_usage"):
-        np.testing.assert_allclose(two[tag], one[tag], rtol=1e-5)
 
 
 def test_the_kl_follows_the_capacity_up_its_ramp(tmp_path):

@@ -121,19 +121,6 @@ def test_a_data_set_that_does_not_fit_is_refused_before_it_is_read(monkeypatch):
         first_batches(2, resident=True)
 
 
-def test_two_processes_learn_the_same_from_resident_examples(tmp_path):
-    few = ("--config.total_steps=12", "--config.log_every_steps=1", "--config.eval_every_steps=12")
-    few += ("--config.data.train_examples=500", "--config.eval_examples=64")
-    points = []
-    for kept in (False, True):
-        workdir = tmp_path / str(kept) / "run"
-        resident = f"--config.data.resident={kept}"
-        train(workdir, *few, resident, processes=2, devices=2)
-        points.append(scalars(workdir))
-    assert len(points[0]["train/loss"]) == 12
-    assert points[0] == points[1]
-
-
 @pytest.mark.parametrize("num_devices", [1, 4])
 def test_large_batches_are_sent_by_themselves_and_are_the_same(num_devices, monkeypatch):
     config = beta_vae.get_config("smoke")
@@ -160,12 +147,19 @@ sys.exit(train.main())
 """
 
 
-def test_two_processes_learn_the_same_from_large_batches(tmp_path):
-    arguments = ("--config.total_steps=6", "--config.deterministic_shards=2")
-    options = {"processes": 2, "config": "beta_vae.py:sprites,smoke"}
-    train(tmp_path / "small" / "run", *arguments, **options)
-    train(tmp_path / "large" / "run", *arguments, command=("-c", LARGE), **options)
-    assert scalars(tmp_path / "small" / "run") == scalars(tmp_path / "large" / "run")
+def test_two_processes_learn_the_same_from_resident_examples_and_from_large_batches(tmp_path):
+    few = ("--config.total_steps=12", "--config.log_every_steps=1", "--config.eval_every_steps=12")
+    few += ("--config.data.train_examples=500", "--config.eval_examples=64")
+
+    def points(name, *arguments, **options):
+        workdir = tmp_path / name / "run"
+        train(workdir, *few, *arguments, processes=2, devices=2, **options)
+        return scalars(workdir)
+
+    plain = points("plain")
+    assert len(plain["train/loss"]) == 12
+    assert points("resident", "--config.data.resident=True") == plain
+    assert points("large", command=("-c", LARGE)) == plain
 
 
 def test_the_last_heldout_batch_is_padded_and_masked():
