@@ -70,6 +70,13 @@ def parse(arguments: Sequence[str]) -> Any:
             f"config.replicas={num}: a benchmark is of a single run; --against=replicas={num} "
             "times the step of several beside it"
         )
+    together = min(values.config.steps_per_dispatch, values.config.log_every_steps)
+    if 0 < values.loop_steps < 2 * together:
+        raise errors.InputError(
+            f"--loop_steps={values.loop_steps} must be at least {2 * together}, or 0 for as many "
+            f"as take five seconds: steps are launched {together} at once, and the first launch "
+            "compiles"
+        )
     from pipeline.performance import bench
 
     return bench.Options(

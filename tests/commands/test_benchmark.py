@@ -82,3 +82,13 @@ def test_a_benchmark_is_of_a_single_run():
     said = "config.replicas=4: a benchmark is of a single run; --against=replicas=4 times the step"
     with pytest.raises(errors.InputError, match=said):
         benchmark.parse(["", "--config=configs/beta_vae.py", "--config.replicas=4"])
+
+
+@pytest.mark.parametrize(
+    ("num", "config", "least"), [(49, "", 50), (1, "--config.steps_per_dispatch=1", 2)]
+)
+def test_a_loop_has_steps_after_the_launch_that_compiles(num, config, least):
+    given = ["", "--config=configs/beta_vae.py", *filter(None, [config])]
+    with pytest.raises(errors.InputError, match=f"--loop_steps={num} must be at least {least}, or"):
+        benchmark.parse([*given, f"--loop_steps={num}"])
+    assert benchmark.parse([*given, f"--loop_steps={least}"]).loop_steps == least
