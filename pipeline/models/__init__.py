@@ -105,8 +105,9 @@ def _builder(config: Any, example: Any) -> Callable[[], Any]:
 
 
 def _drawn(build: Callable[[], Any]) -> tuple[Any, Any]:
-    _, params, stats = nnx.split(build(), nnx.Param, ...)
-    return nnx.as_pure(params), nnx.as_pure(stats)
+    _, *states = nnx.split(build(), nnx.Param, ...)
+    params, stats = map(nnx.as_pure, states)
+    return params, stats
 
 
 def couples(config: Any) -> bool:
