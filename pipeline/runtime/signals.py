@@ -51,7 +51,7 @@ class StopRequest:
     def _watch(self, heard: socket.socket) -> None:
         number = self._next(heard)
         # The line must precede the flag: the process may leave as soon as the loop sees it.
-        _say(f"{signal.Signals(number).name}: saving after this step, then leaving")
+        _say(f"{signal.Signals(number).name}: saving after the steps under way, then leaving")
         self.signal, began = number, time.monotonic()
         heard.settimeout(0.2)  # the config may set grace_seconds after the signal came
         while not self.grace_seconds or time.monotonic() - began < self.grace_seconds:

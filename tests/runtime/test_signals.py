@@ -37,7 +37,8 @@ def busy(signals_of_terminals):
 def test_a_second_signal_by_ctrl_c_leaves_at_once(busy, first, code):
     busy.send_signal(first)
     # The line shows that the signal was handled: two pending signals would count as one.
-    assert busy.stderr.readline() == f"{first.name}: saving after this step, then leaving\n"
+    said = f"{first.name}: saving after the steps under way, then leaving\n"
+    assert busy.stderr.readline() == said
     busy.send_signal(signal.SIGINT)
     assert busy.wait(30) == code
     assert busy.stderr.read().startswith("second signal: leaving at once")
