@@ -70,7 +70,9 @@ def parse(arguments: Sequence[str]) -> Any:
             f"config.replicas={num}: a benchmark is of a single run; --against=replicas={num} "
             "times the step of several beside it"
         )
-    together = min(values.config.steps_per_dispatch, values.config.log_every_steps)
+    # A timed loop does not evaluate, so these end its launches.
+    stops = values.config.log_every_steps, values.config.checkpoint.every_steps
+    together = min(values.config.steps_per_dispatch, *stops)
     if 0 < values.loop_steps < 2 * together:
         raise errors.InputError(
             f"--loop_steps={values.loop_steps} must be at least {2 * together}, or 0 for as many "
