@@ -23,6 +23,7 @@ LOOK_SECONDS = 0.1  # between two looks at what the main thread wants sent
 PAUSE_SECONDS = 2.0  # a longer one, as after Ctrl-Z, counts as no silence of others
 # These never come from another process's death.
 OWN_ERRORS = (errors.InputError, FloatingPointError, KeyboardInterrupt, SystemExit)
+REPORT_SECONDS = 10.0  # how long the main thread may take to report another thread's error
 LEAVE_SECONDS = 30.0  # how long a process that has finished waits for the others
 
 
@@ -84,6 +85,23 @@ class Peers:
         if not self._over:
             self._message = {"end": f"{self}: {reason}", "code": code}
             self._said.wait(2 * BEAT_SECONDS)  # the watching thread sends it
+
+    def fail_soon(self, error: Exception) -> None:
+        """Reports an error of another thread, and ends all, if the main thread does not do it.
+
+        The main thread may wait for a process that will never come: one that waits for this one.
+        """
+
+        def report() -> None:
+            if self._message is None:
+                text = errors.reason(error) if isinstance(error, OSError) else str(error)
+                self.fail(text)
+                self.on_end(text, exit_codes.FAULT)
+
+        if not self._over:
+            timer = threading.Timer(REPORT_SECONDS, report)
+            timer.daemon = True
+            timer.start()
 
     def __str__(self) -> str:
         """Names this process, its host and what it does."""

@@ -66,7 +66,7 @@ def run(
     if first_process:
         example_file.write(ready.example, workdir)
         fingerprint.save(prints, workdir, warn=screen.warn)
-    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint)
+    checkpoints = checkpoint.Checkpoints(folder.checkpoints, config.checkpoint, others.fail_soon)
     steps = checkpoints.steps()
     start_up = f"imports {imported:.1f} s, config and data {time.perf_counter() - began:.1f} s"
     shown = banner.of_start(ready, workdir, steps) | {"start-up": start_up}

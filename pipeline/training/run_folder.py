@@ -32,11 +32,12 @@ class Folder:
 
     Attributes:
         path: of the folder.
+        checkpoints: the path of the folder of its checkpoints.
     """
 
     def __init__(self, path: Path, held: lease.Lease | None = None, *, marked: bool = False):
         """Wraps the folder; `held` is its lease, None on every process but 0."""
-        self.path = path
+        self.path, self.checkpoints = path, path / "checkpoints"
         self._held, self._marked = held, marked
         self._in_bucket = places.is_bucket(path)
         self._config = str(path / saved_config.NAME)
@@ -77,7 +78,7 @@ class Folder:
         self.check_kept()
         steps = contents.committed(self.path, marked=self._marked)
         if steps is None or (self._saved is not None and not steps):
-            raise _removed(self.path / "checkpoints")
+            raise _removed(self.checkpoints)
         if steps and steps[-1] != self._saved:
             self._saved = steps[-1]
             contents.note_saved(self.path, self._saved)

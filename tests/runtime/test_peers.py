@@ -216,6 +216,27 @@ def test_a_fault_waits_for_the_others_and_a_mistake_does_not(group):
     assert time.monotonic() - began < 0.1
 
 
+def test_an_error_of_another_thread_ends_all_if_the_main_thread_cannot_report_it(
+    group, monkeypatch
+):
+    monkeypatch.setattr(peers, "REPORT_SECONDS", 0.1)
+    group[1].fail_soon(OSError(28, "cannot write to /run"))
+    assert group[1].on_end.wait() == ("cannot write to /run", 1)
+    for other in (group[0], group[2]):
+        text, code = other.on_end.wait()
+        assert text.startswith("process 1 on ")
+        assert text.endswith(": cannot write to /run")
+        assert code == 1
+
+
+def test_an_error_of_another_thread_is_reported_once(group, monkeypatch):
+    monkeypatch.setattr(peers, "REPORT_SECONDS", 0.1)
+    group[1].fail_soon(OSError(28, "cannot write to /run"))
+    group[1].fail("cannot write to /run")
+    time.sleep(0.3)
+    assert group[1].on_end.found is None
+
+
 def test_what_all_know_none_has_to_be_told(group):
     leaving = [threading.Thread(target=member.leave) for member in group]
     for thread in leaving:
@@ -233,4 +254,5 @@ def test_alone_there_is_nothing_to_wait_for():
     alone = peers.alone()
     alone.fail("x")
     alone.settle(ValueError())
+    alone.fail_soon(ValueError())
     alone.leave()

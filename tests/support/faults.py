@@ -5,8 +5,10 @@ disturb them. One of `RESTING` is done while no process runs, and the next start
 or refuse in one line; then the fault is taken back, as a user would from a copy.
 """
 
+import contextlib
 import random
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -36,6 +38,13 @@ def _signal(number: signal.Signals) -> Callable:
         victim.send_signal(number)
 
     return act
+
+
+def unable_to_write(run, group, draw):
+    """From now on one process can write no file longer than 4 kB, as on a disk that is full."""
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
+        victim = draw.choice(group).pid
+        resource.prlimit(victim, resource.RLIMIT_FSIZE, (2**12, resource.RLIM_INFINITY))
 
 
 def _removed(name: str) -> Callable:
@@ -134,6 +143,7 @@ ENDING = (
         )
     ),
     Fault("SIGKILL before they connect", _signal(signal.SIGKILL), LOST, early=True),
+    Fault("one process cannot write", unable_to_write, (1,)),
     Fault("checkpoints removed under it", _removed("checkpoints"), (1, 2)),
 )
 HARMLESS = (Fault("stranger on the port", stranger), Fault("second start", second_start))

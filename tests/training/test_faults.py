@@ -1,11 +1,12 @@
 """Disk faults in a real run: one error line, nothing is lost, and the same command resumes."""
 
+import random
 import subprocess
 import time
 
 import pytest
 
-from tests.support import processes
+from tests.support import faults, processes
 from tests.support.commands import train
 from tests.support.runs import scalars
 
@@ -77,6 +78,22 @@ def test_a_full_disk_ends_all_processes_within_a_minute_and_says_so_on_one(disk,
     (folder / "filler").unlink()
     at = max(int(path.name) for path in good) + 10
     processes.train(workdir, f"--config.total_steps={at}", *every[1:])
+
+
+def test_a_save_that_fails_on_one_process_ends_all_although_they_wait_for_it(tmp_path):
+    arguments = ("--config.total_steps=100000", "--config.checkpoint.every_steps=20")
+    logs = {"processes": 2, "logs": tmp_path / "logs"}
+    group = processes.start(tmp_path / "run", *arguments, **logs)
+    while not (tmp_path / "run" / "checkpoints" / "20").is_dir():
+        assert group[0].poll() is None
+        time.sleep(0.01)
+    faults.unable_to_write(None, group[1:], random.Random(0))
+    assert processes.codes(group) == [1, 1]
+    text = f"cannot write to {tmp_path}/run/checkpoints (File too large)"
+    assert f"error: {text}" in group[1].output
+    assert "error: process 1 on " in group[0].output
+    assert text in group[0].output
+    processes.train(tmp_path / "run", "--config.total_steps=100", *arguments[1:])
 
 
 def test_a_log_that_cannot_be_written_does_not_end_the_run(tmp_path):

@@ -32,9 +32,7 @@ def measure(bench: Bench) -> dict[str, Any]:
     bare, num = stepper(bench, compiled)
     with tempfile.TemporaryDirectory() as name, _held(bench, Path(name) / "run") as folder:
         folder.keep(bench.ready.config)
-        checkpoints = checkpoint.Checkpoints(
-            folder.path / "checkpoints", bench.ready.config.checkpoint
-        )
+        checkpoints = checkpoint.Checkpoints(folder.checkpoints, bench.ready.config.checkpoint)
         with watchdog.Watchdog(bench.ready.config.watchdog_seconds, peers.alone()) as watched:
             guarded = _guarded(bench, compiled, num, watched, checkpoints, folder)
             steps = timing.in_turn({"bare": bare, "guarded": guarded}, rounds=2 * rounds)

@@ -9,7 +9,7 @@ before it is restored. Damaged figures are set aside by themselves: the arrays b
 
 import contextlib
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +24,7 @@ from orbax.checkpoint._src import asyncio_utils
 from pipeline.mesh import agreement, layouts
 from pipeline.runtime import errors, event_loops, files
 from pipeline.runtime.storage import faults
-from pipeline.training.saving import checkpoint_folder, ranking, saved_arrays
+from pipeline.training.saving import barriers, checkpoint_folder, ranking, saved_arrays
 from pipeline.training.step import TrainState
 
 ORBAX = str(Path(ocp.__file__).parent)
@@ -49,12 +49,21 @@ def _is_not_orbaxs(record: Any) -> bool:
 class Checkpoints:
     """The checkpoints of one run, `folder/<step>/`; a step folder appears only when it is whole."""
 
-    def __init__(self, folder: Path, config: Any, *, read_only: bool = False):
+    def __init__(
+        self,
+        folder: Path,
+        config: Any,
+        on_failure: Callable[[Exception], object] = str,
+        *,
+        read_only: bool = False,
+    ):
         """Opens the folder, and creates it if it is missing.
 
         Args:
             folder: absolute path.
             config: the section `checkpoint`.
+            on_failure: receives the error of this process's part of a save by several processes,
+                on another thread; `check` and `wait` raise it, too.
             read_only: creates, removes and alters nothing; the folder must exist.
 
         Raises:
@@ -64,6 +73,7 @@ class Checkpoints:
         self._folder, self._config = folder, config
         self._marked = checkpoint_folder.is_marked(folder, config)
         self._manager: Any = None
+        self._on_failure = on_failure
         self._scores: dict[int, float] = {}  # the best metric by step
         self._whole: set[int] = set()  # steps that this process has written or restored
         self._fixed: set[int] = set()  # steps that are never removed
@@ -115,6 +125,7 @@ class Checkpoints:
             preservation_policy=self,
             best_fn=len,  # never called, but without it no figures are written
             lightweight_initialize=True,
+            async_options=barriers.options(self._failed),
             temporary_path_class=(
                 ocp.path.atomicity.CommitFileTemporaryPath if self._marked else None
             ),
@@ -122,6 +133,13 @@ class Checkpoints:
         with faults.writing(self._folder):
             folder = checkpoint_folder.literal(self._folder)
             self._manager = ocp.CheckpointManager(folder, options=options)
+
+    def _failed(self, error: BaseException) -> None:
+        try:
+            with faults.writing(self._folder):
+                raise error
+        except Exception as named:
+            self._on_failure(named)
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Tells Orbax which checkpoints stay, as its preservation policies do."""
