@@ -68,3 +68,16 @@ def test_steps_in_flight_count_for_the_next_point(monkeypatch):
         one.write(at)
     found = [(step, round(value, 6)) for tag, value, step in seen.points if "ms" in tag]
     assert found == [(4, 12.5), (8, 20.0)]
+
+
+def test_points_that_are_written_together_share_the_speed_of_all_their_steps(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(clock, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    one, seen, speed = logged(every=5)
+    for at in (5, 10):  # a dispatch of five steps each, and a save after the second
+        now[0] += 0.1
+        speed.waited(now[0], 5, None)
+        one.add(at, {}, last=False)
+        one.write(at, now=at == 10)
+    found = [(step, round(value, 6)) for tag, value, step in seen.points if "ms" in tag]
+    assert found == [(5, 20.0), (10, 20.0)]

@@ -46,24 +46,28 @@ class Points:
     def write(self, at: int, *, now: bool = False) -> bool:
         """Writes the points before step `at`, the newest, and says whether there were any.
 
-        This waits for the points' steps, but for no later one.
+        This waits for the points' steps, but for no later one. Points that are written together
+        have one speed: the host learns only now when their steps were done.
 
         Args:
             at: the newest step.
             now: write the point of step `at`, too.
         """
-        written = False
+        read: list[tuple[int, dict[str, Any]]] = []
         while self._waiting and (now or self.due(at)):
             step, metrics = self._waiting.pop(0)
-            values = jax.device_get(metrics) | self._speed.lap(in_flight=at - step)
-            if "ms_per_step" in values:
-                self._paced(values["ms_per_step"])
+            read.append((step, jax.device_get(metrics)))
+        if not read:
+            return False
+        lap = self._speed.lap(in_flight=at - read[-1][0])
+        if lap:
+            self._paced(lap["ms_per_step"])
+        for step, values in read:
+            values |= lap
             for name, value in values.items():
                 self._writer.write(f"train/{name}", value, step)
             # Of several replicas, the terminal shows the mean.
             means = {name: np.mean(value) for name, value in values.items()}
             self._shown.update(step, metrics=means)
-            written = True
-        if written:
-            self._writer.show()
-        return written
+        self._writer.show()
+        return True
