@@ -118,8 +118,7 @@ def main() -> int:
     except Exception as error:
         others.settle(error)
         errors.say(traceback.format_exc().rstrip())
-        reason = f"{type(error).__name__}: {error}".split("\n")[0]
-        return _failed(reason, others, exit_codes.FAULT)
+        return _failed(errors.reason(error), others, exit_codes.FAULT)
     others.leave()
     return code
 

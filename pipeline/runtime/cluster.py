@@ -197,4 +197,4 @@ def _said(error: BaseException) -> tuple[str, int]:
         return str(error), exit_codes.MISTAKE
     if isinstance(error, KeyboardInterrupt):
         return "it was interrupted", exit_codes.INTERRUPTED
-    return f"{type(error).__name__}: {error}".split("\n")[0], exit_codes.FAULT
+    return errors.reason(error), exit_codes.FAULT

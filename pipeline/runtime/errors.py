@@ -61,9 +61,11 @@ def check_text(name: str, text: str) -> None:
         ) from None
 
 
-def reason(error: OSError) -> str:
-    """Returns the text that a command prints for a fault; our own texts lose the error number."""
-    return str(error) if error.filename or not error.strerror else error.strerror
+def reason(error: BaseException) -> str:
+    """Returns the line that a command prints for a fault; our own OSErrors need no number."""
+    if isinstance(error, OSError):
+        return str(error) if error.filename or not error.strerror else error.strerror
+    return f"{type(error).__name__}: {error}".split("\n")[0]
 
 
 def say(text: str) -> None:

@@ -44,7 +44,7 @@ def of(command: Callable[[], int | None], *, again: bool = False) -> int:
         return FAULT
     except Exception as error:
         errors.say(traceback.format_exc().rstrip())
-        errors.say(f"error: {type(error).__name__}: {error}".split("\n")[0])
+        errors.say(f"error: {errors.reason(error)}")
         return FAULT
 
 

@@ -85,6 +85,10 @@ class Peers:
         if not self._over:
             self._message = {"end": f"{self}: {reason}", "code": code}
             self._said.wait(2 * BEAT_SECONDS)  # the watching thread sends it
+            # Process 0 holds JAX's service. If it left first, the others' JAX would say so, too.
+            end = time.monotonic() + (0.0 if self._process else BEAT_SECONDS)
+            while self._peers and time.monotonic() < end:
+                time.sleep(LOOK_SECONDS / 10)
 
     def fail_soon(self, error: Exception) -> None:
         """Reports an error of another thread, and ends all, if the main thread does not do it.
@@ -94,8 +98,7 @@ class Peers:
 
         def report() -> None:
             if self._message is None:
-                text = errors.reason(error) if isinstance(error, OSError) else str(error)
-                self.fail(text)
+                self.fail(text := errors.reason(error))
                 self.on_end(text, exit_codes.FAULT)
 
         if not self._over:

@@ -177,8 +177,7 @@ def _finite(values: Iterable[tuple[str, Any]], state: step.TrainState, at: int) 
     except (ValueError, ArithmeticError) as error:
         if isinstance(error, NotFinite) or guard.are_finite(state.params):
             raise
-        reason = f"{type(error).__name__}: {error}".split("\n")[0]
-        raise NotFinite(f"the state of step {at} is not finite ({reason})") from error
+        raise NotFinite(f"the state of step {at} is not finite ({errors.reason(error)})") from error
 
 
 def check_best_metric(config: Any, example: Any, mesh: Any, abstract: step.TrainState) -> None:

@@ -24,6 +24,8 @@ def command():
             os.kill(os.getpid(), signal.SIGKILL)
         if process == "1" and way == "input":
             raise errors.InputError("there is no such file")
+        if process == "1" and way == "disk":
+            raise OSError(28, "cannot write to /run")
         if process == "0" and way != "well":
             time.sleep(60)
 
@@ -37,6 +39,7 @@ exit_codes.leave(exit_codes.of(command))
         ("well", [0, 0], ""),
         ("killed", [1, -9], "process 1"),
         ("input", [2, 2], "evaluating: there is no such file"),
+        ("disk", [1, 1], "evaluating: cannot write to /run"),
     ],
 )
 def test_what_ends_one_process_ends_both(way, codes, words):

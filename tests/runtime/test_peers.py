@@ -237,6 +237,19 @@ def test_an_error_of_another_thread_is_reported_once(group, monkeypatch):
     assert group[1].on_end.found is None
 
 
+def test_process_0_leaves_after_the_others_which_it_has_told(group, sides, monkeypatch):
+    monkeypatch.setattr(peers, "BEAT_SECONDS", 5.0)
+    failing = threading.Thread(target=group[0].fail, args=["the disk is full"])
+    failing.start()
+    for number in (1, 2):
+        assert group[number].on_end.wait()[0].endswith("the disk is full")
+        assert failing.is_alive()
+        kill(sides[number])
+    failing.join(2)
+    assert not failing.is_alive()
+    group[0].leave()
+
+
 def test_what_all_know_none_has_to_be_told(group):
     leaving = [threading.Thread(target=member.leave) for member in group]
     for thread in leaving:
