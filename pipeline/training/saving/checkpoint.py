@@ -53,7 +53,7 @@ class Checkpoints:
         self,
         folder: Path,
         config: Any,
-        on_failure: Callable[[Exception], object] = str,
+        on_failure: Callable[[Exception], object] = lambda error: None,
         *,
         read_only: bool = False,
     ):
