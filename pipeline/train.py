@@ -72,7 +72,8 @@ def parse(arguments: Sequence[str]) -> Options:
 def main() -> int:
     """Reads the flags, joins the processes, trains, and returns the exit code."""
     began = time.perf_counter()
-    output.outlast()  # precedes all files; a run must not end because nobody reads its output
+    # This precedes all files. A run must neither end nor wait because nobody reads its output.
+    output.outlast(patience=output.PATIENCE_SECONDS)
     allocator.keep_freed()  # must precede every thread, and StopRequest starts the first one
     stop = signals.StopRequest()  # precedes the slow imports, so that it notes signals during them
     others = peers.alone()
@@ -139,11 +140,12 @@ def _dry_run(ready: Any, workdir: Path, others: peers.Peers) -> int:
     from pipeline.display import terminal
     from pipeline.performance import planning, topologies
     from pipeline.runtime import run_config
-    from pipeline.training import evaluation, fingerprint, setup
+    from pipeline.training import batching, evaluation, fingerprint, setup
 
     evaluation.Evaluations(ready)  # raises the errors that a run would meet
     run_config.check_against_run(ready.given, workdir)
     fingerprint.check(ready, workdir, others)
+    batching.check_memory(ready.opened.train, ready.config, ready.mesh)
     faults.check_writable(workdir)
     topology = topologies.here(list(ready.mesh.devices.flat))
     found = planning.plan(ready, topology)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from pipeline.runtime import exit_codes
+from pipeline.runtime import exit_codes, output
 
 REPEAT_SECONDS = 5.0  # until then another signal but Ctrl-C is the same stop request
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -31,7 +31,7 @@ class StopRequest:
     Attributes:
         signal: number of the first signal; None before.
         grace_seconds: time from the first signal until the process ends; 0 means no limit.
-        on_end: called with the reason and the exit code before the grace period ends the process.
+        on_end: called with the reason and the exit code before this ends the process.
     """
 
     def __init__(self, grace_seconds: float = 0.0) -> None:
@@ -63,10 +63,13 @@ class StopRequest:
             # person who wants the process to end now.
             if number == signal.SIGINT or time.monotonic() - began > REPEAT_SECONDS:
                 _say("second signal: leaving at once; the last checkpoint stands")
-                os._exit(self.exit_code)
+                self._leave("a second signal came")
         limit = f"config.grace_seconds={self.grace_seconds:g} are over"
         _say(f"{limit}: leaving at once; the last checkpoint stands")
-        self.on_end(f"{limit} there, and it left without its save", self.exit_code)
+        self._leave(limit)
+
+    def _leave(self, reason: str) -> None:
+        self.on_end(f"{reason} there, and it left without its save", self.exit_code)
         os._exit(self.exit_code)
 
     def _next(self, heard: socket.socket) -> int:
@@ -81,6 +84,10 @@ class StopRequest:
 
 
 def _say(text: str) -> None:
-    """Writes a line to stderr, past Python's locks; a closed terminal must not end the thread."""
+    """Writes a line to stderr, past Python's locks.
+
+    A closed terminal must not end the thread, and one that nobody reads must not hold it up.
+    """
     with contextlib.suppress(OSError):
-        os.write(2, f"{text}\n".encode())
+        if output.is_writable(2, 1.0):
+            os.write(2, f"{text}\n".encode())

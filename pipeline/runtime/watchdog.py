@@ -2,7 +2,7 @@
 
 import faulthandler
 import os
-import sys
+import tempfile
 import threading
 import time
 from typing import Self
@@ -63,7 +63,14 @@ class Watchdog:
                 f"no progress for {still:.0f} s (config.watchdog_seconds={self._seconds:g}); "
                 "the stacks of its threads are in its output"
             )
-            errors.say(f"error: {self._others} made {reason}:")
-            faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+            errors.say(f"error: {self._others} made {reason}:\n{_stacks()}")
             self._others.fail(reason, exit_codes.RETRY)
             os._exit(exit_codes.RETRY)
+
+
+def _stacks() -> str:
+    """Returns the stacks of all threads; stderr itself might hold up whoever writes to it."""
+    with tempfile.TemporaryFile("w+") as file:
+        faulthandler.dump_traceback(file=file, all_threads=True)
+        file.seek(0)
+        return file.read().rstrip()

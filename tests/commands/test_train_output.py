@@ -1,5 +1,6 @@
 """Training does not depend on its output or its terminal: it saves and keeps its exit code."""
 
+import fcntl
 import os
 import pty
 import signal
@@ -65,13 +66,31 @@ def wait_for_training(process, workdir):
         time.sleep(0.05)
 
 
+def test_a_run_whose_output_nobody_reads_goes_on_and_obeys_signals(tmp_path):
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = start(tmp_path / "run", steps=100000, **options)
+    # A pipe of one page takes one write.
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 2**12)
+    wait_for_training(process, tmp_path / "run")
+    while not committed(tmp_path / "run"):
+        assert process.poll() is None
+        time.sleep(0.05)
+    first = committed(tmp_path / "run")[-1]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 75
+    assert committed(tmp_path / "run")[-1] > first
+    said = process.stdout.read()
+    process.stdout.close()
+    assert said and b"step" not in said
+
+
 @pytest.mark.usefixtures("signals_of_terminals")
 def test_a_closed_terminal_saves_the_run(tmp_path):
     ours, theirs = pty.openpty()
     # The first terminal that the leader of a session opens is that session's own.
     shell = f'exec "$@" <>{os.ttyname(theirs)} >&0 2>&0'
     process = start(tmp_path / "run", shell=shell, steps=100000, start_new_session=True)
-    # A terminal that nobody reads would let the run wait.
+    # What a terminal shows is dropped if nobody reads it.
     seen = b""
     while b"step 5/" not in seen:
         seen += os.read(ours, 65536)

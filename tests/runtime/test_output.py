@@ -1,7 +1,11 @@
 """Commands outlast their stdout: their files are complete, and their exit codes sensible."""
 
+import contextlib
+import os
+import select
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -58,3 +62,48 @@ def test_no_help_ends_in_a_traceback(module, where):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(done.stderr.splitlines()) <= 1 and "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def full_pipe():
+    """Returns both ends of a pipe that takes no more; a stream writes to the second one."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(2**12))
+    os.set_blocking(writing, True)
+    with os.fdopen(writing, "w") as stream:
+        yield reading, stream
+    os.close(reading)
+
+
+def test_a_run_goes_on_while_nobody_reads_and_says_later_that_texts_are_left_out(full_pipe):
+    reading, stream = full_pipe
+    shown = output.Stream(stream, patience=0.1)
+    for _ in range(100):
+        print("x" * 2000, file=shown, flush=True)
+    read = 0
+    while output_waits(reading):
+        read += len(os.read(reading, 2**20))
+    assert read == 2**16  # nothing was written half
+    print("y" * 5000, file=shown)
+    text = os.read(reading, 2**20).decode()
+    assert text.startswith("\n… what was printed while nobody read this is left out …\n")
+    assert text.endswith(f"…\n{'y' * 5000}\n")
+
+
+def output_waits(descriptor):
+    return bool(select.select([descriptor], [], [], 0.0)[0])
+
+
+def test_a_command_waits_for_its_reader(full_pipe):
+    reading, stream = full_pipe
+    shown = output.Stream(stream)
+    writing = threading.Thread(target=lambda: print("x", file=shown, flush=True))
+    writing.start()
+    writing.join(0.3)
+    assert writing.is_alive()
+    os.read(reading, 2**20)
+    writing.join(10)
+    assert os.read(reading, 2**20) == b"x\n"

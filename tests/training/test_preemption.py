@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from pipeline.runtime import signals
 from tests.support.processes import codes, start, train
 from tests.support.runs import assert_equal_trees, committed, scalars, state
 
@@ -118,6 +119,22 @@ def test_the_end_of_one_processs_grace_period_ends_all_to_be_run_again(tmp_path)
     assert codes(processes) == [75, 75]
     output = processes[0].output
     assert "process 1 on " in output and "grace_seconds=2 are over" in output
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_second_signal_to_one_process_ends_all_with_its_code(tmp_path, number, code):
+    # Process 0 holds JAX's service, so the other one must leave before it.
+    command = {1: failing("time.sleep(60)")}
+    processes = start(tmp_path / "run", *FOREVER, processes=2, command=command)
+    processes[0].wait_for("step 4/")
+    processes[0].send_signal(number)
+    processes[0].wait_for("saving after")
+    time.sleep(0.0 if number == signal.SIGINT else signals.REPEAT_SECONDS)
+    processes[0].send_signal(number)
+    assert codes(processes) == [code, code]
+    (line,) = [line for line in processes[1].output.splitlines() if "error: " in line]
+    assert line.startswith("error: process 0 on ") and "a second signal came there" in line
+    assert "Terminating process" not in processes[1].output
 
 
 @pytest.mark.parametrize("when", WHEN)
