@@ -1,6 +1,5 @@
 """Plans a step for a topology: compiles it ahead of time, and says what it needs there."""
 
-import math
 import re
 import time
 from typing import Any
@@ -15,6 +14,7 @@ from pipeline.training import batching, dispatch, setup
 
 # Makes the TPU compiler search less: the option's name in jax 0.10, and its name in 0.11.
 QUICK = {"jax_exec_time_optimization_effort": -1.0, "jax_optimization_level": "O1"}
+INDEX_BYTES = 4  # what a host sends for a resident example
 
 
 def set_effort(effort: str, topology: topologies.Topology) -> None:
@@ -89,26 +89,36 @@ def plan(ready: setup.Setup, topology: topologies.Topology) -> dict[str, Any]:
         operations=hlo.operations(text),
         collectives=found,
     )
-    # What each host must read for its devices, in bytes a second at either end of the range.
-    share = used.total / topology.chip.memory
-    entry = ready.example.get("image", ready.example.get("codes"))
-    input_bytes = math.prod(entry.shape) * np.dtype(entry.dtype).itemsize
+    # What each host must send to its devices, in bytes a second at either end of the range.
+    example_bytes, held = batching.example_bytes(ready.config), {}
+    resident = ready.config.data.resident
+    if resident and ready.splits is not None:
+        held = {"examples": len(ready.splits.train) * example_bytes}
+    total = used.total + sum(held.values())
+    input_bytes = INDEX_BYTES if resident else example_bytes
     hosts = len({device.process_index for device in topology.devices})
     inside, beyond = roofline.sent(topology, found)
     trained = batch_size * num  # every replica trains on the whole batch
-    return about | {
-        "fits": share <= 1.0,
-        "reason": f"{used.total / 1e9:.1f} GB of {topology.chip.memory / 1e9:.0f} GB a device",
-        "share_of_memory": share,
-        "memory": used._asdict() | {"total": used.total},
-        "collectives": [each._asdict() for each in found],
-        "sent_bytes": {"inside": inside, "beyond": beyond},
-        "flops_per_example": sum(counted.values()) * mesh.size / trained,
+    rates = {
         "images_per_second": [trained / speed.worst, trained / speed.best],
         "efficiency": [speed.least_efficiency, speed.most_efficiency],
         "input_bytes_per_second_and_host": [
             input_bytes * batch_size / seconds / hosts for seconds in (speed.worst, speed.best)
         ],
+    }
+    limit = topology.chip.memory
+    known = f" of {limit / 1e9:.0f} GB" if np.isfinite(limit) else ""
+    return about | {
+        "fits": total <= limit,
+        "reason": f"{total / 1e9:.1f} GB{known} a device",
+        "share_of_memory": total / limit,
+        "memory": used._asdict() | held | {"total": total},
+        "uncounted_bytes_per_example": example_bytes if resident and not held else 0,
+        "collectives": [each._asdict() for each in found],
+        "sent_bytes": {"inside": inside, "beyond": beyond},
+        "flops_per_example": sum(counted.values()) * mesh.size / trained,
+        # Only chips whose peaks are known have a speed.
+        **(rates if topology.chip.bfloat16 else dict.fromkeys(rates)),
         "compile_seconds": time.perf_counter() - began,
     }
 
@@ -126,16 +136,19 @@ def rows(plan: dict[str, Any], topology: topologies.Topology) -> dict[str, str]:
     """Returns the plan as {name: text}, for the terminal."""
     shown = {"devices": f"{plan['devices']:,}", "parameters": f"{plan['parameters']:,}"}
     if plan["replicas"] > 1:
-        shown["replicas"] = f"{plan['replicas']:,}, all of which count in images/s"
+        counted = ", all of which count in images/s" if topology.chip.bfloat16 else ""
+        shown["replicas"] = f"{plan['replicas']:,}{counted}"
     if not plan["fits"]:
         shown["fits"] = f"no: {plan['reason']}"
     if "memory" not in plan:
         return shown
     # Bytes on one device.
     memory = plan["memory"]
-    parts = ("arguments", "results", "temporaries", "code")
+    parts = [part for part in memory if part != "total"]
     split = ", ".join(f"{name} {memory[name] / 2**20:,.1f}" for name in parts)
     shown["memory a device"] = f"{memory['total'] / 2**20:,.1f} MiB: {split}"
+    if uncounted := plan["uncounted_bytes_per_example"]:
+        shown["resident examples"] = f"not counted: {uncounted:,} bytes each, on every device"
     if np.isfinite(topology.chip.memory):
         shown["share of it"] = f"{100 * plan['share_of_memory']:.1f} %"
     # What the devices exchange in a step.

@@ -96,18 +96,21 @@ def show_start(
 def show_end(
     screen: terminal.Terminal,
     steps: int,
+    taken: int,
     seconds: float,
     runs: Sequence[tuple[Path, Any]],
     workdir: Path,
     checkpoints: checkpoint.Checkpoints,
 ) -> None:
-    """Shows the end of a complete run, which took `seconds`, and the commands that go on.
+    """Shows the end of a complete run of `steps` steps, and the commands that go on.
 
-    `runs` are its replicas' folders and configs; the commands are for the first one.
+    This start has taken the last `taken` of them in `seconds`. `runs` are the folders and configs
+    of its replicas; the commands are for the first one.
     """
+    part = f", {taken:,} of them" if taken < steps else ""
     kept, best = ", ".join(map(str, checkpoints.steps())), checkpoints.best_step()
     screen.banner({
-        "complete": f"{texts.counted(steps, 'step')} in {seconds:.0f} s",
+        "complete": f"{texts.counted(steps, 'step')}{part} in {seconds:.0f} s",
         "checkpoints": f"{workdir / 'checkpoints'} ({kept}{f'; best: {best}' if best else ''})",
     })  # fmt: skip
     given = f"--workdir={shlex.quote(str(runs[0][0]))}"

@@ -85,9 +85,19 @@ def _placing(
 
 def _is_large(config: Any) -> bool:
     """Says whether this process's share of a batch is large."""
+    return example_bytes(config) * config.batch_size // jax.process_count() >= LARGE_BYTES
+
+
+def check_memory(source: datasets.Source, config: Any, mesh: Mesh) -> None:
+    """Raises an InputError if the examples are to be resident and cannot; reads none."""
+    if config.data.resident:
+        resident.check(len(source) * example_bytes(config), mesh)
+
+
+def example_bytes(config: Any) -> int:
+    """Returns the bytes of one example as the data set gives it."""
     example = datasets.example_spec(config).values()
-    size = sum(np.dtype(entry.dtype).itemsize * math.prod(entry.shape) for entry in example)
-    return size * config.batch_size // jax.process_count() >= LARGE_BYTES
+    return sum(np.dtype(entry.dtype).itemsize * math.prod(entry.shape) for entry in example)
 
 
 def _sent(

@@ -154,9 +154,9 @@ def run(
                 watched.mark(f"evaluating step {at}")
                 progress.move(at, "evaluating")
                 state = take_steps.state(arrays)
-                heldout, state = recover.evaluated(evaluate, state, writer, at, warn=screen.warn)
+                with speed.left_out():
+                    heldout, state = recover.evaluated(evaluate, state, writer, at, screen.warn)
                 arrays = take_steps.arrays(state)
-                speed.restart()
             checkpoints.check()
             if saving:
                 watched.mark(f"saving step {at}")
@@ -176,7 +176,7 @@ def run(
         seed_runs.split(ready, workdir, take_steps.state(arrays), prints)
         seed_runs.show(screen, config, f"Held-out figures at step {at}", heldout)
         seconds = time.perf_counter() - began
-        banner.show_end(screen, at, seconds, runs, workdir, checkpoints)
+        banner.show_end(screen, at, at - (last or 0), seconds, runs, workdir, checkpoints)
     else:
         screen.note(f"Stopped at step {at}, which is saved: the same command resumes there.")
     checkpoints.close()

@@ -62,7 +62,6 @@ class Recovery:
         state: TrainState,
         writer: writers.Writers,
         at: int,
-        *,
         warn: Callable[[str], None],
     ) -> tuple[dict[str, float], TrainState]:
         """Evaluates `state`, and returns the figures and the state with which the run goes on.

@@ -35,7 +35,7 @@ def place(
         InputError: the devices' memory cannot hold the set; no more than one example was read.
     """
     first = read(np.arange(1))
-    _check_memory(num_examples * sum(array.nbytes for array in first.values()), mesh)
+    check(num_examples * sum(array.nbytes for array in first.values()), mesh)
     whole = {name: np.empty((num_examples, *a.shape[1:]), a.dtype) for name, a in first.items()}
     for start in range(0, num_examples, CHUNK):
         rows = np.arange(start, min(start + CHUNK, num_examples))
@@ -53,7 +53,8 @@ def _taken(rows: jax.Array, whole: dict[str, jax.Array]) -> list[dict[str, jax.A
     return [batch(numbers) for numbers in rows]
 
 
-def _check_memory(needed: int, mesh: Mesh) -> None:
+def check(needed: int, mesh: Mesh) -> None:
+    """Raises an InputError if a device of this process has less than `needed` bytes left."""
     left = min(_bytes_left(device, len(mesh.local_devices)) for device in mesh.local_devices)
     if needed > left:
         raise errors.InputError(

@@ -40,3 +40,17 @@ def test_steps_in_flight_belong_to_the_next_lap():
     assert speed.lap(in_flight=3) == {}
     figures = speed.lap()
     assert figures["images_per_second"] * figures["ms_per_step"] == pytest.approx(8 * 1000)
+
+
+def test_the_time_of_an_evaluation_is_left_out_and_its_steps_are_not(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
+    speed = clock.Clock(batch_size=8)
+    for _ in range(3):
+        speed.waited(now[0], 1, None)
+        now[0] += 0.1
+    with speed.left_out():
+        now[0] += 5.0
+    speed.waited(now[0], 1, None)
+    now[0] += 0.1
+    assert speed.lap()["ms_per_step"] == pytest.approx(100.0)

@@ -4,7 +4,9 @@ The host launches steps ahead of the devices. A wait for data costs nothing whil
 work on the step before, so such a wait is not counted.
 """
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -19,6 +21,13 @@ class Clock:
     def restart(self) -> None:
         """Starts the lap again: what was timed since the last lap does not count."""
         self._since, self._steps, self._waited = time.perf_counter(), 0, 0.0
+
+    @contextlib.contextmanager
+    def left_out(self) -> Iterator[None]:
+        """Leaves the time of the block out of the lap; the devices have finished all steps."""
+        began = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - began
 
     def waited(self, since: float, num_steps: int, before: Any) -> None:
         """Counts `num_steps` steps, whose data came now.
