@@ -15,7 +15,7 @@ from pipeline.display import tensorboard
 from pipeline.runtime import errors, peers
 from pipeline.runtime.workdir import contents, lease, lease_files, liveness
 from pipeline.training import run_folder
-from pipeline.training.saving import checkpoint
+from pipeline.training.saving import checkpoint, checkpoint_folder
 from tests.support import small_models
 from tests.support.processes import ROOT
 
@@ -279,3 +279,15 @@ def test_a_save_that_fails_does_not_hide_the_error(one_save, monkeypatch):
     monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "wait_until_finished", full)
     with pytest.raises(Failed), checkpoints:
         raise Failed
+
+
+@pytest.mark.parametrize("name", ["007", "５０", "+60", "6_0", "²"])
+def test_a_folder_whose_name_no_save_has_is_no_checkpoint(tmp_path, name):
+    folder = tmp_path / "checkpoints"
+    (folder / name).mkdir(parents=True)
+    assert contents.committed(tmp_path) == []
+    assert checkpoint_folder.entries(folder) == {}
+    assert checkpoint_folder.unfinished(folder) == []  # which are removed
+    contents.note_saved(tmp_path, 40)
+    with pytest.raises(errors.InputError, match="step 40"):
+        contents.check_checkpoints(tmp_path)

@@ -36,14 +36,19 @@ def committed(workdir: Path, *, marked: bool = False) -> list[int] | None:
         return None
     if marked:  # a save that is under way has its final name already
         names = [name for name in names if (folder / name / storage.MARKER).exists()]
-    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+    return sorted(int(name) for name in names if is_step(name))
 
 
 def committed_in_bucket(folder: Any) -> list[int]:
     """Returns the steps in a bucket that have Orbax's marker, ascending, by one listing."""
     parts = [str(path)[len(str(folder)) + 1 :].split("/") for path in folder.below()]
     marked = [part[0] for part in parts if part[1:] == [storage.MARKER]]
-    return sorted(int(name) for name in marked if name.isascii() and name.isdigit())
+    return sorted(int(name) for name in marked if is_step(name))
+
+
+def is_step(name: str) -> bool:
+    """Says whether this is a checkpoint's name, as Orbax writes it: 007 is none."""
+    return name.isascii() and name.isdecimal() and str(int(name)) == name
 
 
 def note_saved(workdir: Path, step: int) -> None:

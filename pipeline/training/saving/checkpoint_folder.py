@@ -75,7 +75,7 @@ def unfinished(folder: Path) -> list[tuple[Path, bool]]:
     """Returns the steps without a marker, and whether they had been committed."""
     found = []
     for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name.isdecimal() and not (path / storage.MARKER).exists():
+        if contents.is_step(path.name) and not (path / storage.MARKER).exists():
             found.append((path, _was_committed(path)))
     return found
 
@@ -91,7 +91,7 @@ def entries(folder: Path, *, marked: bool = False) -> dict[int, str]:
         return dict.fromkeys(contents.committed_in_bucket(folder), "")
     found = {}
     for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name.isascii() and path.name.isdecimal() and str(int(path.name)) == path.name:
+        if contents.is_step(path.name):
             fault = ""
             if marked and not (path / storage.MARKER).exists():
                 continue
