@@ -4,6 +4,7 @@ Exit codes: 0 complete; 2 a mistake in the input, which one line names; 1 a faul
 signal stops (75) or Ctrl-C stops (130) has saved a checkpoint, and the same command resumes it.
 """
 
+import faulthandler
 import sys
 import time
 import traceback
@@ -74,6 +75,7 @@ def main() -> int:
     began = time.perf_counter()
     # This precedes all files. A run must neither end nor wait because nobody reads its output.
     output.outlast(patience=output.PATIENCE_SECONDS)
+    faulthandler.enable(file=2)  # a mapped file that is shortened ends the process by SIGBUS
     allocator.keep_freed()  # must precede every thread, and StopRequest starts the first one
     stop = signals.StopRequest()  # precedes the slow imports, so that it notes signals during them
     others = peers.alone()

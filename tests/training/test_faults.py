@@ -1,9 +1,12 @@
 """Disk faults in a real run: one error line, nothing is lost, and the same command resumes."""
 
+import os
 import random
+import signal
 import subprocess
 import time
 
+import numpy as np
 import pytest
 
 from tests.support import faults, processes
@@ -94,6 +97,23 @@ def test_a_save_that_fails_on_one_process_ends_all_although_they_wait_for_it(tmp
     assert "error: process 1 on " in group[0].output
     assert text in group[0].output
     processes.train(tmp_path / "run", "--config.total_steps=100", *arguments[1:])
+
+
+def test_a_file_of_data_that_is_shortened_ends_the_run_with_the_place_where_it_was_read(tmp_path):
+    images = np.zeros((2000, 64, 64, 1), np.uint8)
+    np.save(tmp_path / "image.npy", images)
+    (process,) = processes.start(
+        tmp_path / "run",
+        "--config.total_steps=100000",
+        f"--config.data.path={tmp_path}/image.npy",
+        "--config.data.heldout_examples=200",
+        config="beta_vae.py:arrays,smoke",
+    )
+    process.wait_for("step 10/")
+    os.truncate(tmp_path / "image.npy", 2**12)
+    assert processes.codes([process]) == [-signal.SIGBUS]
+    assert "Fatal Python error: Bus error" in process.output
+    assert "datasets/arrays.py" in process.output
 
 
 def test_a_log_that_cannot_be_written_does_not_end_the_run(tmp_path):
