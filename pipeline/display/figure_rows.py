@@ -52,9 +52,10 @@ SCORES = (
     _score("mig", headline=9, text=
            "Mutual information gap, 20 bins of means, all factors (Locatello et al.), 0 to 1."),
     _score("mig_chen",
-           "Mutual information gap, samples, without shape (Chen et al. 2018), 0 to 1."),
+           "Mutual information gap, samples, without `chen_excludes` (Chen et al. 2018), 0 to 1."),
     _score("mig_chen_all_factors", "Mutual information gap, samples, all factors, 0 to 1."),
-    _score("mig_chen_means", "Mutual information gap, posterior means, without shape, 0 to 1."),
+    _score("mig_chen_means",
+           "Mutual information gap, posterior means, without `chen_excludes`, 0 to 1."),
     _score("mig_chen_means_all_factors",
            "Mutual information gap, posterior means, all factors, 0 to 1."),
     _score("dci_disentanglement",

@@ -135,7 +135,7 @@ TABLE = (
     Figure("grad_norm_others", "",
            "L2 norm of the gradient of all parts without own rates or betas, in the same units."),
     Figure("images_per_second", "images/s",
-           "Training throughput of all devices together, images per second.",
+           "Training throughput of all devices, images per second (of each seed).",
            "Since the last point.", "higher", curve="speed", terminal="{} images/s"),
     Figure("ms_per_step", "ms", "Mean time of a training step, milliseconds.",
            "Since the last point.", "lower", chart="Speed: Time of a step (ms)"),

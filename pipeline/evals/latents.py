@@ -13,12 +13,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pipeline import datasets, models
+from pipeline.display import texts
 from pipeline.runtime import errors
 from pipeline.training import batching, posteriors, step
 
 ACTIVE = 0.01  # variance of the posterior mean, in units of the prior's
 COLLAPSED = 0.1  # share of active units below which the posterior counts as collapsed
 ROWS = 256  # of the table of latents; a grid may have thousands
+FAR_RATE = 10.0  # nats; with a higher rate a posterior that ignores x is far from the prior
 LOW_RATE = 0.1  # nats; with a lower rate z says almost nothing about x, active units or not
 
 
@@ -101,7 +103,7 @@ def table(found: Health) -> str:
         "| latent | KL, nats | variance of the mean | active | mean of q(z) | deviation of q(z) |"
     )
     left_out = len(found.kl) - len(rows)
-    more = [f"\n{left_out:,} latents of a lower KL are left out."] if left_out else []
+    more = [f"\nLeft out: {texts.counted(left_out, 'latent')} of a lower KL."] if left_out else []
     return "\n".join([head, "|---:|---:|---:|:---:|---:|---:|", *rows, *more])
 
 
@@ -115,6 +117,12 @@ def warnings(figures: dict[str, float]) -> list[str]:
         return []
     if rate is not None and rate >= figures.get("current_capacity", math.inf) / 2:
         return []
+    if share == 0.0 and rate is not None and rate >= FAR_RATE:
+        return [
+            f"no latent is active, and the rate is {rate:.2g} nats: the posterior is far from the "
+            "prior and does not depend on the image. Training has diverged: a lower "
+            "config.optimizer.learning_rate helps"
+        ]
     known = "" if rate is None else f", and the rate is {rate:.2g} nats"
     return [
         f"only {share:.1%} of the latents are active{known}: the posterior has collapsed onto the "

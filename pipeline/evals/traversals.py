@@ -136,7 +136,7 @@ def _axis(settings: Any, means: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]
     """
     if settings.axis == "prior":
         line = np.linspace(-settings.range, settings.range, settings.steps, dtype=np.float32)
-        return np.tile(line, (means.shape[1], 1)), tuple(f"{value:.1f}" for value in line)
+        return np.tile(line, (means.shape[1], 1)), tuple(f"{value:.3g}" for value in line)
     shares = np.linspace(0.01, 0.99, settings.steps)
     return np.quantile(means, shares, axis=0).T, tuple(f"{share:.0%}" for share in shares)
 

@@ -68,6 +68,13 @@ def of_schedules(config: Any) -> list[str]:
                 f"{total}, where the value is {last:.3g} and not {section.end:g}; 0 means the "
                 "length of the run"
             )
+        if section.schedule == "cyclical" and 2 * total < section.steps:
+            last = float(schedules.make(section, field=name)(total))
+            texts.append(
+                f"config.{name}.steps={section.steps}: the run ends at step {total}, in the first "
+                f"half of the first cycle, where the value is {last:.3g} and not {section.end:g}; "
+                "0 means the length of the run"
+            )
     rate = config.optimizer
     if rate.warmup_steps >= total:
         texts.append(

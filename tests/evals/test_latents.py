@@ -47,7 +47,7 @@ def test_more_latents_than_examples_have_the_figures_of_the_whole_covariance(sha
 def test_the_table_of_a_grid_of_latents_says_how_many_it_leaves_out():
     mean = np.random.default_rng(0).normal(size=(3, latents.ROWS + 2))
     *rows, last = latents.table(of(mean, 0.0)).splitlines()
-    assert len(rows) == 2 + latents.ROWS + 1 and last == "2 latents of a lower KL are left out."
+    assert len(rows) == 2 + latents.ROWS + 1 and last == "Left out: 2 latents of a lower KL."
 
 
 def test_two_points_by_hand():
@@ -153,3 +153,11 @@ def test_capacity_reports_its_tracking_error():
     model = models.abstract(config, datasets.example_spec(config))
     means = capacity_variant.Terms(np.float32(50), np.float32(4), np.float32(5))
     assert float(model.metrics(means, {}, step=np.int32(3))["capacity_error"]) == 3.0
+
+
+def test_a_posterior_that_ignores_the_image_far_from_the_prior_has_diverged():
+    (text,) = latents.warnings({"active_share": 0.0, "rate": 3.9e7})
+    assert "far from the prior" in text and "learning_rate" in text
+    assert "collapsed" not in text
+    (text,) = latents.warnings({"active_share": 0.05, "rate": 12.0})
+    assert "collapsed" in text

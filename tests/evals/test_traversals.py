@@ -63,7 +63,7 @@ def test_each_image_is_decoded_from_the_example_with_one_latent_moved(module, dr
     np.testing.assert_array_equal(found.positions, [3, 69])
     np.testing.assert_array_equal(found.latents, np.argsort(-encoded.kl.mean(axis=0)))
     assert (np.diff(found.kl) <= 0).all()
-    assert found.values == ("-2.0", "-1.0", "0.0", "1.0", "2.0")
+    assert found.values == ("-2", "-1", "0", "1", "2")
     examples = batching.read(made.source, found.positions, made.config)
     np.testing.assert_array_equal(found.inputs, examples["image"] / np.float32(255))
     expected = np.empty_like(found.images)

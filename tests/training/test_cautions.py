@@ -9,7 +9,7 @@ from configs import beta_vae, capacity_vae, conditional_vae, default, dip_vae, v
 from pipeline import models
 from pipeline.nn import quantizers
 from pipeline.runtime import errors, reads, registry, run_config
-from pipeline.training import optimizer, setup, step
+from pipeline.training import cautions, optimizer, setup, step
 from tests.support.small_models import EXAMPLE, batch_on, mesh_of
 
 VQ = {"model.hidden": (4,), "model.quantizer.num_codes": 8, "model.latent_dim": 4}
@@ -178,3 +178,14 @@ def test_a_number_that_counts_as_read_has_an_effect(module, changes):
         except errors.InputError:
             continue  # a value that is refused has an effect, too
     assert not without
+
+
+@pytest.mark.parametrize(("steps", "told"), [(100, True), (80, False), (30, False)])
+def test_a_cycle_that_the_run_cuts_before_its_height_is_told(steps, told):
+    config = beta_vae.get_config("smoke")
+    config.total_steps, config.model.beta.end = 40, 2.0
+    config.model.beta.schedule, config.model.beta.steps = "cyclical", steps
+    found = [text for text in cautions.of_schedules(config) if "model.beta" in text]
+    assert len(found) == told
+    if told:
+        assert "where the value is 1.6 and not 2" in found[0]

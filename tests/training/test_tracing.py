@@ -13,7 +13,7 @@ def test_a_touched_file_starts_one_trace_and_is_removed(tmp_path):
     for at in range(3, 3 + tracing.STEPS):
         assert not notes
         traced.after(at, jnp.ones(2) + 1)
-    assert [text.split()[0] for text in notes] == [str(tracing.STEPS)]
+    assert [text.split()[1] for text in notes] == [str(tracing.STEPS)]
     assert len(list(tmp_path.glob("tensorboard/plugins/profile/*/*.xplane.pb"))) == 1
 
 
@@ -22,7 +22,7 @@ def test_a_longer_dispatch_is_traced_whole(tmp_path):
     traced = tracing.Tracing(tmp_path, wanted=True, active=True, note=notes.append)
     traced.look(10)
     traced.after(20, jnp.ones(2) + 1)
-    assert notes and notes[0].startswith("10 steps are traced: ")
+    assert notes and notes[0].startswith("traced 10 steps: ")
 
 
 def test_other_processes_leave_the_file_alone(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 
+from pipeline.display import texts
 from pipeline.runtime import files
 from pipeline.runtime.storage import places
 
@@ -62,7 +63,7 @@ class Tracing:
             jax.profiler.stop_trace()
             self._send()
             traced, folder = self._newest - self._since, self._folder / "plugins" / "profile"
-            self._note(f"{traced} steps are traced: {folder}")
+            self._note(f"traced {texts.counted(traced, 'step')}: {folder}")
             self._until = 0
 
     def _is_requested(self) -> bool:
