@@ -7,6 +7,7 @@ import pytest
 
 from configs import beta_vae, vq_vae
 from pipeline.runtime import errors, run_config
+from pipeline.runtime.storage import places
 from pipeline.runtime.workdir import contents, saved_config
 
 
@@ -218,3 +219,20 @@ def test_a_save_without_its_marker_is_no_checkpoint_where_markers_count(tmp_path
     (tmp_path / "checkpoints" / "20" / "commit_success.txt").touch()
     assert contents.committed(tmp_path) == [20, 40]
     assert contents.committed(tmp_path, marked=True) == [20]
+
+
+def test_a_path_that_no_file_system_takes_is_a_mistake(tmp_path):
+    with pytest.raises(errors.InputError, match="File name too long: give another path"):
+        places.of(f"{tmp_path}/{'x' * 300}")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(errors.InputError, match="symbolic links"):
+        places.of(f"{tmp_path}/loop/run")
+
+
+def test_a_saved_config_whose_model_has_no_name_is_damaged(workdir, config):
+    path = workdir / "config.json"
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps(fields | {"model.name": ["beta_vae"]}))
+    (workdir / saved_config.COPY).unlink()
+    with pytest.raises(errors.InputError, match=r"config\.json is damaged \(model\.name="):
+        run_config.check_against_run(config, workdir)

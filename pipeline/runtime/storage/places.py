@@ -1,5 +1,6 @@
 """Names of places that the user gives: a folder, or a bucket as gs://bucket/name."""
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -82,4 +83,9 @@ def _local(text: str) -> Path:
             f"{text}: there is no home folder for {Path(text).parts[0]}: give the whole path"
         ) from None
     errors.check_text("path", str(found))
+    try:
+        os.lstat(found)
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise errors.InputError(f"{text}: {error.strerror}: give another path") from None
     return found

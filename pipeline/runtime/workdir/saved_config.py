@@ -83,6 +83,8 @@ def fault_of(fields: dict[str, Any]) -> str:
     for name, value in fields.items():
         if name in sections or not all(name.split(".")) or isinstance(value, dict):
             return f"{name!r} is no field"
+    if not isinstance(fields.get("model.name", ""), str):
+        return f"model.name={fields['model.name']!r} is no text"
     return ""
 
 
