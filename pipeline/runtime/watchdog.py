@@ -1,5 +1,6 @@
 """A watchdog: a process that makes no progress prints its stacks, and all end to be run again."""
 
+import contextlib
 import faulthandler
 import os
 import tempfile
@@ -70,7 +71,8 @@ class Watchdog:
 
 def _stacks() -> str:
     """Returns the stacks of all threads; stderr itself might hold up whoever writes to it."""
-    with tempfile.TemporaryFile("w+") as file:
+    with contextlib.suppress(OSError), tempfile.TemporaryFile("w+") as file:
         faulthandler.dump_traceback(file=file, all_threads=True)
         file.seek(0)
         return file.read().rstrip()
+    return "(the disk has no room for the stacks)"
