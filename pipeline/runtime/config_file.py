@@ -5,6 +5,7 @@ absl's own errors are long, and a mistake in a file of the user ends it with a t
 
 import difflib
 import inspect
+import os
 import runpy
 import traceback
 from collections.abc import Iterable, Sequence
@@ -99,12 +100,12 @@ def find(name: str, folder: Path = Path("configs")) -> Path:
         InputError: there is no such file.
     """
     path = Path(name)
-    if path.is_file():
+    if os.path.isfile(path):  # of a name that is too long, Path.is_file raises an error
         return path
     # After an installation there is no folder configs/ here, and the docs' commands still work.
     shipped = registry.CONFIGS.parent / folder
     own = shipped / f"{path.name.removesuffix('.py')}.py"
-    if path.parent in (Path(), folder) and own.is_file():
+    if path.parent in (Path(), folder) and os.path.isfile(own):
         return own
     ours = sorted(one.stem for one in shipped.glob("*.py") if one.stem not in HIDDEN)
     raise errors.InputError(f"--config={name}: there is no such file; ours are {', '.join(ours)}")

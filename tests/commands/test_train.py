@@ -214,6 +214,7 @@ def test_the_kl_follows_the_capacity_up_its_ramp(tmp_path):
         ("--config.data.path=/nowhere", "/nowhere"),
         ("--config.mesh.dat=1", "did you mean mesh.data"),
         ("--config=configs/nope.py", "configs/nope.py: there is no such file"),
+        (f"--config={'x' * 300}.py", "there is no such file"),
         ("--config=configs/beta_vae.py:huge", "'huge' after the config's colon is unknown"),
         ("--confg=x", "confg"),
         ("--num_processes=2", "go together"),
